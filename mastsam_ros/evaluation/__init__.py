@@ -1,0 +1,1 @@
+"""Metrics as pure functions, protocols, and data sets with truth."""

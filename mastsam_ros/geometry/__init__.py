@@ -1,0 +1,1 @@
+"""Cameras, and lifting labels to 3D points."""

@@ -1,0 +1,32 @@
+"""Promptable segmenters: the seam, and which backend answers to which name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts
+
+if TYPE_CHECKING:
+    import torch
+
+    from mastsam_ros.settings import Settings
+
+
+class Segmenter(Protocol):
+    """Anything that answers point prompts with masks. Three methods, no base class."""
+
+    def set_frame(self, frame: Frame, matches: Matches | None) -> None:
+        """Does the costly work once per frame. `matches` lead from the previous frame to this one, or are None."""
+
+    def predict(self, prompts: PointPrompts) -> CandidateMasks:
+        """Several candidate masks for every prompt: masks (N, C, H, W) bool, scores (N, C)."""
+
+    def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
+        """Automatic masks (N, 1, H, W); only inside `region` (H, W) bool if it is given."""
+
+
+def create_segmenter(settings: Settings) -> Segmenter:
+    """The segmenter that `settings.segmenter.name` names."""
+    from mastsam_ros.segmenters.regions import RegionSegmenter
+
+    return RegionSegmenter(settings.regions)

@@ -1,0 +1,1 @@
+"""The points tracker: carry, represent, overlap, discover, identify; one file per step."""

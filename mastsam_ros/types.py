@@ -1,0 +1,308 @@
+"""What travels between the stages: frames, matches, prompts, masks, tracks, results, and the errors.
+
+Pixels are (x, y) with the centre of the top-left pixel at (0, 0); `T_a_b` maps points of b into a.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ID = 65535
+"""Largest id that a uint16 label image can hold; 0 means unlabelled."""
+
+
+class MastsamError(Exception):
+    """Base of every error that this package raises on purpose; its message is one readable line."""
+
+
+class InputError(MastsamError):
+    """An image, depth map, camera or source that cannot be used, with what was expected and what came."""
+
+
+class SettingsError(MastsamError):
+    """An unknown setting or a value out of its range."""
+
+
+class MissingPackageError(MastsamError):
+    """A backend whose package is not installed; the message says what to install."""
+
+
+class ModelError(MastsamError):
+    """Weights that cannot be loaded, or a model that failed."""
+
+
+class IdsExhaustedError(MastsamError):
+    """More than 65535 ids were needed; ids are never reused."""
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One view of the camera.
+
+    image: (H, W, 3) uint8 RGB. stamp_ns: nanoseconds. frame_id: name of the optical frame.
+    K: (3, 3) float64 intrinsics in pixels, or None. depth: (H, W) float32 metres, where 0, NaN and
+    infinity all mean "no depth" and are stored as 0; or None. T_world_camera: (4, 4) float64, or None.
+
+    Raises InputError for any other shape or dtype.
+    """
+
+    image: npt.NDArray[np.uint8]
+    stamp_ns: int = 0
+    frame_id: str = "camera"
+    K: npt.NDArray[np.float64] | None = None
+    depth: npt.NDArray[np.float32] | None = None
+    T_world_camera: npt.NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        image = self.image
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f"image must be (H, W, 3) uint8 RGB, got {_describe(image)}")
+        if image.shape[0] < 2 or image.shape[1] < 2:
+            raise InputError(f"image must be at least 2x2 pixels, got {image.shape[1]}x{image.shape[0]}")
+        if self.K is not None:
+            K = np.asarray(self.K, dtype=np.float64)
+            if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+                raise InputError(f"K must be a finite (3, 3) matrix with positive focal lengths, got {K.tolist()}")
+            object.__setattr__(self, "K", K)
+        if self.depth is not None:
+            depth = np.asarray(self.depth)
+            if depth.shape != image.shape[:2]:
+                raise InputError(
+                    f"depth must have the image's size {image.shape[1]}x{image.shape[0]}, got {_describe(depth)}"
+                )
+            depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+            object.__setattr__(self, "depth", depth)
+        if self.T_world_camera is not None:
+            T = np.asarray(self.T_world_camera, dtype=np.float64)
+            if T.shape != (4, 4) or not np.isfinite(T).all():
+                raise InputError(f"T_world_camera must be a finite (4, 4) matrix, got {_describe(T)}")
+            object.__setattr__(self, "T_world_camera", T)
+
+    @property
+    def height(self) -> int:
+        """Rows of the image."""
+        return int(self.image.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of the image."""
+        return int(self.image.shape[1])
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"shape {value.shape} {value.dtype}"
+    return type(value).__name__
+
+
+@dataclass(frozen=True, eq=False)
+class Pointmap:
+    """A 3D point for every pixel.
+
+    points: (H, W, 3) float32, metres if `metric`, in the previous frame's camera.
+    confidence: (H, W) float32 >= 0; 0 means no point.
+    """
+
+    points: torch.Tensor
+    confidence: torch.Tensor
+    metric: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Where points of the previous frame are in the current one (paper, section "correspondence").
+
+    xy0, xy1: (N, 2) float32 pixels in the previous and the current frame. confidence: (N,) float32 in
+    [0, 1]. flow: (H, W, 2) float32, previous -> current, or None. flow_back: (H, W, 2) float32,
+    current -> previous, or None. visible: (H, W) bool, the pixels of the current frame that were seen
+    in the previous one, or None. pointmap0, pointmap1: Pointmap or None.
+
+    Arrays of numpy are taken as they are and become tensors. Raises InputError for lengths that disagree.
+    """
+
+    xy0: torch.Tensor
+    xy1: torch.Tensor
+    confidence: torch.Tensor
+    flow: torch.Tensor | None = None
+    flow_back: torch.Tensor | None = None
+    visible: torch.Tensor | None = None
+    pointmap0: Pointmap | None = None
+    pointmap1: Pointmap | None = None
+
+    def __post_init__(self) -> None:
+        import torch
+
+        for name in ("xy0", "xy1", "confidence", "flow", "flow_back"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, torch.as_tensor(value, dtype=torch.float32))
+        if self.visible is not None:
+            object.__setattr__(self, "visible", torch.as_tensor(self.visible, dtype=torch.bool))
+        count = self.xy0.shape[0]
+        if self.xy0.shape != (count, 2) or self.xy1.shape != (count, 2) or self.confidence.shape != (count,):
+            raise InputError(
+                "matches need xy0 (N, 2), xy1 (N, 2) and confidence (N,), got "
+                f"{tuple(self.xy0.shape)}, {tuple(self.xy1.shape)}, {tuple(self.confidence.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.xy0.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class PointPrompts:
+    """What the segmenter is asked: one row per track.
+
+    xy: (N, K, 2) float32 pixels. labels: (N, K) int64, 1 positive, 0 negative, -1 padding.
+    masks: (N, H, W) bool, the mask carried from the previous frame, or None; a segmenter that takes a
+    mask prompt may use it. confidence: (N,) float32 in [0, 1], how far that mask can be trusted, or None.
+    """
+
+    xy: torch.Tensor
+    labels: torch.Tensor
+    masks: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        import torch
+
+        object.__setattr__(self, "xy", torch.as_tensor(self.xy, dtype=torch.float32))
+        object.__setattr__(self, "labels", torch.as_tensor(self.labels, dtype=torch.int64))
+        if self.xy.ndim != 3 or self.xy.shape[2] != 2 or self.labels.shape != self.xy.shape[:2]:
+            raise InputError(
+                f"prompts need xy (N, K, 2) and labels (N, K), got {tuple(self.xy.shape)}, {tuple(self.labels.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.xy.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateMasks:
+    """What the segmenter answers: C candidates for each of N prompts.
+
+    masks: (N, C, H, W) bool. scores: (N, C) float32 in [0, 1], the segmenter's own estimate of quality;
+    0 marks a candidate that is not there.
+    """
+
+    masks: torch.Tensor
+    scores: torch.Tensor
+
+    def __post_init__(self) -> None:
+        import torch
+
+        object.__setattr__(self, "masks", torch.as_tensor(self.masks, dtype=torch.bool))
+        object.__setattr__(self, "scores", torch.as_tensor(self.scores, dtype=torch.float32))
+        if self.masks.ndim != 4 or self.scores.shape != self.masks.shape[:2]:
+            raise InputError(
+                "candidates need masks (N, C, H, W) and scores (N, C), got "
+                f"{tuple(self.masks.shape)}, {tuple(self.scores.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return int(self.masks.shape[0])
+
+
+class TrackState(str, enum.Enum):
+    """Where a track stands in its life."""
+
+    TENTATIVE = "tentative"
+    """Seen, but not long enough to be shown under an id of its own."""
+    TRACKED = "tracked"
+    """In view under its id."""
+    LOST = "lost"
+    """Not in view; the id is kept for when it comes back."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """An instance over time, as one frame sees it.
+
+    id: 1..65535. score: [0, 1]. area: pixels of the label image. box_xywh: pixels (x, y, width,
+    height), inclusive of the last pixel; zeros when not in view. age: frames since it was born.
+    position: (3,) metres in the camera's frame (median of its lifted points), or None.
+    size: (3,) metres, extent along the camera's axes (5th to 95th percentile), or None.
+    """
+
+    id: int
+    state: TrackState
+    score: float
+    area: int
+    box_xywh: tuple[int, int, int, int]
+    age: int
+    position: tuple[float, float, float] | None = None
+    size: tuple[float, float, float] | None = None
+
+
+class EventKind(str, enum.Enum):
+    """What happened to a track."""
+
+    BORN = "born"
+    LOST = "lost"
+    REVIVED = "revived"
+    MERGED = "merged"
+    REMOVED = "removed"
+    RESET = "reset"
+
+
+@dataclass(frozen=True)
+class TrackEvent:
+    """A change in the set of tracks.
+
+    For `merged`, `id` ends and its pixels go on as `other_id`. For `reset`, `id` is 0 and every track ends.
+    reason: a short phrase for people.
+    """
+
+    kind: EventKind
+    id: int
+    other_id: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledCloud:
+    """3D points that know their instance (method, step 8).
+
+    xyz: (M, 3) float32 in the current camera's optical frame, metres if `metric`. rgb: (M, 3) uint8.
+    instance: (M,) uint32, 0 = unlabelled. confidence: (M,) float32 in [0, 1].
+    """
+
+    xyz: npt.NDArray[np.float32]
+    rgb: npt.NDArray[np.uint8]
+    instance: npt.NDArray[np.uint32]
+    confidence: npt.NDArray[np.float32]
+    metric: bool = True
+
+    def __len__(self) -> int:
+        return int(self.xyz.shape[0])
+
+
+@dataclass(frozen=True, eq=False)
+class FrameResult:
+    """What one step gives.
+
+    labels: (H, W) uint16, 0 = unlabelled, at the size of the input image. tracks: every track that is
+    shown or lost, by id. events: in the order in which they happened. points: LabelledCloud, or None
+    without geometry. timings_ms: milliseconds per stage, "total" among them.
+    """
+
+    labels: npt.NDArray[np.uint16]
+    tracks: tuple[Track, ...]
+    events: tuple[TrackEvent, ...]
+    points: LabelledCloud | None
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    index: int = 0
+    stamp_ns: int = 0
+    frame_id: str = "camera"
+
+    def with_timings(self, timings_ms: dict[str, float]) -> FrameResult:
+        """The same result with other timings (milliseconds per stage)."""
+        return replace(self, timings_ms=timings_ms)
