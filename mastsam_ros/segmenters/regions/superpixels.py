@@ -85,7 +85,7 @@ def smoothed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def compressed_lab(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """CIE Lab of an (H, W, 3) uint8 RGB image, (H, W, 3) float32: L in 0..39 (see LIGHTNESS_SCALE), a and b + 128."""
+    """CIE Lab of an (H, W, 3) uint8 RGB image, (H, W, 3) float32: L in 0..100 (see LIGHTNESS_SCALE), a and b + 128."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab).astype(np.float32)
     lab[..., 0] *= LIGHTNESS_SCALE
     return lab
