@@ -104,12 +104,61 @@ class SegmenterSettings(_Checked):
 class RegionsSettings(_Checked):
     """The embedded default's segmenter: superpixels, hierarchy, motion and depth evidence."""
 
+    superpixel_spacing: int = _setting(6, "Pixels between the seeds of superpixels, at working size.", 2, 64)
+    lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
+    contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
+    noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
+    boundary_cost: float = _setting(20.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
+    region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
+    prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
+
 
 @dataclass(frozen=True)
 class TrackerSettings(_Checked):
     """The points tracker (paper, section IV): one block per step, each can be switched off."""
 
-    update_interval: int = _setting(5, "Uncovered regions are segmented anew every so many frames.", 1, 10_000)
+    # Step 3, carry
+    carry: bool = _setting(True, "Move masks along the matches; off: they stay where they were.")
+    min_match_confidence: float = _setting(0.05, "Matches below this confidence are not used.", 0, 1)
+    carry_cell: int = _setting(4, "Carried points are thinned to one per cell of so many pixels.", 1, 64)
+    motion_filter: bool = _setting(True, "Drop carried points that move unlike their neighbours.")
+    motion_tolerance_px: float = _setting(1.5, "A carried point may differ by so many pixels from its neighbours...", 0)
+    motion_tolerance_ratio: float = _setting(0.15, "... plus this share of their motion.", 0)
+    connectivity_filter: bool = _setting(True, "Drop small groups of carried points away from the main body.")
+    min_group_share: float = _setting(0.08, "A group is small below this share of the track's largest group.", 0, 1)
+    # Step 4, representatives
+    representative_selection: bool = _setting(True, "K-means; off: representatives are spread evenly by rank.")
+    representatives: int = _setting(6, "Representative points per track.", 1, 64)
+    kmeans: str = _setting("torch", "K-means: torch (all tracks in one call), or a library.", choices=("torch", "sklearn", "cuml"))
+    # Step 5, prompt and choose
+    reprompt: bool = _setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
+    negative_prompts: int = _setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
+    agreement_stride: int = _setting(2, "Masks are compared at every so many pixels.", 1, 16)
+    score_weight: float = _setting(0.2, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
+    score_only: bool = _setting(False, "Choose by the segmenter's score alone (ablation).")
+    min_carried_share: float = _setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
+    # Step 6, overlap
+    overlap_filtering: bool = _setting(True, "Join tracks whose masks coincide.")
+    join_iou: float = _setting(0.7, "Masks with at least this IoU coincide.", 0, 1)
+    join_young: int = _setting(8, "A track younger than this many frames is joined at once...", 0)
+    join_after: int = _setting(4, "... others after this many frames in a row.", 1)
+    # Step 7, discovery
+    discovery: bool = _setting(True, "Segment uncovered regions anew.")
+    update_interval: int = _setting(5, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
+    urgent_share: float = _setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
+    min_area_share: float = _setting(0.0006, "Masks below this share of the picture are not kept.", 0, 1)
+    # Identity
+    confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
+    confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)
+    confirm_score: float = _setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
+    mature_after: int = _setting(5, "From this many frames on a track's mask is fully trusted.", 1, 1000)
+    coast_frames: int = _setting(5, "A trusted track that is not found keeps its carried mask for so many frames.", 0, 1000)
+    forget_after: int = _setting(300, "A lost track is removed after so many frames.", 1, 1_000_000)
+    revival: bool = _setting(True, "Recognise lost tracks by colour, size and place.")
+    revival_frames: int = _setting(15, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
+    revival_radius_px: float = _setting(20.0, "How far from the expected place, at least.", 0)
+    revival_size_ratio: float = _setting(0.8, "Largest |log| of the ratio of areas.", 0)
+    revival_colour: float = _setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""The points tracker: carry, represent, overlap, discover, identify; one file per step."""
+"""The points tracker: carry, represent, choose, filter overlaps, discover, identify; one file per step."""

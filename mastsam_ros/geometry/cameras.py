@@ -1,0 +1,50 @@
+"""Pinhole cameras: intrinsics through resizing, pixels to rays, and frames at another size."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.types import Frame
+
+
+def scale_intrinsics(K: npt.NDArray[np.float64], scale_x: float, scale_y: float) -> npt.NDArray[np.float64]:
+    """Intrinsics (3, 3) of the image after resizing by the two factors; pixel centres are at integers."""
+    scaled = K.astype(np.float64).copy()
+    scaled[0] *= scale_x
+    scaled[1] *= scale_y
+    scaled[0, 2] += 0.5 * scale_x - 0.5
+    scaled[1, 2] += 0.5 * scale_y - 0.5
+    return scaled
+
+
+def back_project(depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Points (H, W, 3) float32 in the camera's optical frame, in the unit of `depth` (H, W)."""
+    height, width = depth.shape
+    x = (np.arange(width, dtype=np.float32) - np.float32(K[0, 2])) / np.float32(K[0, 0])
+    y = (np.arange(height, dtype=np.float32) - np.float32(K[1, 2])) / np.float32(K[1, 1])
+    return np.stack([x[None, :] * depth, y[:, None] * depth, depth], axis=-1)
+
+
+def working_view(frame: Frame, pixels: int) -> Frame:
+    """The frame shrunk to about `pixels` pixels (never grown; 0 keeps it), with depth and K to fit.
+
+    Depth is sampled, not averaged, so that no point floats between an object and what is behind it.
+    """
+    if pixels <= 0 or frame.height * frame.width <= pixels:
+        return frame
+    import cv2
+
+    ratio = math.sqrt(pixels / (frame.height * frame.width))
+    width, height = max(2, round(frame.width * ratio)), max(2, round(frame.height * ratio))
+    image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
+    depth = frame.depth
+    if depth is not None:
+        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+    K = frame.K
+    if K is not None:
+        K = scale_intrinsics(K, width / frame.width, height / frame.height)
+    return replace(frame, image=np.asarray(image, dtype=np.uint8), depth=depth, K=K)

@@ -1,0 +1,61 @@
+"""Step 8 of the method: a label image and a depth image give a cloud whose points know their instance."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.types import Frame, LabelledCloud
+
+
+def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySettings) -> LabelledCloud | None:
+    """The labelled cloud of one frame, in its camera's optical frame; None without depth or K.
+
+    labels: (H, W) uint16 at the frame's size. Pixels without depth, beyond `max_depth_m`, or on a depth
+    edge are left out. Confidence falls with the square of depth, as the noise of depth cameras grows.
+    """
+    if frame.depth is None or frame.K is None:
+        return None
+    depth, stride = frame.depth, settings.points_stride
+    keep = (depth > 0) & (depth <= settings.max_depth_m) & ~_depth_edges(depth, settings.edge_ratio)
+    sampled = np.zeros_like(keep)
+    sampled[::stride, ::stride] = True
+    rows, columns = np.nonzero(keep & sampled)
+    xyz = back_project(depth, frame.K)[rows, columns]
+    return LabelledCloud(
+        xyz=xyz,
+        rgb=frame.image[rows, columns],
+        instance=labels[rows, columns].astype(np.uint32),
+        confidence=(1.0 / (1.0 + (xyz[:, 2] / 4.0) ** 2)).astype(np.float32),
+    )
+
+
+def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Per instance id: position (3,), the median of its points, and size (3,), from the 5th to the 95th percentile.
+
+    Instances with fewer than 10 points are left out.
+    """
+    order = np.argsort(cloud.instance, kind="stable")
+    ids, starts = np.unique(cloud.instance[order], return_index=True)
+    groups = np.split(cloud.xyz[order], starts[1:])
+    extents = {}
+    for instance, points in zip(ids.tolist(), groups, strict=True):
+        if instance and len(points) >= 10:
+            low, middle, high = np.percentile(points.astype(np.float64), [5, 50, 95], axis=0)
+            extents[instance] = (middle, high - low)
+    return extents
+
+
+def _depth_edges(depth: npt.NDArray[np.float32], ratio: float) -> npt.NDArray[np.bool_]:
+    edges = np.zeros(depth.shape, dtype=bool)
+    for axis in (0, 1):
+        near = np.swapaxes(depth, 0, axis)[:-1]
+        far = np.swapaxes(depth, 0, axis)[1:]
+        jump = np.abs(near - far) > ratio * np.minimum(near, far)
+        jump &= (near > 0) & (far > 0)
+        flat = np.swapaxes(edges, 0, axis)
+        flat[:-1] |= jump
+        flat[1:] |= jump
+    return edges

@@ -1,0 +1,86 @@
+"""The embedded default's matcher: dense optical flow, forward and backward, no weights."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mastsam_ros.settings import FlowSettings
+from mastsam_ros.types import Frame, InputError, Matches
+
+
+class FlowMatcher:
+    """Dense inverse search flow between consecutive frames; every pixel seen in both is a match."""
+
+    def __init__(self, settings: FlowSettings | None = None) -> None:
+        self._settings = settings or FlowSettings()
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._kept: tuple[Frame, npt.NDArray[np.uint8]] | None = None
+
+    def match(self, previous: Frame, current: Frame) -> Matches:
+        """Matches at every pixel of `current` that passes the forward-backward check.
+
+        xy1 are integer pixels of the current frame, xy0 sub-pixel positions in the previous one;
+        confidence falls with the forward-backward error. Raises InputError if the sizes differ.
+        """
+        if previous.image.shape != current.image.shape:
+            raise InputError(
+                f"flow needs two frames of one size, got {previous.width}x{previous.height}"
+                f" and {current.width}x{current.height}"
+            )
+        before = self._grey(previous)
+        now = self._grey(current)
+        self._kept = (current, now)
+        height, width = current.height, current.width
+        back = self._flow.calc(now, before, None)
+        forward = self._flow.calc(before, now, None)
+        size = (height, width)
+        error, limit = self._round_trip(back, forward)
+        scale = np.array([width / now.shape[1], height / now.shape[0]], np.float32)
+        flow_back = _resized(back, size) * scale
+        flow = _resized(forward, size) * scale
+        confidence = _resized(np.clip(1 - error / limit, 0, 1), size)
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        from_x, from_y = x + flow_back[..., 0], y + flow_back[..., 1]
+        visible = (confidence > 0) & (from_x >= 0) & (from_y >= 0) & (from_x <= width - 1) & (from_y <= height - 1)
+        return Matches(
+            xy0=torch.from_numpy(np.stack([from_x[visible], from_y[visible]], axis=1)),
+            xy1=torch.from_numpy(np.stack([x[visible], y[visible]], axis=1)),
+            confidence=torch.from_numpy(confidence[visible]),
+            flow=torch.from_numpy(flow),
+            flow_back=torch.from_numpy(flow_back),
+            visible=torch.from_numpy(visible),
+        )
+
+    def _grey(self, frame: Frame) -> npt.NDArray[np.uint8]:
+        """The frame at flow size in grey; the previous frame's is kept, never computed twice."""
+        if self._kept is not None and self._kept[0] is frame:
+            return self._kept[1]
+        grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
+        scale = self._settings.scale
+        if scale < 1:
+            # The flow's pyramid needs a few pixels to stand on.
+            size = (max(16, round(frame.width * scale)), max(16, round(frame.height * scale)))
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        return np.asarray(grey, dtype=np.uint8)
+
+    def _round_trip(
+        self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Squared error (H, W) of going back and forth, and the largest one that still counts as a match."""
+        y, x = np.mgrid[0 : back.shape[0], 0 : back.shape[1]].astype(np.float32)
+        returned = cv2.remap(
+            forward, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        error = ((back + returned) ** 2).sum(axis=2)
+        motion = (back**2).sum(axis=2) + (returned**2).sum(axis=2)
+        limit = self._settings.relative_tolerance * motion + self._settings.absolute_tolerance
+        return error, limit.astype(np.float32)
+
+
+def _resized(field: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    if field.shape[:2] == size:
+        return field
+    return np.asarray(cv2.resize(field, size[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)

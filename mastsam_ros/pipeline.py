@@ -1,0 +1,336 @@
+"""One frame in, one label image out: `Mastsam.step` is the method, in the order of the paper."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mastsam_ros.geometry.cameras import working_view
+from mastsam_ros.geometry.lifting import instance_extents, lift
+from mastsam_ros.matchers import Matcher, create_matcher
+from mastsam_ros.segmenters import Segmenter, create_segmenter
+from mastsam_ros.settings import Settings
+from mastsam_ros.tracker.discovery import new_masks, uncovered_region
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.outlines import enlarge
+from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
+from mastsam_ros.tracker.parents import parents_of
+from mastsam_ros.tracker.propagation import Carried, carry
+from mastsam_ros.tracker.representatives import prompts_from
+from mastsam_ros.tracker.revival import LostTracks, appearances
+from mastsam_ros.tracker.selection import Chosen, choose, keep_carried
+from mastsam_ros.types import (
+    Frame,
+    FrameResult,
+    LabelledCloud,
+    Matches,
+    SettingsError,
+    Track,
+    TrackEvent,
+    TrackState,
+)
+
+_LOG = logging.getLogger(__name__)
+_FLAT_IMAGE = 2.0
+"""Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
+
+
+class Mastsam:
+    """Instance masks whose ids stay the same from view to view (paper, section IV).
+
+    matcher, segmenter: anything with the methods of `Matcher` and `Segmenter`. One object serves one camera.
+    """
+
+    def __init__(self, matcher: Matcher, segmenter: Segmenter, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.device = torch_device(self.settings.device)
+        self.matcher = matcher
+        self.segmenter = segmenter
+        tracker = self.settings.tracker
+        self._identities = Identities(tracker)
+        self._overlap = OverlapFilter(tracker)
+        self._lost = LostTracks(tracker)
+        self._frames = 0
+        self._previous: Frame | None = None
+        self._index = torch.zeros(0, 0, dtype=torch.int64)
+        self._pending: list[TrackEvent] = []
+
+    def reset(self, reason: str = "asked for") -> None:
+        """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
+        self._pending.append(self._identities.reset(reason))
+        self._overlap.reset()
+        self._lost.reset()
+        self._previous = None
+
+    def step(self, frame: Frame) -> FrameResult:
+        """Segments one frame, with the ids of the frames before.
+
+        Returns labels (H, W) uint16 at the frame's size. A frame of another size than the last one starts anew.
+        A frame that shows nothing (black or constant) gets no labels and changes nothing. Raises MastsamError
+        where a matcher or segmenter cannot go on, IdsExhaustedError after 65535 ids.
+        """
+        timer = _StageTimer()
+        with timer("prepare"):
+            view = self._view(frame)
+        if view.image[::4, ::4].std() < _FLAT_IMAGE:
+            _LOG.warning("frame %d shows nothing (black or constant picture): it gets no labels", self._frames)
+            return self._empty_result(frame, timer)
+        if self._previous is not None and self._previous.image.shape != view.image.shape:
+            self.reset(f"image size changed to {frame.width}x{frame.height}")
+        self._identities.begin_frame()
+        tracker, previous = self.settings.tracker, self._previous
+
+        with timer("match"):
+            matches = self.matcher.match(previous, view) if previous is not None else None
+        with timer("segment"):
+            self.segmenter.set_frame(view, matches)
+        carried, chosen = None, None
+        index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
+        active = list(self._identities.active)
+        if active:
+            with timer("carry"):
+                carried = carry(self._index, len(active), matches, tracker)
+            with timer("prompt"):
+                confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
+                prompts = prompts_from(carried, confidence, tracker)
+            with timer("predict"):
+                answer = self.segmenter.predict(prompts) if tracker.reprompt else None
+            with timer("choose"):
+                chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
+                chosen = self._coast(active, carried, chosen)
+            with timer("overlap"):
+                index = self._without_overlap(active, carried, chosen)
+        with timer("discover"):
+            region = uncovered_region(index, self._frames, tracker) if previous is not None else None
+            if previous is None or region is not None:
+                self._discover(view, active, index, region, carried, matches)
+        with timer("identify"):
+            index, active = self._compact(index, active)
+            self._identities.end_frame(active)
+            if tracker.revival:
+                self._lost.remember(active, appearances(index, len(active), self._image(view)))
+        self._index, self._previous = index, view
+        with timer("outline"):
+            labels = enlarge(self._shown(index, active), frame.image)
+        with timer("lift"):
+            points = lift(frame, labels, self.settings.geometry) if self._wants_points(frame) else None
+        events = (*self._take_pending(), *self._identities.events)
+        tracks = self._tracks(labels, points)
+        self._frames += 1
+        return self._result(frame, labels, tracks, events, points, timer)
+
+    def _view(self, frame: Frame) -> Frame:
+        if frame.depth is not None and not self.settings.frame.use_depth:
+            frame = Frame(frame.image, frame.stamp_ns, frame.frame_id, frame.K, None, frame.T_world_camera)
+        return working_view(frame, self.settings.frame.working_pixels)
+
+    def _image(self, view: Frame) -> torch.Tensor:
+        return torch.from_numpy(view.image).to(self.device)
+
+    def _coast(self, active: list[int], carried: Carried, chosen: Chosen) -> Chosen:
+        """Tracks that no candidate answered keep their carried mask for a few frames."""
+        found = chosen.found.tolist()
+        values = zip(active, found, chosen.agreement.tolist(), chosen.score.tolist(), strict=True)
+        standing_in = []
+        for n, (id, there, agreement, score) in enumerate(values):
+            if there:
+                self._identities.seen(id, agreement, score)
+            elif self._identities.coasted(id):
+                standing_in.append(n)
+        if not standing_in:
+            return chosen
+        masks = chosen.masks.clone()
+        for n in standing_in:
+            masks[n] = carried.index == n + 1
+        return Chosen(masks, chosen.agreement, chosen.score, chosen.found)
+
+    def _without_overlap(self, active: list[int], carried: Carried, chosen: Chosen) -> torch.Tensor:
+        """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
+        joined = self._overlap.join(active, self._identities.ages(), chosen.masks)
+        index = one_id_per_pixel(chosen.masks, chosen.agreement + chosen.score, carried.index)
+        if joined:
+            place = {id: n for n, id in enumerate(active)}
+            table = torch.arange(len(active) + 1, device=self.device)
+            for id, into in joined.items():
+                table[place[id] + 1] = place[into] + 1
+                self._identities.merge(id, into)
+            index = table[index]
+        return index
+
+    def _discover(
+        self,
+        view: Frame,
+        active: list[int],
+        index: torch.Tensor,
+        region: torch.Tensor | None,
+        carried: Carried | None,
+        matches: Matches | None,
+    ) -> None:
+        """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
+        tracker, identities = self.settings.tracker, self._identities
+        masks, scores = new_masks(self.segmenter.everything(region), region, tracker)
+        numbers = torch.arange(1, len(masks) + 1, device=self.device)
+        new = (masks * numbers[:, None, None]).sum(dim=0)
+        image = self._image(view)
+        known = self._recognised(new, len(masks), image, matches)
+        parents = parents_of(new, len(masks), index, len(active), carried, image)
+        first = self._previous is None
+        for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
+            if n in known:
+                id = known[n]
+                identities.revive(id, "looks as it did when it was lost")
+            else:
+                sure = first or score >= tracker.confirm_score
+                id = identities.born(score, 0 if sure or parent < 0 else active[parent], sure)
+            active.append(id)
+            index.masked_fill_(new == n + 1, len(active))
+
+    def _recognised(
+        self, new: torch.Tensor, count: int, image: torch.Tensor, matches: Matches | None
+    ) -> dict[int, int]:
+        tracker = self.settings.tracker
+        if not tracker.revival:
+            return {}
+        lost = [id for id in self._identities.lost() if self._identities[id].missing <= tracker.revival_frames]
+        if not lost or matches is None:
+            return {}
+        self._lost.move(lost, matches)
+        return self._lost.recognise(lost, appearances(new, count, image))
+
+    def _compact(self, index: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, list[int]]:
+        """Drops ids that own (almost) no pixels and numbers the rest anew."""
+        area = torch.bincount(index.flatten(), minlength=len(active) + 1)[1:].tolist()
+        smallest = max(1.0, self.settings.tracker.min_area_share * index.numel() / 4)
+        table = torch.zeros(len(active) + 1, dtype=torch.int64, device=self.device)
+        kept: list[int] = []
+        for n, id in enumerate(active):
+            if not self._identities.exists(id):
+                continue
+            if area[n] >= smallest:
+                kept.append(id)
+                table[n + 1] = len(kept)
+            else:
+                self._identities.disappear(id)
+        self._lost.keep_only(self._identities.known())
+        return table[index], kept
+
+    def _shown(self, index: torch.Tensor, active: list[int]) -> npt.NDArray[np.uint16]:
+        """The one transfer out: (H, W) uint16 ids at working size, tentative tracks under their parent's id."""
+        shown = [0] + [self._identities.shown_as(id) for id in active]
+        table = torch.tensor(shown, dtype=torch.int32, device=self.device)
+        return table[index].cpu().numpy().astype(np.uint16)
+
+    def _wants_points(self, frame: Frame) -> bool:
+        return self.settings.geometry.points and self.settings.frame.use_depth and frame.depth is not None
+
+    def _tracks(self, labels: npt.NDArray[np.uint16], points: LabelledCloud | None) -> tuple[Track, ...]:
+        boxes = bounding_boxes(labels)
+        extents = instance_extents(points) if points is not None else {}
+        tracks = []
+        for id in sorted(self._identities.known()):
+            life = self._identities[id]
+            if life.state is TrackState.TENTATIVE:
+                continue
+            area, box = boxes.get(id, (0, (0, 0, 0, 0)))
+            position, size = extents.get(id, (None, None))
+            tracks.append(
+                Track(
+                    id=id,
+                    state=life.state,
+                    score=round(float(min(1.0, max(0.0, life.score))), 4),
+                    area=area,
+                    box_xywh=box,
+                    age=life.age,
+                    position=_triple(position),
+                    size=_triple(size),
+                )
+            )
+        return tuple(tracks)
+
+    def _empty_result(self, frame: Frame, timer: _StageTimer) -> FrameResult:
+        labels = np.zeros((frame.height, frame.width), dtype=np.uint16)
+        self._frames += 1
+        return self._result(frame, labels, (), self._take_pending(), None, timer)
+
+    def _take_pending(self) -> tuple[TrackEvent, ...]:
+        pending, self._pending = tuple(self._pending), []
+        return pending
+
+    def _result(
+        self,
+        frame: Frame,
+        labels: npt.NDArray[np.uint16],
+        tracks: tuple[Track, ...],
+        events: tuple[TrackEvent, ...],
+        points: LabelledCloud | None,
+        timer: _StageTimer,
+    ) -> FrameResult:
+        return FrameResult(
+            labels, tracks, events, points, timer.milliseconds(), self._frames - 1, frame.stamp_ns, frame.frame_id
+        )
+
+
+def create_mastsam(settings: Settings | None = None) -> Mastsam:
+    """A pipeline with the matcher and the segmenter that the settings name.
+
+    Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
+    """
+    settings = settings or Settings()
+    return Mastsam(create_matcher(settings), create_segmenter(settings), settings)
+
+
+def torch_device(name: str) -> torch.device:
+    """`auto`, `cuda` or `cpu` as a device. Raises SettingsError for `cuda` without a GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device is 'cuda' but torch finds no CUDA GPU: use device: auto or cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
+    """Per id of a label image (H, W): its area in pixels and its box (x, y, width, height)."""
+    from scipy.ndimage import find_objects
+
+    area = np.bincount(labels.ravel())
+    boxes = {}
+    for id, box in enumerate(find_objects(labels.astype(np.int32)), start=1):
+        if box is not None:
+            rows, columns = box
+            boxes[id] = (
+                int(area[id]),
+                (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
+            )
+    return boxes
+
+
+def _triple(values: npt.NDArray[np.float64] | None) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    x, y, z = (round(float(v), 4) for v in values)
+    return x, y, z
+
+
+class _StageTimer:
+    """Milliseconds per stage, on the steady clock."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._spent: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._spent[stage] = self._spent.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+
+    def milliseconds(self) -> dict[str, float]:
+        """Stage -> milliseconds, and "total" since the timer was made."""
+        total = (time.perf_counter() - self._start) * 1e3
+        return {stage: round(spent, 3) for stage, spent in (*self._spent.items(), ("total", total))}

@@ -1,0 +1,167 @@
+"""Who is who: the life of every id from birth to removal, and the events that tell of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.types import MAX_ID, EventKind, IdsExhaustedError, TrackEvent, TrackState
+
+_QUALITY_MEMORY = 0.8
+"""Share of the old value that a track's running agreement keeps per frame."""
+
+
+@dataclass
+class Life:
+    """One id. parent: the id under which it is shown while it is tentative, 0 for its own."""
+
+    id: int
+    state: TrackState
+    parent: int
+    score: float
+    quality: float = 1.0
+    age: int = 1
+    hits: int = 1
+    missing: int = 0
+
+
+class Identities:
+    """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._lives: dict[int, Life] = {}
+        self._next = 1
+        self.active: list[int] = []
+        """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
+        self.events: list[TrackEvent] = []
+        """What happened since `begin_frame`."""
+
+    def begin_frame(self) -> None:
+        """Starts a frame: every life grows older, the events of the last frame are dropped."""
+        self.events = []
+        for life in self._lives.values():
+            life.age += 1
+
+    def reset(self, reason: str) -> TrackEvent:
+        """Ends every track; ids go on counting. Returns the event that says so."""
+        self._lives.clear()
+        self.active = []
+        self.events = []
+        return TrackEvent(EventKind.RESET, 0, reason=reason)
+
+    def __getitem__(self, id: int) -> Life:
+        return self._lives[id]
+
+    def exists(self, id: int) -> bool:
+        """False once the id was merged, removed, or ended before it was shown."""
+        return id in self._lives
+
+    def known(self) -> set[int]:
+        """Every id that exists."""
+        return set(self._lives)
+
+    def lost(self) -> list[int]:
+        """Ids that are out of view and may come back, in the order of birth."""
+        return [life.id for life in self._lives.values() if life.state is TrackState.LOST]
+
+    def ages(self) -> list[int]:
+        """Frames since birth of every active id."""
+        return [self._lives[id].age for id in self.active]
+
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """(N,) how far the mask of each active id can be trusted: it grows with age and running agreement."""
+        grown = self._settings.mature_after
+        lives = [self._lives[id] for id in self.active]
+        return np.array([min(1.0, life.hits / grown) * life.quality for life in lives], dtype=np.float32)
+
+    def seen(self, id: int, agreement: float, score: float) -> None:
+        """The id was found in this frame."""
+        life = self._lives[id]
+        life.hits += 1
+        life.missing = 0
+        life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
+        life.score = score
+        confirmed = life.hits >= self._settings.confirm_after and life.quality >= self._settings.confirm_quality
+        if life.state is TrackState.TENTATIVE and confirmed:
+            self._confirm(life, "seen in enough frames")
+
+    def coasted(self, id: int) -> bool:
+        """The id was not found; True while its carried mask may stand in for it."""
+        life = self._lives[id]
+        life.missing += 1
+        mature = life.state is TrackState.TRACKED and life.hits >= self._settings.mature_after
+        return mature and life.missing <= self._settings.coast_frames
+
+    def merge(self, id: int, into: int) -> None:
+        """The id ends; its pixels go on as `into`."""
+        life, survivor = self._lives.pop(id), self._lives[into]
+        survivor.hits = max(survivor.hits, life.hits)
+        if life.state is not TrackState.TENTATIVE:
+            if survivor.state is TrackState.TENTATIVE:
+                self._confirm(survivor, "took over a track")
+            self.events.append(TrackEvent(EventKind.MERGED, id, into, "masks coincide"))
+        for other in self._lives.values():
+            if other.parent == id:
+                other.parent = into if other.id != into else 0
+
+    def disappear(self, id: int) -> None:
+        """The id has no pixels any more."""
+        life = self._lives[id]
+        if life.state is TrackState.TENTATIVE:
+            del self._lives[id]
+        elif life.state is TrackState.TRACKED:
+            life.state = TrackState.LOST
+            life.missing = max(1, life.missing)
+            self.events.append(TrackEvent(EventKind.LOST, id, reason="not found in the view"))
+
+    def revive(self, id: int, reason: str) -> None:
+        """A lost id is in view again."""
+        life = self._lives[id]
+        life.state, life.missing = TrackState.TRACKED, 0
+        self.events.append(TrackEvent(EventKind.REVIVED, id, reason=reason))
+
+    def born(self, score: float, parent: int = 0, sure: bool = False) -> int:
+        """A new id. It is tentative and shown as its parent unless it is `sure` or has none.
+
+        Raises IdsExhaustedError after 65535 ids: ids are never reused.
+        """
+        if self._next > MAX_ID:
+            raise IdsExhaustedError(
+                f"all {MAX_ID} ids of a 16-bit label image are used; reset the tracker's node to start again"
+            )
+        life = Life(self._next, TrackState.TENTATIVE, parent, score)
+        self._next += 1
+        self._lives[life.id] = life
+        if sure or parent == 0:
+            self._confirm(life, "segmented in a region without a mask")
+        return life.id
+
+    def end_frame(self, active: list[int]) -> None:
+        """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long."""
+        self.active = active
+        in_view = set(active)
+        for life in list(self._lives.values()):
+            if life.state is TrackState.TENTATIVE and life.parent not in in_view:
+                self._confirm(life, "what it was part of is gone")
+            if life.state is TrackState.LOST:
+                life.missing += 1
+                if life.missing > self._settings.forget_after:
+                    del self._lives[life.id]
+                    self.events.append(TrackEvent(EventKind.REMOVED, life.id, reason="lost for too long"))
+
+    def shown_as(self, id: int) -> int:
+        """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of."""
+        for _ in range(len(self._lives)):
+            life = self._lives[id]
+            if life.state is not TrackState.TENTATIVE or life.parent not in self._lives:
+                break
+            id = life.parent
+        return id
+
+    def _confirm(self, life: Life, reason: str) -> None:
+        life.state, life.parent = TrackState.TRACKED, 0
+        self.events.append(TrackEvent(EventKind.BORN, life.id, reason=reason))

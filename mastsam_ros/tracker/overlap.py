@@ -1,0 +1,84 @@
+"""Step 6 of the method: masks that overlap are joined with union-find, and each pixel gets one id."""
+
+from __future__ import annotations
+
+import torch
+
+from mastsam_ros.settings import TrackerSettings
+
+
+class OverlapFilter:
+    """Joins tracks whose masks coincide, and remembers for how long two grown-up tracks have done so."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._streak: dict[tuple[int, int], int] = {}
+
+    def reset(self) -> None:
+        """Forgets every streak."""
+        self._streak.clear()
+
+    def join(self, ids: list[int], ages: list[int], masks: torch.Tensor) -> dict[int, int]:
+        """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D).
+
+        ids, ages: N each, in frames; masks: (N, H, W) bool. Two tracks are joined at once if the younger is
+        younger than `join_young`, else after `join_after` frames of overlap in a row: one frame in which the
+        segmenter takes two things for one must not end an id.
+        """
+        if not self._settings.overlap_filtering or len(ids) < 2:
+            return {}
+        stride = self._settings.agreement_stride
+        flat = masks[:, ::stride, ::stride].flatten(1).float()
+        inter = flat @ flat.T
+        area = inter.diagonal()
+        iou = inter / (area[:, None] + area[None] - inter).clamp(min=1)
+        pairs = torch.nonzero(torch.triu(iou >= self._settings.join_iou, diagonal=1)).tolist()
+        streak: dict[tuple[int, int], int] = {}
+        joined = []
+        for first, second in pairs:
+            key = (ids[first], ids[second])
+            streak[key] = self._streak.get(key, 0) + 1
+            young = min(ages[first], ages[second]) < self._settings.join_young
+            if young or streak[key] >= self._settings.join_after:
+                joined.append((first, second))
+        self._streak = streak
+        seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], ids[n]))
+        return {ids[n]: ids[root] for n, root in union_find(len(ids), joined, seniority).items() if n != root}
+
+
+def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -> dict[int, int]:
+    """Element -> the most senior element of its set, for every element of 0..count-1.
+
+    seniority: all elements, the most senior first.
+    """
+    parent = list(range(count))
+    rank = {element: place for place, element in enumerate(seniority)}
+
+    def find(element: int) -> int:
+        while parent[element] != element:
+            parent[element] = parent[parent[element]]
+            element = parent[element]
+        return element
+
+    for first, second in pairs:
+        a, b = find(first), find(second)
+        if a != b:
+            senior, junior = (a, b) if rank[a] < rank[b] else (b, a)
+            parent[junior] = senior
+    return {element: find(element) for element in range(count)}
+
+
+def one_id_per_pixel(masks: torch.Tensor, priority: torch.Tensor, carried: torch.Tensor | None) -> torch.Tensor:
+    """Resolves what still overlaps: (H, W) int64, n + 1 where mask n owns the pixel, 0 where none does.
+
+    masks: (N, H, W) bool; priority: (N,) float, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
+    that was carried to a pixel it still claims keeps it whatever its priority.
+    """
+    height, width = masks.shape[1:]
+    index = torch.zeros(height, width, dtype=torch.int64, device=masks.device)
+    for n in torch.argsort(priority, stable=True).tolist():
+        index.masked_fill_(masks[n], n + 1)
+    if carried is not None and len(masks):
+        claimed = torch.gather(masks.flatten(1), 0, (carried.flatten()[None] - 1).clamp(min=0))[0].view(height, width)
+        index = torch.where(claimed & (carried > 0), carried, index)
+    return index

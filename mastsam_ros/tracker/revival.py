@@ -1,0 +1,114 @@
+"""Recognises a track that was lost for a few frames by its colour, size and expected place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.types import Matches
+
+_COLOUR_FLOOR = 8.0**2
+"""Variance in grey levels squared added to every channel: shading and noise move colours about as much."""
+_FLOW_RADIUS = 12.0
+"""Pixels around a lost track's centre whose matches say where it has gone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Appearance:
+    """What a mask looks like: area in pixels, centre (2,) pixels, colour mean (3,) and covariance (3, 3)."""
+
+    area: torch.Tensor
+    centre: torch.Tensor
+    mean: torch.Tensor
+    covariance: torch.Tensor
+
+
+def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appearance:
+    """Appearance of every n in 1..count of `index` (H, W), stacked: area (N,), centre (N, 2), mean (N, 3), ...
+
+    image: (H, W, 3) uint8. Every second pixel is read in both directions.
+    """
+    small, pixels = index[::2, ::2], image[::2, ::2].reshape(-1, 3).double()
+    rows, columns = torch.meshgrid(
+        torch.arange(small.shape[0], device=index.device),
+        torch.arange(small.shape[1], device=index.device),
+        indexing="ij",
+    )
+    place = torch.stack([columns, rows], dim=-1).reshape(-1, 2).double() * 2
+    products = (pixels[:, :, None] * pixels[:, None, :]).reshape(-1, 9)
+    values = torch.cat([torch.ones_like(place[:, :1]), place, pixels, products], dim=1)
+    totals = torch.zeros(count + 1, values.shape[1], dtype=torch.float64, device=index.device)
+    totals.index_add_(0, small.flatten(), values)
+    totals = totals[1:]
+    size = totals[:, :1].clamp(min=1)
+    mean = totals[:, 3:6] / size
+    covariance = (totals[:, 6:] / size).view(-1, 3, 3) - mean[:, :, None] * mean[:, None, :]
+    floor = torch.eye(3, dtype=torch.float64, device=index.device) * _COLOUR_FLOOR
+    return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor)
+
+
+class LostTracks:
+    """The appearance of tracks that went out of view, moved along with what surrounds them."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        self._settings = settings
+        self._last: dict[int, Appearance] = {}
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._last.clear()
+
+    def remember(self, ids: list[int], seen: Appearance) -> None:
+        """Keeps the latest appearance of every id in view."""
+        for n, id in enumerate(ids):
+            self._last[id] = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
+
+    def keep_only(self, ids: set[int]) -> None:
+        """Drops ids that no longer exist."""
+        self._last = {id: look for id, look in self._last.items() if id in ids}
+
+    def move(self, lost: list[int], matches: Matches) -> None:
+        """Moves the expected place of lost tracks by the median motion of the matches around it."""
+        for id in lost:
+            look = self._last.get(id)
+            if look is None:
+                continue
+            near = ((matches.xy0.to(look.centre.device) - look.centre) ** 2).sum(dim=1) < _FLOW_RADIUS**2
+            if bool(near.any()):
+                motion = (matches.xy1 - matches.xy0)[near].to(look.centre.device).double().median(dim=0).values
+                self._last[id] = Appearance(look.area, look.centre + motion, look.mean, look.covariance)
+
+    def recognise(self, lost: list[int], new: Appearance) -> dict[int, int]:
+        """Which new mask (0-based) is which lost id: at most one each, the closest first."""
+        pairs = []
+        for id in lost:
+            look = self._last.get(id)
+            if look is None or not len(new.area):
+                continue
+            ratio = torch.log(new.area.clamp(min=1) / look.area.clamp(min=1)).abs()
+            distance = (new.centre - look.centre).norm(dim=1)
+            reach = torch.clamp(0.7 * look.area.sqrt(), min=self._settings.revival_radius_px)
+            difference = jensen_shannon(new.mean, new.covariance, look.mean, look.covariance)
+            fits = (ratio < self._settings.revival_size_ratio) & (distance < reach)
+            fits &= difference < self._settings.revival_colour
+            cost = difference / self._settings.revival_colour + distance / reach
+            pairs += [(float(cost[n]), id, int(n)) for n in torch.nonzero(fits).flatten()]
+        result: dict[int, int] = {}
+        for _, id, n in sorted(pairs):
+            if n not in result and id not in result.values():
+                result[n] = id
+        return result
+
+
+def jensen_shannon(
+    mean: torch.Tensor, covariance: torch.Tensor, other_mean: torch.Tensor, other_covariance: torch.Tensor
+) -> torch.Tensor:
+    """Divergence (N,) of N Gaussians from another one, with the Gaussian of the pooled moments as their mixture.
+
+    0 for equal ones; the half log-ratio of volumes, so that texture does not count as difference.
+    """
+    shift = mean - other_mean
+    pooled = 0.5 * (covariance + other_covariance) + 0.25 * shift[:, :, None] * shift[:, None, :]
+    return 0.5 * torch.logdet(pooled) - 0.25 * (torch.logdet(covariance) + torch.logdet(other_covariance))

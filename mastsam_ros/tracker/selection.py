@@ -1,0 +1,66 @@
+"""Step 5 of the method: of the candidates for a track, the one that agrees best with what was carried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.propagation import Carried
+from mastsam_ros.types import CandidateMasks
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """One mask per track: masks (N, H, W) bool; agreement (N,) float32, its IoU with the carried mask over the
+    pixels that have a match; score (N,) float32, the segmenter's own; found (N,) bool, False where no candidate
+    holds enough of what was carried."""
+
+    masks: torch.Tensor
+    agreement: torch.Tensor
+    score: torch.Tensor
+    found: torch.Tensor
+
+
+def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettings) -> Chosen:
+    """Ranks by IoU with the carried mask plus `score_weight` times the segmenter's score (paper, section IV-C).
+
+    A candidate that holds less than `min_carried_share` of the carried mask is no answer to its prompt.
+    With `score_only` the segmenter's score alone decides (ablation).
+    """
+    index, matched = carried.index, carried.matched
+    count, stride = carried.count, settings.agreement_stride
+    masks = candidates.masks[:, :, ::stride, ::stride].flatten(2)
+    own = carried.index[::stride, ::stride].flatten()
+    numbers = torch.arange(1, count + 1, device=index.device)
+    carried_masks = own[None] == numbers[:, None]
+    seen = matched[::stride, ::stride].flatten()
+    inside = _overlap_counts(masks, carried_masks)
+    visible = (masks & seen).sum(dim=2).float()
+    whole = carried_masks.sum(dim=1).float()[:, None]
+    agreement = inside / (visible + whole - inside).clamp(min=1)
+    held = inside / whole.clamp(min=1)
+    scores = candidates.scores
+    possible = (scores > 0) & (held >= settings.min_carried_share) & (inside > 0)
+    value = scores if settings.score_only else agreement + settings.score_weight * scores
+    best = torch.where(possible, value, -torch.inf).argmax(dim=1)
+    rows = torch.arange(count, device=index.device)
+    found = possible.any(dim=1)
+    return Chosen(
+        masks=candidates.masks[rows, best] & found[:, None, None],
+        agreement=agreement[rows, best] * found,
+        score=scores[rows, best] * found,
+        found=found,
+    )
+
+
+def keep_carried(carried: Carried) -> Chosen:
+    """Without re-prompting: the carried mask itself is the answer."""
+    masks = carried.masks()
+    found = masks.flatten(1).any(dim=1)
+    return Chosen(masks, found.float(), found.float(), found)
+
+
+def _overlap_counts(masks: torch.Tensor, carried: torch.Tensor) -> torch.Tensor:
+    return (masks & carried[:, None]).sum(dim=2).float()
