@@ -1,0 +1,221 @@
+"""What cameras send, as arrays: the encodings of ROS image messages and compressed images, without ROS.
+
+Every function takes the fields of a message as they are and raises InputError for anything that does not add up.
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+from typing import Union
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.types import InputError
+
+Buffer = Union[bytes, bytearray, memoryview, "array.array[int]", npt.NDArray[np.uint8]]
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused: no camera sends them, and a forged header must not fill the memory."""
+
+# Encoding -> bytes per pixel, and the OpenCV conversion to RGB (None: the bytes are RGB already).
+# 8UC1 and 8UC3 carry no colour order; what writes them is OpenCV, whose order is BGR.
+_CONVERSIONS: dict[str, tuple[int, int | None]] = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "mono16": (2, cv2.COLOR_GRAY2RGB),
+    "yuv422": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": (2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": (2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": (2, cv2.COLOR_YUV2RGB_YUY2),
+    # OpenCV names a Bayer pattern by its second row, ROS by its first.
+    "bayer_rggb8": (1, cv2.COLOR_BayerBG2RGB),
+    "bayer_bggr8": (1, cv2.COLOR_BayerRG2RGB),
+    "bayer_gbrg8": (1, cv2.COLOR_BayerGR2RGB),
+    "bayer_grbg8": (1, cv2.COLOR_BayerGB2RGB),
+}
+IMAGE_ENCODINGS = tuple(_CONVERSIONS)
+"""Encodings that `image_to_rgb` reads."""
+
+_DEPTH_TYPES = {"32FC1": "f4", "16UC1": "u2"}
+DEPTH_ENCODINGS = tuple(_DEPTH_TYPES)
+"""Encodings that `depth_to_metres` reads: 32FC1 metres, 16UC1 millimetres."""
+
+
+def image_to_rgb(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Buffer
+) -> npt.NDArray[np.uint8]:
+    """The pixels of a sensor_msgs/Image as (H, W, 3) uint8 RGB.
+
+    `step` is the length of a row in bytes, padding included. rgb8 without padding is not copied: the
+    result then shares memory with `data`. mono16 keeps its upper eight bits.
+
+    Raises InputError for an encoding that is not in IMAGE_ENCODINGS, and for sizes that `data` does not hold.
+    """
+    if encoding not in _CONVERSIONS:
+        raise _unknown("image encoding", encoding, IMAGE_ENCODINGS)
+    channels, conversion = _CONVERSIONS[encoding]
+    if "yuv" in encoding or "uyvy" in encoding or "yuyv" in encoding:
+        if width % 2:
+            raise InputError(f"{encoding} image must have an even width, got {width}x{height}")
+    pixels = _rows(encoding, height, width, step, data, channels).reshape(height, width, channels)
+    if encoding == "mono16":
+        pixels = pixels[:, :, 0 if is_bigendian else 1 :: 2]
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+
+
+def depth_to_metres(
+    encoding: str, height: int, width: int, step: int, is_bigendian: bool | int, data: Buffer
+) -> npt.NDArray[np.float32]:
+    """The pixels of a depth image message as (H, W) float32 metres; 0, NaN, infinity and negatives become 0.
+
+    Raises InputError for an encoding that is not in DEPTH_ENCODINGS, and for sizes that `data` does not hold.
+    """
+    if encoding not in _DEPTH_TYPES:
+        raise _unknown("depth encoding", encoding, DEPTH_ENCODINGS)
+    kind = np.dtype((">" if is_bigendian else "<") + _DEPTH_TYPES[encoding])
+    rows = np.ascontiguousarray(_rows(encoding, height, width, step, data, kind.itemsize))
+    return _metres(rows.view(kind))
+
+
+def decode_compressed(format: str, data: Buffer) -> npt.NDArray[np.uint8]:
+    """The pixels of a sensor_msgs/CompressedImage (JPEG or PNG) as (H, W, 3) uint8 RGB.
+
+    `format` is the message's text, such as "jpeg" or "rgb8; jpeg compressed bgr8".
+
+    Raises InputError for another format, a damaged or cut-off image, and an image of more than MAX_PIXELS.
+    """
+    if "compressedDepth" in format or not any(name in format.lower() for name in ("jpeg", "jpg", "png")):
+        raise _unknown("compressed image format", format, ("jpeg", "png"))
+    # Intrinsics hold for the pixels as they are stored, so a rotation flag in the file is not followed.
+    return _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def decode_compressed_depth(format: str, data: Buffer) -> npt.NDArray[np.float32]:
+    """The pixels of a compressed depth message ("16UC1; compressedDepth png") as (H, W) float32 metres.
+
+    A 16-bit PNG, after compressedDepth's 12-byte header where the format names it. 32FC1 is kept there as
+    quantised inverse depth. Raises InputError as `decode_compressed` does.
+    """
+    content = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    quantisation = None
+    if "compressedDepth" in format:
+        if "rvl" in format.lower():
+            raise _unknown("compressed depth format", format, ("16UC1; compressedDepth png", "png"))
+        if len(content) < 12:
+            raise InputError(f"compressed depth image needs a header of 12 bytes, got {len(content)} bytes")
+        quantisation = struct.unpack_from("<ff", content, 4)
+        content = content[12:]
+    elif "png" not in format.lower():
+        raise _unknown("compressed depth format", format, ("16UC1; compressedDepth png", "png"))
+    values = _decode(content, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise InputError(f"compressed depth image must be a 16-bit grey PNG, got shape {values.shape} {values.dtype}")
+    if not format.startswith("32FC1") or quantisation is None:
+        return _metres(values)
+    scale, offset = quantisation
+    with np.errstate(all="ignore"):
+        return _metres(np.where(values > 0, np.float32(scale) / (values - np.float32(offset)), np.float32(0)))
+
+
+def decode_image(data: Buffer) -> npt.NDArray[np.uint8]:
+    """The content of an image file as (H, W, 3) uint8 RGB, turned upright where the file says how.
+
+    Raises InputError for a damaged or cut-off image, and an image of more than MAX_PIXELS.
+    """
+    return _decode(data, cv2.IMREAD_COLOR)
+
+
+def decode_depth_image(data: Buffer) -> npt.NDArray[np.float32]:
+    """The content of a 16-bit depth PNG in millimetres as (H, W) float32 metres. Raises InputError."""
+    values = _decode(data, cv2.IMREAD_UNCHANGED)
+    if values.ndim != 2 or values.dtype != np.uint16:
+        raise InputError(f"depth image must be a 16-bit grey PNG, got shape {values.shape} {values.dtype}")
+    return _metres(values)
+
+
+def _unknown(what: str, name: str, supported: tuple[str, ...]) -> InputError:
+    return InputError(f"unknown {what} {str(name)[:60]!r}; supported: {', '.join(supported)}")
+
+
+def _rows(
+    encoding: str, height: int, width: int, step: int, data: Buffer, bytes_per_pixel: int
+) -> npt.NDArray[np.uint8]:
+    """(H, W * bytes per pixel) uint8 view of `data`, row padding skipped."""
+    if height <= 0 or width <= 0 or height * width > MAX_PIXELS:
+        raise InputError(f"{encoding} image must have between 1 and {MAX_PIXELS} pixels, got {width}x{height}")
+    row = width * bytes_per_pixel
+    if step < row:
+        raise InputError(f"{encoding} image {width}x{height} needs a step of at least {row} bytes, got {step}")
+    content = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
+    # Some drivers leave out the padding of the last row.
+    needed = step * (height - 1) + row
+    if content.size < needed:
+        raise InputError(
+            f"{encoding} image {width}x{height} with step {step} needs {needed} bytes of data, got {content.size}"
+        )
+    return np.lib.stride_tricks.as_strided(content, (height, row), (step, 1))
+
+
+def _metres(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+    """Millimetres (uint16) or metres (float32), as float32 metres with 0 for none."""
+    if values.dtype.kind == "u":
+        return values.astype(np.float32) * np.float32(0.001)
+    metres = values.astype(np.float32)
+    metres[~(np.isfinite(metres) & (metres > 0))] = 0
+    return metres
+
+
+def _decode(data: Buffer, flags: int) -> npt.NDArray[np.uint8]:
+    content = bytes(data)
+    _check_image_file(content)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error as error:
+        raise InputError(f"damaged image: {error.err or 'cannot be decoded'}") from error
+    if pixels is None:
+        raise InputError(f"damaged or unknown image: {len(content)} bytes that cannot be decoded")
+    return pixels if flags == cv2.IMREAD_UNCHANGED else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _check_image_file(content: bytes) -> None:
+    """Refuses what OpenCV would take: a cut-off file (it pads with grey) and a forged size."""
+    if not content:
+        raise InputError("empty image: 0 bytes")
+    complete, size = True, None
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        complete = b"IEND" in content
+        size = struct.unpack_from(">II", content, 16) if len(content) >= 24 else None
+    elif content.startswith(b"\xff\xd8"):
+        size, complete = _scan_jpeg(content)
+    if not complete:
+        raise InputError(f"image is cut off after {len(content)} bytes")
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(f"image must have at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}")
+
+
+def _scan_jpeg(content: bytes) -> tuple[tuple[int, int] | None, bool]:
+    """Width and height from a JPEG's frame header, and whether an end marker follows its pixels."""
+    size = None
+    position = 2
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = int.from_bytes(content[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and position + 9 <= len(content):
+            height, width = struct.unpack_from(">HH", content, position + 5)
+            size = (width, height)
+        position += 2 + length
+        if marker == 0xDA:  # start of scan: 0xFF inside the pixels is escaped, so the next end marker is the end
+            return size, content.find(b"\xff\xd9", position) >= 0
+    return size, False
