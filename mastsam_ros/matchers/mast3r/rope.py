@@ -1,0 +1,40 @@
+"""Rotary position embedding of image patches in two dimensions (CroCo v2, section 3.2; RoFormer)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class RotaryTable:
+    """Cosines and sines for a grid of patches, each (height * width, head_width) float32, row by row."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+    @staticmethod
+    def of_grid(height: int, width: int, head_width: int, base: float, device: torch.device) -> RotaryTable:
+        """The table of a (height, width) grid: half of a head's channels turn with y, half with x.
+
+        Within each half of n channels, channels i and i + n/2 are one plane that turns by
+        position / base^(2i/n).
+        """
+        half = head_width // 2
+        speed = base ** (-torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
+        y = torch.arange(height, device=device, dtype=torch.float32)[:, None, None] * speed
+        x = torch.arange(width, device=device, dtype=torch.float32)[None, :, None] * speed
+        y = y.expand(height, width, -1)
+        x = x.expand(height, width, -1)
+        angle = torch.cat([y, y, x, x], dim=-1).reshape(height * width, head_width)
+        return RotaryTable(angle.cos(), angle.sin())
+
+    def rotate(self, heads: torch.Tensor) -> torch.Tensor:
+        """Turns `heads` (B, heads, N, head_width) by every token's position; same shape and dtype.
+
+        The products are formed in float32, so that half precision loses nothing here.
+        """
+        y0, y1, x0, x1 = heads.chunk(4, dim=-1)
+        turned = torch.cat([-y1, y0, -x1, x0], dim=-1)
+        return (heads * self.cos + turned * self.sin).to(heads.dtype)
