@@ -104,6 +104,8 @@ class SegmenterSettings(_Checked):
 class RegionsSettings(_Checked):
     """The embedded default's segmenter: superpixels, hierarchy, motion and depth evidence."""
 
+    use_motion: bool = _setting(True, "Set apart what moves on its own.")
+    use_depth: bool = _setting(True, "Set apart what stands free in the depth image, where there is one.")
     superpixel_spacing: int = _setting(6, "Pixels between the seeds of superpixels, at working size.", 2, 64)
     lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
     contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
@@ -111,6 +113,12 @@ class RegionsSettings(_Checked):
     boundary_cost: float = _setting(20.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
     region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
     prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
+    # Depth
+    plane_area_m2: float = _setting(0.1, "Smaller flat surfaces are objects or parts of objects, square metres.", 0, 1000)
+    surface_tolerance_m: float = _setting(
+        0.005, "Lower bumps on a plane and smaller steps between objects do not count, beyond the noise, metres.", 0, 1
+    )
+    crease_angle_deg: float = _setting(40.0, "Surfaces that meet in a sharper inward crease are two objects.", 1, 179)
 
 
 @dataclass(frozen=True)
@@ -134,7 +142,7 @@ class TrackerSettings(_Checked):
     reprompt: bool = _setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
     negative_prompts: int = _setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
     agreement_stride: int = _setting(2, "Masks are compared at every so many pixels.", 1, 16)
-    score_weight: float = _setting(0.2, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
+    score_weight: float = _setting(0.7, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
     score_only: bool = _setting(False, "Choose by the segmenter's score alone (ablation).")
     min_carried_share: float = _setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
     # Step 6, overlap
@@ -144,7 +152,7 @@ class TrackerSettings(_Checked):
     join_after: int = _setting(4, "... others after this many frames in a row.", 1)
     # Step 7, discovery
     discovery: bool = _setting(True, "Segment uncovered regions anew.")
-    update_interval: int = _setting(5, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
+    update_interval: int = _setting(1, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
     urgent_share: float = _setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
     min_area_share: float = _setting(0.0006, "Masks below this share of the picture are not kept.", 0, 1)
     # Identity
@@ -175,7 +183,29 @@ class GeometrySettings(_Checked):
 
 @dataclass(frozen=True)
 class NodeSettings(_Checked):
-    """The ROS 2 node: topics, quality of service, rates."""
+    """The ROS 2 node: topics, quality of service, what belongs together."""
+
+    image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
+    compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
+    camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
+    depth_topic: str = _setting(
+        "", "Topic of depth images that are registered to the colour images. Empty: none.", read_only=True
+    )
+    rectified: bool = _setting(
+        False, "The images are rectified: CameraInfo's P holds. Otherwise K holds and distortion is refused."
+    )
+    reliability: str = _setting(
+        "best_effort",
+        "Reliability asked of the image and depth topics; best_effort is what sensors send.",
+        choices=("best_effort", "reliable"),
+        read_only=True,
+    )
+    queue_depth: int = _setting(5, "Messages that DDS keeps per input topic.", 1, 1000, read_only=True)
+    sync_queue: int = _setting(10, "Images, and depth images, that wait for their partner.", 1, 1000, read_only=True)
+    sync_tolerance_ms: float = _setting(
+        20.0, "Image and depth belong together if their stamps differ by at most this, milliseconds.", 0.0, 10_000.0
+    )
+    input_timeout_s: float = _setting(5.0, "A warning is given when no image comes for so long, seconds.", 0.1, 3600.0)
 
 
 @dataclass(frozen=True)

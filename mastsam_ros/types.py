@@ -39,6 +39,10 @@ class ModelError(MastsamError):
     """Weights that cannot be loaded, or a model that failed."""
 
 
+class SegmentationOrderError(MastsamError):
+    """A segmenter was asked before it was given a frame."""
+
+
 class IdsExhaustedError(MastsamError):
     """More than 65535 ids were needed; ids are never reused."""
 

@@ -6,7 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.segmenters.regions.bodies import Bodies
+from mastsam_ros.segmenters.regions.depth import DepthLayer
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
+from mastsam_ros.segmenters.regions.motion import MotionLayer
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -15,91 +18,195 @@ from mastsam_ros.segmenters.regions.superpixels import (
     smoothed,
 )
 from mastsam_ros.settings import RegionsSettings
-from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts
+from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts, SegmentationOrderError
 
+_REFERENCE_PIXELS = 640 * 480
+"""Costs of outlines and regions are meant for a picture of this size."""
 _VOTE = 0.25
 """Share of a superpixel that must have been carried from a track for it to vote."""
+_INHERIT = 0.3
+"""Share of a region that must have been carried from a track to give it the region's superpixels without a vote."""
+_KNOWN = 0.4
+"""Share of a region that must have been carried from somewhere to compare it with the tracks."""
+_AGREES = 0.4
+"""IoU with a carried mask from which on a region is preferred."""
+_BODY_MAJORITY = 0.5
+"""Share of a carried mask inside bodies for the track to be one."""
+_SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.4
 
 
 class RegionSegmenter:
-    """Answers point prompts with regions of a hierarchy over superpixels."""
+    """Answers prompts with bodies, where motion or depth sets one apart, and with regions of a hierarchy elsewhere.
+
+    Candidates per prompt: the body or the region of the best cut that agrees with the carried mask, and the carried
+    mask itself, superpixel by superpixel. Keeps what moves from frame to frame; one object serves one camera.
+    """
 
     def __init__(self, settings: RegionsSettings | None = None) -> None:
         self._settings = settings or RegionsSettings()
+        self._motion = MotionLayer()
+        self._depth = DepthLayer(self._settings)
+        self._bodies_over_time = Bodies()
         self._graph: RegionGraph | None = None
         self._hierarchy: RegionHierarchy
+        self._bodies: npt.NDArray[np.int32]
+        self._body_score = _SCORE_MOVING
         self._cut: npt.NDArray[np.int64]
+        self._pixels: torch.Tensor
 
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
-        s = self._settings
-        lab = compressed_lab(frame.image)
-        smooth = compressed_lab(smoothed(frame.image))
-        graph = build_region_graph(frame.image, s.superpixel_spacing, gradient_magnitude(smooth))
-        scale = np.sqrt(frame.image.shape[0] * frame.image.shape[1] / 307200)
-        colours = lab * np.array([s.lightness_weight, 1, 1], np.float32)
-        cost = DescriptionLength(s.noise, s.boundary_cost * scale, s.boundary_cost * s.region_cost * scale * scale)
+        """Superpixels, bodies and hierarchy of one frame. Without matches the past is forgotten."""
+        settings = self._settings
+        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smoothed(frame.image))
+        graph = build_region_graph(frame.image, settings.superpixel_spacing, gradient_magnitude(smooth_lab))
+        if matches is None:
+            self._motion.reset()
+            self._depth.reset()
+            self._bodies_over_time.reset()
+        self._bodies = self._find_bodies(frame, matches, graph, lab)
         self._graph = graph
-        self._hierarchy = RegionHierarchy(graph, smooth, colours, None, cost, s.contrast_weight)
+        self._pixels = torch.from_numpy(graph.labels).long()
+        ratio = frame.image.shape[0] * frame.image.shape[1] / _REFERENCE_PIXELS
+        boundary = settings.boundary_cost * np.sqrt(ratio)
+        cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
+        colours = lab * np.array([settings.lightness_weight, 1, 1], np.float32)
+        barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
+        self._hierarchy = RegionHierarchy(graph, smooth_lab, colours, barrier, cost, settings.contrast_weight)
         self._cut = self._hierarchy.optimal_cut()
 
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
-        graph, hierarchy = self._graph, self._hierarchy
-        n = len(prompts)
+        """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2)."""
+        graph, hierarchy = self._ready(), self._hierarchy
+        count = len(prompts)
         carried = self._carried_index(prompts)
         votes = np.bincount(
-            graph.labels.ravel().astype(np.int64) * (n + 1) + carried.ravel(), minlength=graph.count * (n + 1)
-        ).reshape(graph.count, n + 1).astype(np.float64)
-        tree_votes = hierarchy.accumulate(votes)
-        known = tree_votes[:, 1:].sum(1)
-        whole = tree_votes[-1, 1:]
-        inside = tree_votes[:, 1:]
-        iou = inside / np.maximum(known[:, None] + whole[None] - inside, 1)
-        iou = np.where((known / hierarchy.area > 0.4)[:, None], iou, 0)
-        confidence = prompts.confidence.cpu().numpy() if prompts.confidence is not None else np.ones(n)
-        prior = (np.clip((iou - 0.4) / 0.6, 0, 1) * confidence).max(1)
-        cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * prior)
-        self._cut = cut
-        regions = int(cut.max()) + 1
-        region_votes = np.stack([np.bincount(cut, votes[:, k], regions) for k in range(n + 1)], 1)
-        region_area = np.bincount(cut, graph.area, regions)
-        region_known = region_votes[:, 1:].sum(1)
-        region_iou = region_votes[:, 1:] / np.maximum(region_known[:, None] + whole[None] - region_votes[:, 1:], 1)
-        # Candidate 0: what the carried mask says, superpixel by superpixel.
-        best = votes[:, 1:].argmax(1) + 1
-        share = votes[np.arange(graph.count), best] / graph.area
-        voted = np.where(share >= _VOTE, best, 0)
-        region_best = region_votes[:, 1:].argmax(1) + 1
-        enough = region_votes[np.arange(regions), region_best] >= 0.3 * region_area
-        voted = np.where(voted == 0, np.where(enough, region_best, 0)[cut], voted)
-        # Candidate 1: the region of the cut that agrees best.
-        region_of_track = region_iou.argmax(0)
-        labels = torch.from_numpy(graph.labels).long()
-        voted_image = torch.from_numpy(voted)[labels]
-        cut_image = torch.from_numpy(cut)[labels]
-        tracks = torch.arange(1, n + 1)
-        masks = torch.stack(
-            [voted_image[None] == tracks[:, None, None], cut_image[None] == torch.from_numpy(region_of_track)[:, None, None]],
-            dim=1,
-        )
-        scores = torch.tensor([0.4, 0.8]).expand(n, 2).contiguous()
-        return CandidateMasks(masks, scores)
+            graph.labels.ravel().astype(np.int64) * (count + 1) + carried.ravel(),
+            minlength=graph.count * (count + 1),
+        ).reshape(graph.count, count + 1)
+        votes = votes[:, 1:].astype(np.float64)
+        whole = votes.sum(axis=0)
+        iou = _agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
+        trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
+        preferred = (np.clip((iou - _AGREES) / (1 - _AGREES), 0, 1) * trust).max(axis=1)
+        self._cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * preferred)
+        regions = int(self._cut.max()) + 1
+        region_votes = np.zeros((regions, count))
+        np.add.at(region_votes, self._cut, votes)
+        region_area = np.bincount(self._cut, graph.area, regions)
+        region_of = _agreement(region_votes, region_area, whole).argmax(axis=0)
+        voted = self._voted(votes, region_votes, region_area)
+        return self._candidates(carried, voted, region_of)
 
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
-        labels = torch.from_numpy(self._graph.labels).long()
-        image = torch.from_numpy(self._cut)[labels]
+        """Every body and every region of the cut, (N, 1, H, W); cut to `region` (H, W) bool if it is given."""
+        self._ready()
+        image = torch.from_numpy(self._cut)[self._pixels] + 1
+        bodies = torch.from_numpy(self._bodies).long()
+        image = torch.where(bodies > 0, -bodies, image)
         if region is not None:
-            image = torch.where(region, image, -1)
+            image = torch.where(region, image, 0)
         present = torch.unique(image)
-        present = present[present >= 0]
-        masks = image[None] == present[:, None, None]
-        return CandidateMasks(masks[:, None], torch.full((len(masks), 1), 0.5))
+        present = present[present != 0]
+        scores = torch.where(present < 0, self._body_score, _SCORE_REGION)
+        return CandidateMasks((image[None] == present[:, None, None])[:, None], scores[:, None])
+
+    def _ready(self) -> RegionGraph:
+        if self._graph is None:
+            raise SegmentationOrderError("set_frame must be called before predict and everything")
+        return self._graph
+
+    def _find_bodies(
+        self, frame: Frame, matches: Matches | None, graph: RegionGraph, lab: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.int32]:
+        """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
+        flow_back, visible = _dense_flow_back(matches, frame)
+        if frame.depth is not None and frame.K is not None and self._settings.use_depth:
+            segments = self._depth.update(frame.depth, frame.K, lab).labels
+            self._body_score = _SCORE_DEPTH
+        elif flow_back is not None and visible is not None and self._settings.use_motion:
+            segments = self._motion.update(graph, lab, flow_back, visible).labels
+            self._body_score = _SCORE_MOVING
+        else:
+            return np.zeros(frame.image.shape[:2], np.int32)
+        return self._bodies_over_time.update(segments.astype(np.int32), flow_back)
+
+    def _voted(
+        self, votes: npt.NDArray[np.float64], region_votes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """(S,) track + 1 of every superpixel: its own vote, else that of its region; 0 where neither says enough."""
+        graph = self._ready()
+        best = votes.argmax(axis=1)
+        own = np.where(votes[np.arange(graph.count), best] >= _VOTE * graph.area, best + 1, 0)
+        leader = region_votes.argmax(axis=1)
+        inherited = np.where(region_votes[np.arange(len(area)), leader] >= _INHERIT * area, leader + 1, 0)
+        return np.where(own > 0, own, inherited[self._cut])
+
+    def _candidates(
+        self, carried: npt.NDArray[np.int64], voted: npt.NDArray[np.int64], region_of: npt.NDArray[np.int64]
+    ) -> CandidateMasks:
+        count = len(region_of)
+        bodies = torch.from_numpy(self._bodies)
+        rest = bodies == 0
+        tracks = torch.arange(1, count + 1, dtype=torch.int16)[:, None, None]
+        by_vote = torch.where(rest, torch.from_numpy(voted.astype(np.int16))[self._pixels], 0)
+        by_region = torch.where(rest, torch.from_numpy(self._cut.astype(np.int16))[self._pixels] + 1, 0)
+        wanted = torch.from_numpy(region_of.astype(np.int16))[:, None, None] + 1
+        masks = torch.stack([by_region[None] == wanted, by_vote[None] == tracks], dim=1)
+        scores = torch.tensor([_SCORE_REGION, _SCORE_CARRIED]).repeat(count, 1)
+        for track, body in enumerate(_body_of(carried, self._bodies, count)):
+            if body:
+                masks[track, 0] = bodies == body
+                scores[track, 0], scores[track, 1] = self._body_score, 0.0
+        return CandidateMasks(masks, scores)
 
     def _carried_index(self, prompts: PointPrompts) -> npt.NDArray[np.int64]:
+        """(H, W) track + 1 that was carried to each pixel; from points alone, to their superpixels."""
+        height, width = self._ready().labels.shape
+        index = np.zeros((height, width), np.int64)
         if prompts.masks is not None:
-            n = torch.arange(1, len(prompts) + 1)
-            return (prompts.masks * n[:, None, None]).amax(0).numpy()
-        index = np.zeros(self._graph.labels.shape, np.int64)
-        for k, (xy, label) in enumerate(zip(prompts.xy.numpy(), prompts.labels.numpy())):
-            for x, y in xy[label == 1]:
-                index[self._graph.labels == self._graph.labels[int(round(y)), int(round(x))]] = k + 1
-        return index
+            for track, mask in enumerate(prompts.masks.cpu().numpy()):
+                index[mask] = track + 1
+            return index
+        owner = np.zeros(self._ready().count, np.int64)
+        for track, (points, labels) in enumerate(zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)):
+            x = points[labels == 1, 0].round().astype(int).clip(0, width - 1)
+            y = points[labels == 1, 1].round().astype(int).clip(0, height - 1)
+            owner[self._ready().labels[y, x]] = track + 1
+        return owner[self._ready().labels]
+
+
+def _agreement(
+    votes: npt.NDArray[np.float64], area: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """IoU (R, N) of R regions with N carried masks over the pixels that were carried from anywhere.
+
+    votes: (R, N) pixels; area: (R,); whole: (N,) pixels of each carried mask.
+    """
+    known = votes.sum(axis=1)
+    iou = votes / np.maximum(known[:, None] + whole[None] - votes, 1)
+    iou[known < _KNOWN * area] = 0
+    return iou
+
+
+def _body_of(carried: npt.NDArray[np.int64], bodies: npt.NDArray[np.int32], count: int) -> list[int]:
+    """For each of `count` tracks the body that holds most of it, 0 if most of it is outside all of them."""
+    bodies_count = int(bodies.max(initial=0)) + 1
+    shared = np.bincount(
+        carried.ravel() * bodies_count + bodies.ravel(), minlength=(count + 1) * bodies_count
+    ).reshape(count + 1, bodies_count)[1:]
+    whole = shared.sum(axis=1)
+    shared[:, 0] = 0
+    in_bodies = shared.sum(axis=1) >= np.maximum(1, _BODY_MAJORITY * whole)
+    return np.where(in_bodies, shared.argmax(axis=1), 0).tolist()
+
+
+def _dense_flow_back(
+    matches: Matches | None, frame: Frame
+) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
+    """Flow current -> previous (H, W, 2) and where it is believed (H, W); both None where the matcher is sparse."""
+    if matches is None or matches.flow_back is None:
+        return None, None
+    flow_back = matches.flow_back.cpu().numpy()
+    if matches.visible is None:
+        return flow_back, np.ones(frame.image.shape[:2], dtype=bool)
+    return flow_back, matches.visible.cpu().numpy()

@@ -1,0 +1,103 @@
+"""Bodies: segments that motion or depth sets apart, followed so that two that touch are not taken for one."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+_GROWN_UP = 8
+"""Frames for which two segments must have been apart to stay apart when they touch."""
+_PRESENT = 0.3
+"""Share of a body's carried pixels that must lie in a segment for the body to be in it."""
+_TRACE = 0.05
+"""Share of a segment that a body's carried pixels must have."""
+
+
+class Bodies:
+    """Gives segments numbers that stay the same from frame to frame, as far as the flow carries them."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets every body."""
+        self._image: npt.NDArray[np.int32] | None = None
+        self._age: dict[int, int] = {}
+        self._next = 1
+
+    def update(
+        self, segments: npt.NDArray[np.int32], flow_back: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.int32]:
+        """segments (H, W) int32, 0 = none -> bodies (H, W) int32, 0 = none.
+
+        flow_back: (H, W, 2) pixels, current -> previous; None stands for no motion. A segment that holds two
+        bodies which were apart for long enough is divided between them; else it is one body, the oldest in it.
+        """
+        carried = self._carried(segments.shape, flow_back)
+        count = int(segments.max(initial=0))
+        image = np.zeros(segments.shape, np.int32)
+        if count == 0:
+            self._image, self._age = image, {}
+            return image
+        size = np.bincount(segments.ravel(), minlength=count + 1)
+        whole = np.bincount(carried.ravel(), minlength=self._next)
+        shared = np.bincount(
+            segments.ravel().astype(np.int64) * self._next + carried.ravel(), minlength=(count + 1) * self._next
+        ).reshape(count + 1, self._next)
+        shared[:, 0] = 0
+        number_of = np.zeros(count + 1, np.int32)
+        age: dict[int, int] = {}
+        for segment in np.argsort(-size[1:], kind="stable") + 1:
+            own = shared[segment]
+            inside = np.flatnonzero((own > _PRESENT * whole) & (own > _TRACE * size[segment]))
+            inside = [int(body) for body in inside if body not in age]
+            grown = [body for body in inside if self._age[body] >= _GROWN_UP]
+            if len(grown) > 1:
+                _divide(image, segments == segment, carried, grown)
+                age.update({body: self._age[body] + 1 for body in grown})
+                continue
+            body = max(inside, key=lambda b: (self._age[b], own[b]), default=0)
+            if body == 0:
+                body, self._next = self._next, self._next + 1
+            age[body] = self._age.get(body, 0) + 1
+            number_of[segment] = body
+        image = np.where(image > 0, image, number_of[segments]).astype(np.int32)
+        self._image, self._age = image, age
+        return image
+
+    def _carried(
+        self, shape: tuple[int, ...], flow_back: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.int32]:
+        if self._image is None or self._image.shape != shape:
+            self.reset()
+            return np.zeros(shape, np.int32)
+        if flow_back is None:
+            return self._image
+        y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+        # Numbers stay far below 2^24, so that float32 holds them exactly.
+        moved = cv2.remap(
+            self._image.astype(np.float32),
+            x + flow_back[..., 0],
+            y + flow_back[..., 1],
+            cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=0,
+        )
+        return moved.astype(np.int32)
+
+
+def _divide(
+    image: npt.NDArray[np.int32],
+    inside: npt.NDArray[np.bool_],
+    carried: npt.NDArray[np.int32],
+    bodies: list[int],
+) -> None:
+    """Writes into `image` the nearest of the carried bodies at every pixel of `inside`."""
+    seeds = inside & np.isin(carried, bodies)
+    _, nearest = cv2.distanceTransformWithLabels(
+        (~seeds).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    owner = np.zeros(int(nearest.max()) + 1, np.int32)
+    owner[nearest[seeds]] = carried[seeds]
+    image[inside] = owner[nearest[inside]]
