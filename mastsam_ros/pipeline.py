@@ -174,12 +174,12 @@ class Mastsam:
     ) -> None:
         """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
-        masks, scores = new_masks(self.segmenter.everything(region), region, tracker)
-        numbers = torch.arange(1, len(masks) + 1, device=self.device)
-        new = (masks * numbers[:, None, None]).sum(dim=0)
+        new, scores = new_masks(self.segmenter.everything(region), region, tracker)
+        if not len(scores):
+            return
         image = self._image(view)
-        known = self._recognised(new, len(masks), image, matches)
-        parents = parents_of(new, len(masks), index, len(active), carried, image)
+        known = self._recognised(new, len(scores), image, matches)
+        parents = parents_of(new, len(scores), index, len(active), carried, image)
         first = self._previous is None
         for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
             if n in known:
@@ -189,7 +189,7 @@ class Mastsam:
                 sure = first or score >= tracker.confirm_score
                 id = identities.born(score, 0 if sure or parent < 0 else active[parent], sure)
             active.append(id)
-            index.masked_fill_(new == n + 1, len(active))
+        index += torch.where(new > 0, new + (len(active) - len(scores)), 0)
 
     def _recognised(
         self, new: torch.Tensor, count: int, image: torch.Tensor, matches: Matches | None

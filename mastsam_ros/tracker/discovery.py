@@ -25,21 +25,24 @@ def uncovered_region(index: torch.Tensor, frame: int, settings: TrackerSettings)
 def new_masks(
     answer: CandidateMasks, region: torch.Tensor | None, settings: TrackerSettings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Automatic masks without overlap, cut to the region: (M, H, W) bool, and scores (M,), the large ones first.
+    """Automatic masks without overlap: (H, W) int64, m + 1 where new mask m is, and their scores (M,).
 
-    Where masks overlap, the smaller one keeps the pixel: a part in front of a whole. What is left of a mask must
-    have `min_area_share` of the picture.
+    Masks are cut to the region (H, W) bool. Where they overlap, the smaller one keeps the pixel: a part in front
+    of a whole. What is left of a mask must have `min_area_share` of the picture.
     """
-    best = answer.scores.argmax(dim=1) if answer.scores.shape[1] else answer.scores.new_zeros(len(answer)).long()
+    best = answer.scores.argmax(dim=1) if len(answer) else torch.zeros(0, dtype=torch.int64)
     rows = torch.arange(len(answer), device=answer.masks.device)
     masks, scores = answer.masks[rows, best], answer.scores[rows, best]
     if region is not None:
         masks = masks & region
-    order = torch.argsort(masks.flatten(1).sum(dim=1), descending=True, stable=True)
-    masks, scores = masks[order], scores[order]
+    size = masks.flatten(1).sum(dim=1, dtype=torch.int32)
+    smallest = settings.min_area_share * masks.shape[1] * masks.shape[2]
     owner = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
-    for n in range(len(masks)):
-        owner.masked_fill_(masks[n], n + 1)
+    for n in torch.argsort(size, descending=True, stable=True).tolist():
+        if size[n] >= smallest:
+            owner.masked_fill_(masks[n], n + 1)
     area = torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:]
-    kept = torch.nonzero(area >= settings.min_area_share * owner.numel()).flatten()
-    return owner[None] == (kept + 1)[:, None, None], scores[kept]
+    kept = torch.nonzero(area >= smallest).flatten()
+    table = torch.zeros(len(masks) + 1, dtype=torch.int64, device=masks.device)
+    table[kept + 1] = torch.arange(1, len(kept) + 1, device=masks.device)
+    return table[owner], scores[kept]

@@ -11,8 +11,10 @@ from mastsam_ros.types import Matches
 
 _COLOUR_FLOOR = 8.0**2
 """Variance in grey levels squared added to every channel: shading and noise move colours about as much."""
-_FLOW_RADIUS = 12.0
-"""Pixels around a lost track's centre whose matches say where it has gone."""
+_MATCHES = 4096
+"""Matches that are looked through for where a lost track has gone..."""
+_NEAREST = 9
+"""... and how many near it are asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +72,19 @@ class LostTracks:
         self._last = {id: look for id, look in self._last.items() if id in ids}
 
     def move(self, lost: list[int], matches: Matches) -> None:
-        """Moves the expected place of lost tracks by the median motion of the matches around it."""
-        for id in lost:
-            look = self._last.get(id)
-            if look is None:
-                continue
-            near = ((matches.xy0.to(look.centre.device) - look.centre) ** 2).sum(dim=1) < _FLOW_RADIUS**2
-            if bool(near.any()):
-                motion = (matches.xy1 - matches.xy0)[near].to(look.centre.device).double().median(dim=0).values
-                self._last[id] = Appearance(look.area, look.centre + motion, look.mean, look.covariance)
+        """Moves the expected place of lost tracks by the median motion of the matches nearest to it."""
+        looks = {id: self._last[id] for id in lost if id in self._last}
+        if not looks or len(matches) == 0:
+            return
+        device = next(iter(looks.values())).centre.device
+        some = slice(None, None, -(-len(matches) // _MATCHES))
+        xy0, xy1 = matches.xy0[some].to(device).double(), matches.xy1[some].to(device).double()
+        centres = torch.stack([look.centre for look in looks.values()])
+        distance = torch.cdist(centres, xy0)
+        nearest = torch.topk(distance, min(_NEAREST, len(xy0)), dim=1, largest=False).indices
+        motion = (xy1 - xy0)[nearest].median(dim=1).values
+        for (id, look), step in zip(looks.items(), motion, strict=True):
+            self._last[id] = Appearance(look.area, look.centre + step, look.mean, look.covariance)
 
     def recognise(self, lost: list[int], new: Appearance) -> dict[int, int]:
         """Which new mask (0-based) is which lost id: at most one each, the closest first."""

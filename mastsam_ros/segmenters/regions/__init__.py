@@ -32,6 +32,8 @@ _AGREES = 0.4
 """IoU with a carried mask from which on a region is preferred."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
+_SMALLEST_SHARE = 2e-4
+"""Regions below this share of the picture are no answer to `everything`."""
 _SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.4
 
 
@@ -105,8 +107,8 @@ class RegionSegmenter:
         image = torch.where(bodies > 0, -bodies, image)
         if region is not None:
             image = torch.where(region, image, 0)
-        present = torch.unique(image)
-        present = present[present != 0]
+        present, size = torch.unique(image, return_counts=True)
+        present = present[(present != 0) & (size >= _SMALLEST_SHARE * image.numel())]
         scores = torch.where(present < 0, self._body_score, _SCORE_REGION)
         return CandidateMasks((image[None] == present[:, None, None])[:, None], scores[:, None])
 
