@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
+Points = npt.NDArray[np.float64]
 SELF_DISTANCE_M = 1e-4
 AMBIENT_REACH_M = 0.35
 """Surfaces within this distance darken each other's corners."""
@@ -40,7 +41,7 @@ class Surface(ABC):
         """
 
     @abstractmethod
-    def points(self, u: Array, v: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def points(self, u: Points, v: Points) -> tuple[Points, Points]:
         """Local points (N, 3) and outward normals (N, 3) at texture coordinates u, v (N,)."""
 
     @property
@@ -79,7 +80,7 @@ class Flat(Surface):
         inside = (x * x + y * y <= 1) if self.is_disk else (np.abs(x) <= 1) & (np.abs(y) <= 1)
         return np.where(inside & (t > 0), t, np.float32(np.inf)), 0.5 + 0.5 * x, 0.5 - 0.5 * y
 
-    def points(self, u: Array, v: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def points(self, u: Points, v: Points) -> tuple[Points, Points]:
         x, y = (2 * u - 1) * self.half[0], (1 - 2 * v) * self.half[1]
         normals = np.zeros((len(u), 3))
         normals[:, 2] = 1
@@ -120,7 +121,7 @@ class Cone(Surface):
         u = np.arctan2(o[1] + seen * d[1], o[0] + seen * d[0]) * np.float32(0.5 / np.pi) + np.float32(0.5)
         return best, u, 1 - (o[2] + seen * d[2]) / self.height
 
-    def points(self, u: Array, v: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def points(self, u: Points, v: Points) -> tuple[Points, Points]:
         angle, z = (u - 0.5) * 2 * np.pi, (1 - v) * self.height
         radius = self.bottom + (self.top - self.bottom) * (1 - v)
         points = np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=1)
@@ -159,7 +160,7 @@ class Ellipsoid(Surface):
         v = np.arccos(np.clip(oz + seen * dz, -1, 1)) * np.float32(1 / np.pi)
         return best, u, v
 
-    def points(self, u: Array, v: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    def points(self, u: Points, v: Points) -> tuple[Points, Points]:
         angle, polar = (u - 0.5) * 2 * np.pi, v * np.pi
         unit = np.stack([np.sin(polar) * np.cos(angle), np.sin(polar) * np.sin(angle), np.cos(polar)], axis=1)
         normals = unit / np.array(self.radii)
@@ -246,7 +247,7 @@ class RayCaster:
         _, index, atlas_x, atlas_y = self.cast(K, T_world_camera, width, height, 2)
         fine = cv2.remap(self._atlas, atlas_x, atlas_y, cv2.INTER_LINEAR)
         fine[index < 0] = 0
-        return cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _image_box(
@@ -303,7 +304,7 @@ def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -
     at, normal, owner = np.concatenate(points), np.concatenate(normals), np.concatenate(owners)
     at = at + 2 * SELF_DISTANCE_M * normal
 
-    side = 4
+    side = 3
     cells = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) + 0.5) / side - 0.5
     lamps = np.array(light.center) + light.edge * np.pad(cells, ((0, 0), (0, 1)))
     direct = np.zeros(len(at))
@@ -315,7 +316,7 @@ def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -
         direct += np.where(blocked, 0, cosine / distance**2) * light.strength / len(lamps)
 
     # Directions about the normal, cosine-weighted and stratified: what they meet nearby darkens the surface.
-    count = 16
+    count = 12
     turn = 2 * np.pi * (np.arange(count) * 0.618034 % 1)
     rise = np.sqrt((np.arange(count) + 0.5) / count)
     helper = np.where(np.abs(normal[:, :1]) < 0.7, [[1.0, 0, 0]], [[0, 1.0, 0]])

@@ -26,15 +26,15 @@ def fractal(
         step = max(cell / 2**octave, 1.0)
         grid = rng.random((int(height / step) + 3, int(width / (step * stretch)) + 3), dtype=np.float32)
         grid[:, -1] = grid[:, 0]
-        total += weight * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
+        total += np.float32(weight) * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
         sum_of_weights += weight
         weight *= 0.55
-    return np.clip(0.5 + (total / sum_of_weights - 0.5) * 1.5, 0, 1)
+    return np.clip(0.5 + (total / np.float32(sum_of_weights) - 0.5) * 1.5, 0, 1)
 
 
 def between(amount: Texture, low: Color, high: Color) -> Texture:
     """Colours from `low` (amount 0) to `high` (amount 1)."""
-    return np.float32(low) + amount[..., None] * (np.float32(high) - np.float32(low))
+    return np.array(low, np.float32) + amount[..., None] * (np.array(high, np.float32) - np.array(low, np.float32))
 
 
 def plain(color: Color, grain: float = 0.05) -> Paint:
@@ -42,7 +42,7 @@ def plain(color: Color, grain: float = 0.05) -> Paint:
 
     def paint(rng: np.random.Generator, width: int, height: int, density: float) -> Texture:
         tone = 1 + grain * (fractal(rng, width, height, 0.03 * density) - 0.5)
-        return np.clip(np.float32(color) * tone[..., None], 0, 1)
+        return np.clip(np.array(color, np.float32) * tone[..., None], 0, 1)
 
     return paint
 
@@ -124,7 +124,7 @@ def plaster(color: Color, depth: float = 0.16) -> Paint:
         tone = 0.5 * fractal(rng, width, height, 0.5 * density, 3) + 0.5 * fractal(
             rng, width, height, 0.02 * density, 3
         )
-        return np.clip(np.float32(color) * (1 + depth * (tone - 0.5))[..., None] * 1.02, 0, 1)
+        return np.clip(np.array(color, np.float32) * (1 + depth * (tone - 0.5))[..., None] * 1.02, 0, 1)
 
     return paint
 
@@ -221,7 +221,7 @@ def ribbed(color: Color, ribs: int) -> Paint:
         tone = (
             0.75 + 0.2 * ring[:, None] + 0.16 * sheen[None] + 0.1 * (fractal(rng, width, height, 0.02 * density) - 0.5)
         )
-        return np.clip(np.float32(color) * tone[..., None].astype(np.float32), 0, 1)
+        return np.clip(np.array(color, np.float32) * tone[..., None].astype(np.float32), 0, 1)
 
     return paint
 
@@ -231,7 +231,7 @@ def panels(colors: tuple[Color, ...]) -> Paint:
 
     def paint(rng: np.random.Generator, width: int, height: int, density: float) -> Texture:
         sector = np.arange(width) * 2 * len(colors) // width % len(colors)
-        canvas = np.broadcast_to(np.float32(colors)[sector][None], (height, width, 3)).copy()
+        canvas = np.broadcast_to(np.array(colors, np.float32)[sector][None], (height, width, 3)).copy()
         canvas[: height // 9] = canvas[-height // 9 :] = (0.93, 0.93, 0.9)
         return np.clip(canvas * (1 + 0.04 * (fractal(rng, width, height, 0.03 * density) - 0.5))[..., None], 0, 1)
 
