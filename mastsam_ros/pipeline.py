@@ -61,6 +61,11 @@ class Mastsam:
         self._index = torch.zeros(0, 0, dtype=torch.int64)
         self._pending: list[TrackEvent] = []
 
+    def configure(self, settings: Settings) -> None:
+        """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
+        self.settings = settings
+        self._identities.settings = self._overlap.settings = self._lost.settings = settings.tracker
+
     def reset(self, reason: str = "asked for") -> None:
         """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
         self._pending.append(self._identities.reset(reason))

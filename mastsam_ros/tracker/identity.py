@@ -32,7 +32,7 @@ class Identities:
     """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._lives: dict[int, Life] = {}
         self._next = 1
         self.active: list[int] = []
@@ -74,7 +74,7 @@ class Identities:
 
     def confidence(self) -> npt.NDArray[np.float32]:
         """(N,) how far the mask of each active id can be trusted: it grows with age and running agreement."""
-        grown = self._settings.mature_after
+        grown = self.settings.mature_after
         lives = [self._lives[id] for id in self.active]
         return np.array([min(1.0, life.hits / grown) * life.quality for life in lives], dtype=np.float32)
 
@@ -85,7 +85,7 @@ class Identities:
         life.missing = 0
         life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
         life.score = score
-        confirmed = life.hits >= self._settings.confirm_after and life.quality >= self._settings.confirm_quality
+        confirmed = life.hits >= self.settings.confirm_after and life.quality >= self.settings.confirm_quality
         if life.state is TrackState.TENTATIVE and confirmed:
             self._confirm(life, "seen in enough frames")
 
@@ -93,8 +93,8 @@ class Identities:
         """The id was not found; True while its carried mask may stand in for it."""
         life = self._lives[id]
         life.missing += 1
-        mature = life.state is TrackState.TRACKED and life.hits >= self._settings.mature_after
-        return mature and life.missing <= self._settings.coast_frames
+        mature = life.state is TrackState.TRACKED and life.hits >= self.settings.mature_after
+        return mature and life.missing <= self.settings.coast_frames
 
     def merge(self, id: int, into: int) -> None:
         """The id ends; its pixels go on as `into`."""
@@ -149,7 +149,7 @@ class Identities:
                 self._confirm(life, "what it was part of is gone")
             if life.state is TrackState.LOST:
                 life.missing += 1
-                if life.missing > self._settings.forget_after:
+                if life.missing > self.settings.forget_after:
                     del self._lives[life.id]
                     self.events.append(TrackEvent(EventKind.REMOVED, life.id, reason="lost for too long"))
 

@@ -11,7 +11,7 @@ class OverlapFilter:
     """Joins tracks whose masks coincide, and remembers for how long two grown-up tracks have done so."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._streak: dict[tuple[int, int], int] = {}
 
     def reset(self) -> None:
@@ -25,21 +25,21 @@ class OverlapFilter:
         younger than `join_young`, else after `join_after` frames of overlap in a row: one frame in which the
         segmenter takes two things for one must not end an id.
         """
-        if not self._settings.overlap_filtering or len(ids) < 2:
+        if not self.settings.overlap_filtering or len(ids) < 2:
             return {}
-        stride = self._settings.agreement_stride
+        stride = self.settings.agreement_stride
         flat = masks[:, ::stride, ::stride].flatten(1).float()
         inter = flat @ flat.T
         area = inter.diagonal()
         iou = inter / (area[:, None] + area[None] - inter).clamp(min=1)
-        pairs = torch.nonzero(torch.triu(iou >= self._settings.join_iou, diagonal=1)).tolist()
+        pairs = torch.nonzero(torch.triu(iou >= self.settings.join_iou, diagonal=1)).tolist()
         streak: dict[tuple[int, int], int] = {}
         joined = []
         for first, second in pairs:
             key = (ids[first], ids[second])
             streak[key] = self._streak.get(key, 0) + 1
-            young = min(ages[first], ages[second]) < self._settings.join_young
-            if young or streak[key] >= self._settings.join_after:
+            young = min(ages[first], ages[second]) < self.settings.join_young
+            if young or streak[key] >= self.settings.join_after:
                 joined.append((first, second))
         self._streak = streak
         seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], ids[n]))

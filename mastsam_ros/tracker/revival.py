@@ -55,7 +55,7 @@ class LostTracks:
     """The appearance of tracks that went out of view, moved along with what surrounds them."""
 
     def __init__(self, settings: TrackerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._last: dict[int, Appearance] = {}
 
     def reset(self) -> None:
@@ -95,11 +95,11 @@ class LostTracks:
                 continue
             ratio = torch.log(new.area.clamp(min=1) / look.area.clamp(min=1)).abs()
             distance = (new.centre - look.centre).norm(dim=1)
-            reach = torch.clamp(0.7 * look.area.sqrt(), min=self._settings.revival_radius_px)
+            reach = torch.clamp(0.7 * look.area.sqrt(), min=self.settings.revival_radius_px)
             difference = jensen_shannon(new.mean, new.covariance, look.mean, look.covariance)
-            fits = (ratio < self._settings.revival_size_ratio) & (distance < reach)
-            fits &= difference < self._settings.revival_colour
-            cost = difference / self._settings.revival_colour + distance / reach
+            fits = (ratio < self.settings.revival_size_ratio) & (distance < reach)
+            fits &= difference < self.settings.revival_colour
+            cost = difference / self.settings.revival_colour + distance / reach
             pairs += [(float(cost[n]), id, int(n)) for n in torch.nonzero(fits).flatten()]
         result: dict[int, int] = {}
         for _, id, n in sorted(pairs):

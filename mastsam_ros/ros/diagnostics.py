@@ -1,0 +1,120 @@
+"""What the node says about itself: counts, rates, latencies per stage, memory and the model's state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+_WINDOW = 300
+"""Frames that latencies and rates are taken over."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Images by what became of them.
+
+    received = processed + skipped + failed + unpaired + those that wait or are in work. lost: never arrived (DDS
+    noticed a gap). unpaired_depth: depth images without an image.
+    """
+
+    received: int = 0
+    processed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    lost: int = 0
+    unpaired: int = 0
+    unpaired_depth: int = 0
+
+
+class Statistics:
+    """Counts and times of the running node; any thread may call it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = Counts()
+        self._milliseconds: dict[str, deque[float]] = {}
+        self._arrivals: deque[float] = deque(maxlen=_WINDOW)
+        self._results: deque[float] = deque(maxlen=_WINDOW)
+
+    def add(self, **counts: int) -> None:
+        """Adds to the counts named."""
+        with self._lock:
+            new = {name: getattr(self._counts, name) + count for name, count in counts.items()}
+            self._counts = replace(self._counts, **new)
+            if counts.get("received"):
+                self._arrivals.append(time.monotonic())
+
+    def processed(self, timings_ms: Mapping[str, float]) -> None:
+        """A frame is done; milliseconds per stage."""
+        with self._lock:
+            self._counts = replace(self._counts, processed=self._counts.processed + 1)
+            self._results.append(time.monotonic())
+            for stage, milliseconds in timings_ms.items():
+                self._milliseconds.setdefault(stage, deque(maxlen=_WINDOW)).append(milliseconds)
+
+    @property
+    def counts(self) -> Counts:
+        """The counts so far."""
+        with self._lock:
+            return self._counts
+
+    def rates(self) -> tuple[float, float]:
+        """Images received and processed per second, lately; 0 when they have stopped."""
+        with self._lock:
+            return _rate(self._arrivals), _rate(self._results)
+
+    def percentiles(self) -> dict[str, tuple[float, float]]:
+        """Stage -> (p50, p95) in milliseconds, lately."""
+        with self._lock:
+            stages = {stage: list(values) for stage, values in self._milliseconds.items()}
+        return {stage: (float(p[0]), float(p[1])) for stage, v in stages.items() for p in [np.percentile(v, [50, 95])]}
+
+
+def status_message(
+    name: str, hardware_id: str, statistics: Statistics, state: str, problem: str, extra: Mapping[str, str]
+) -> DiagnosticStatus:
+    """One status of /diagnostics. state: the model's. problem: a warning for people, or empty. extra: more values."""
+    received, processed = statistics.rates()
+    values = {
+        "model state": state,
+        **{key.replace("_", " "): str(count) for key, count in vars(statistics.counts).items()},
+        "received per second": f"{received:.2f}",
+        "processed per second": f"{processed:.2f}",
+        **{
+            f"{stage} ms p50, p95": f"{median:.1f}, {high:.1f}"
+            for stage, (median, high) in statistics.percentiles().items()
+        },
+        "memory MB": f"{resident_megabytes():.0f}",
+        **extra,
+    }
+    level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+    message = problem or f"{state}, {processed:.1f} frames per second"
+    pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
+
+
+def resident_megabytes() -> float:
+    """Memory that this process holds; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) / 1024
+    except OSError:
+        return 0.0
+    return 0.0
+
+
+def _rate(times: deque[float]) -> float:
+    """Events per second over the last ten seconds or fewer."""
+    now = time.monotonic()
+    recent = [t for t in times if now - t <= 10.0]
+    if len(recent) < 2:
+        return 0.0
+    return (len(recent) - 1) / max(now - recent[0], 1e-3)
