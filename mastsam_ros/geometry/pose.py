@@ -1,0 +1,239 @@
+"""How the camera moved between two depth images, and the flow that this motion alone would cause."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.types import InputError
+
+MIN_POINTS = 12
+"""Fewer common points do not fix a motion that anyone should rely on."""
+HYPOTHESES = 128
+"""Minimal samples: with half of the points wrong, one of 38 is free of error, so about 3 are."""
+SCORED_POINTS = 1000
+OUTLIER_SIGMAS = 3.0
+REFINEMENTS = 15
+CONVERGED = 1e-7
+
+
+@dataclass(frozen=True, eq=False)
+class RelativePose:
+    """A rigid motion between two views.
+
+    T: (4, 4) float64, maps points of view 1 into view 0. inliers: (N,) bool. rms: metres, root mean square
+    distance of the inliers after alignment. share: inliers / N.
+    """
+
+    T: npt.NDArray[np.float64]
+    inliers: npt.NDArray[np.bool_]
+    rms: float
+
+    @property
+    def share(self) -> float:
+        """Share of the points that follow the motion."""
+        return float(self.inliers.mean())
+
+
+def relative_pose(
+    points0: npt.NDArray,
+    points1: npt.NDArray,
+    weights: npt.NDArray | None = None,
+    direction_noise: float = 0.002,
+    inverse_depth_noise: float = 0.001,
+) -> RelativePose | None:
+    """Rigid alignment of N pairs of points seen by depth cameras; None if they do not agree on one.
+
+    points0, points1: (N, 3) metres, the same places in the optical frames of two views, z > 0; pairs that are
+    not finite count as outliers. weights: (N,) >= 0, confidence of each pair. direction_noise: standard
+    deviation of x/z and y/z (1 / focal length: one pixel). inverse_depth_noise: that of 1/z, 1/m.
+
+    RANSAC over minimal Procrustes alignments, then robust least squares. Both measure errors in
+    (x/z, y/z, 1/z), where the noise of a depth camera is the same at every distance, unlike in metres.
+    Deterministic. Raises InputError if the shapes disagree.
+    """
+    points0 = np.asarray(points0, np.float64)
+    points1 = np.asarray(points1, np.float64)
+    if points0.ndim != 2 or points0.shape[1] != 3 or points0.shape != points1.shape:
+        raise InputError(f"points must be two arrays (N, 3), got {points0.shape} and {points1.shape}")
+    confidence = np.ones(len(points0)) if weights is None else np.asarray(weights, np.float64)
+    if confidence.shape != (len(points0),):
+        raise InputError(f"weights must be ({len(points0)},), got {confidence.shape}")
+    usable = np.isfinite(points0).all(1) & np.isfinite(points1).all(1) & (confidence > 0)
+    usable[usable] = (points0[usable, 2] > 0) & (points1[usable, 2] > 0)
+    if usable.sum() < MIN_POINTS:
+        return None
+    source, target, confidence = points1[usable], points0[usable], confidence[usable]
+    sigma = np.array([direction_noise, direction_noise, inverse_depth_noise])
+    measured = _projected(target) / sigma
+    T = _best_sample(source, target, measured, sigma)
+    for start in range(2):
+        inlying = _squared_error(T, source, measured, sigma) < 3 * OUTLIER_SIGMAS**2
+        if inlying.sum() < MIN_POINTS:
+            return None
+        if start == 0:
+            T = _procrustes(source[inlying][None], target[inlying][None], confidence[inlying][None])[0]
+    T = _refine(T, source, measured, sigma, confidence)
+    inlying = _squared_error(T, source, measured, sigma) < 3 * OUTLIER_SIGMAS**2
+    if inlying.sum() < MIN_POINTS:
+        return None
+    moved = source[inlying] @ T[:3, :3].T + T[:3, 3]
+    inliers = np.zeros(len(points0), bool)
+    inliers[usable] = inlying
+    return RelativePose(T, inliers, float(np.sqrt(np.mean(np.sum((moved - target[inlying]) ** 2, 1)))))
+
+
+def camera_motion(
+    xy0: npt.NDArray,
+    xy1: npt.NDArray,
+    depth0: npt.NDArray[np.float32],
+    depth1: npt.NDArray[np.float32],
+    K0: npt.NDArray[np.float64],
+    K1: npt.NDArray[np.float64],
+    weights: npt.NDArray | None = None,
+    noise: float = 0.001,
+) -> RelativePose | None:
+    """`T_previous_current` from matches between two depth images: `relative_pose` of what they show.
+
+    xy0, xy1: (N, 2) pixels in the previous and the current image. depth0, depth1: (H, W) metres, 0 = none.
+    K0, K1: (3, 3). weights: (N,) or None. noise: standard deviation of inverse depth, 1/m
+    (`DepthSegments.noise`). `inliers` has one entry per match; matches without depth are no inliers.
+    """
+    points0, points1 = _lifted(xy0, depth0, K0), _lifted(xy1, depth1, K1)
+    return relative_pose(points0, points1, weights, 1 / float(K0[0, 0]), max(noise, 1e-4) * np.sqrt(2.0))
+
+
+def rigid_flow(
+    depth: npt.NDArray[np.float32],
+    K: npt.NDArray[np.float64],
+    T_other_this: npt.NDArray[np.float64],
+    K_other: npt.NDArray[np.float64] | None = None,
+) -> npt.NDArray[np.float32]:
+    """(H, W, 2) float32 pixels: where a scene at rest seen in this image appears in the other, minus where it is.
+
+    depth: (H, W) metres, 0 or not finite = none. T_other_this: (4, 4), maps points of this camera to the other.
+    NaN where there is no depth or the place is behind the other camera. Flow that differs from this comes
+    from things that move on their own, not from parallax.
+    """
+    depth = np.asarray(depth, np.float32)
+    K_other = K if K_other is None else K_other
+    height, width = depth.shape
+    u, v = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+    # Pixel -> homogeneous pixel of the other image, up to the factor z: K' (R K^-1 (u, v, 1) + t / z).
+    homography: npt.NDArray[np.float32] = (K_other @ T_other_this[:3, :3] @ np.linalg.inv(K)).astype(np.float32)
+    shift: npt.NDArray[np.float32] = (K_other @ T_other_this[:3, 3]).astype(np.float32)
+    measured = np.isfinite(depth) & (depth > 0)
+    w = np.zeros_like(depth)
+    w[measured] = 1 / depth[measured]
+    x, y, z = (h[0] * u + (h[1] * v + h[2]) + s * w for h, s in zip(homography, shift))
+    seen = measured & (z > 1e-6)
+    flow = np.full((height, width, 2), np.nan, np.float32)
+    flow[..., 0][seen] = (x[seen] / z[seen]) - np.broadcast_to(u, depth.shape)[seen]
+    flow[..., 1][seen] = (y[seen] / z[seen]) - np.broadcast_to(v, depth.shape)[seen]
+    return flow
+
+
+def _lifted(xy: npt.NDArray, depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, 3) points of pixels (N, 2), NaN without depth. Depth is sampled: averages across edges are nowhere."""
+    xy = np.asarray(xy, np.float64).reshape(-1, 2)
+    points = np.full((len(xy), 3), np.nan)
+    height, width = depth.shape
+    column, row = np.rint(np.nan_to_num(xy, nan=-1, posinf=-1, neginf=-1)).astype(np.int64).T
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    z = np.zeros(len(xy))
+    z[inside] = depth[row[inside], column[inside]]
+    good = np.isfinite(z) & (z > 0)
+    points[good, 0] = (xy[good, 0] - K[0, 2]) / K[0, 0] * z[good]
+    points[good, 1] = (xy[good, 1] - K[1, 2]) / K[1, 1] * z[good]
+    points[good, 2] = z[good]
+    return points
+
+
+def _projected(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(..., 3): (x/z, y/z, 1/z); what is behind the camera lies at a distance that nothing else has."""
+    z = np.maximum(points[..., 2:], 1e-3)
+    return np.concatenate([points[..., :2], np.ones_like(z)], -1) / z
+
+
+def _squared_error(
+    T: npt.NDArray[np.float64], source: npt.NDArray[np.float64], measured: npt.NDArray, sigma: npt.NDArray
+) -> npt.NDArray[np.float64]:
+    """(..., N): squared error in units of the noise, for one transform (4, 4) or several (..., 4, 4)."""
+    moved = source @ np.swapaxes(T[..., :3, :3], -1, -2) + T[..., None, :3, 3]
+    return np.sum((_projected(moved) / sigma - measured) ** 2, -1)
+
+
+def _procrustes(source: npt.NDArray, target: npt.NDArray, weights: npt.NDArray) -> npt.NDArray[np.float64]:
+    """(B, 4, 4): rigid transforms that best map (B, M, 3) onto (B, M, 3) with weights (B, M)."""
+    share = (weights / weights.sum(1, keepdims=True))[..., None]
+    centre0, centre1 = (share * source).sum(1), (share * target).sum(1)
+    covariance = np.swapaxes(share * (source - centre0[:, None]), 1, 2) @ (target - centre1[:, None])
+    u, _, vt = np.linalg.svd(covariance)
+    # A reflection would fit a flat or noisy sample as well; turn it into the nearest rotation.
+    u[..., -1] *= np.sign(np.linalg.det(u @ vt))[:, None]
+    R = np.swapaxes(u @ vt, 1, 2)
+    T = np.tile(np.eye(4), (len(source), 1, 1))
+    T[:, :3, :3] = R
+    T[:, :3, 3] = centre1 - np.einsum("bij,bj->bi", R, centre0)
+    return T
+
+
+def _best_sample(
+    source: npt.NDArray[np.float64], target: npt.NDArray[np.float64], measured: npt.NDArray, sigma: npt.NDArray
+) -> npt.NDArray[np.float64]:
+    """The alignment of three pairs, or rest, that most pairs follow; errors are cut off, not counted (MSAC)."""
+    generator = np.random.default_rng(0)
+    samples = generator.integers(0, len(source), (HYPOTHESES, 3))
+    samples = samples[
+        (samples[:, 0] != samples[:, 1]) & (samples[:, 1] != samples[:, 2]) & (samples[:, 0] != samples[:, 2])
+    ]
+    T = np.concatenate([np.eye(4)[None], _procrustes(source[samples], target[samples], np.ones(samples.shape))])
+    scored = np.sort(generator.permutation(len(source))[:SCORED_POINTS])
+    # Three noisy points give a rough transform: judge it with twice the tolerance.
+    limit = 4 * 3 * OUTLIER_SIGMAS**2
+    cost = np.minimum(_squared_error(T, source[scored], measured[scored], sigma), limit).sum(1)
+    return T[np.argmin(cost)]
+
+
+def _refine(
+    T: npt.NDArray[np.float64],
+    source: npt.NDArray[np.float64],
+    measured: npt.NDArray,
+    sigma: npt.NDArray,
+    confidence: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Gauss-Newton over the errors in (x/z, y/z, 1/z), reweighted after Geman and McClure."""
+    for _ in range(REFINEMENTS):
+        moved = source @ T[:3, :3].T + T[:3, 3]
+        x, y, w = _projected(moved).T
+        residual = np.stack([x, y, w], 1) / sigma - measured
+        weight = confidence / (1 + np.sum(residual**2, 1) / (3 * OUTLIER_SIGMAS**2)) ** 2
+        zero = np.zeros_like(x)
+        # Slopes of x/z, y/z, 1/z along the moved point's coordinates.
+        slopes = np.stack([w, zero, -x * w, zero, w, -y * w, zero, zero, -w * w], 1).reshape(-1, 3, 3)
+        slopes /= sigma[:, None]
+        turning = np.cross(moved[:, None], slopes)
+        jacobian = np.concatenate([turning, slopes], 2)
+        weighted = jacobian * weight[:, None, None]
+        normal = np.einsum("nri,nrj->ij", weighted, jacobian)
+        step = -np.linalg.solve(
+            normal + 1e-9 * np.trace(normal) * np.eye(6), np.einsum("nri,nr->i", weighted, residual)
+        )
+        T = _motion(step) @ T
+        if np.abs(step).max() < CONVERGED:
+            break
+    return T
+
+
+def _motion(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(4, 4): rotation about the origin by the vector step[:3] (radians), then a shift by step[3:]."""
+    angle = float(np.linalg.norm(step[:3]))
+    x, y, z = step[:3]
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    T = np.eye(4)
+    # sinc keeps small angles exact.
+    T[:3, :3] += np.sinc(angle / np.pi) * cross + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * cross @ cross
+    T[:3, 3] = step[3:]
+    return T
