@@ -27,7 +27,7 @@ BAG_TOPICS = {
     "image": "/camera/color/image_raw",
     "depth": "/camera/depth/image_raw",
     "camera_info": "/camera/color/camera_info",
-    "tf": "/tf",
+    "odometry": "/camera/odometry",
     "truth": "/truth/instances",
 }
 PATHS = ("orbit", "look_away", "wide_baseline")
@@ -160,7 +160,7 @@ class SampleScene:
         return folder
 
     def write_bag(self, folder: str | Path) -> Path:
-        """Writes a rosbag2 (mcap): image, depth, camera info, pose of the camera on /tf, and the truth.
+        """Writes a rosbag2 (mcap): image, depth, camera info, the camera's pose as odometry, and the truth.
 
         Topics: BAG_TOPICS. Depth is 16UC1 millimetres, the truth mono16 instance ids. `folder` must not exist.
         Raises InputError if it does.
@@ -173,7 +173,7 @@ class SampleScene:
             raise InputError(f"cannot write a bag to {folder}: it exists; remove it or choose another name")
         folder.parent.mkdir(parents=True, exist_ok=True)
         store = get_typestore(Stores.ROS2_HUMBLE)
-        kinds = {"tf": "tf2_msgs/msg/TFMessage", "camera_info": "sensor_msgs/msg/CameraInfo"}
+        kinds = {"odometry": "nav_msgs/msg/Odometry", "camera_info": "sensor_msgs/msg/CameraInfo"}
         with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
             connections = {
                 name: writer.add_connection(topic, kinds.get(name, "sensor_msgs/msg/Image"), typestore=store)
@@ -205,16 +205,23 @@ def _messages(store: Typestore, view: SceneView) -> dict[str, object]:
         header, frame.height, frame.width, "plumb_bob", np.zeros(5), K.ravel(), np.eye(3).ravel(),
         np.hstack([K, np.zeros((3, 1))]).ravel(), 0, 0, region,
     )  # fmt: skip
+    geometry = {
+        name: types[f"geometry_msgs/msg/{name}"] for name in ("Point", "Quaternion", "Pose", "Vector3", "Twist")
+    }
     x, y, z = (float(value) for value in frame.T_world_camera[:3, 3])
-    pose = types["geometry_msgs/msg/Transform"](
-        types["geometry_msgs/msg/Vector3"](x, y, z),
-        types["geometry_msgs/msg/Quaternion"](*quaternion_xyzw(frame.T_world_camera[:3, :3])),
+    turned = geometry["Quaternion"](*quaternion_xyzw(frame.T_world_camera[:3, :3]))
+    still = geometry["Twist"](geometry["Vector3"](0.0, 0.0, 0.0), geometry["Vector3"](0.0, 0.0, 0.0))
+    odometry = types["nav_msgs/msg/Odometry"](
+        types["std_msgs/msg/Header"](stamp, "world"),
+        frame.frame_id,
+        types["geometry_msgs/msg/PoseWithCovariance"](
+            geometry["Pose"](geometry["Point"](x, y, z), turned), np.zeros(36)
+        ),
+        types["geometry_msgs/msg/TwistWithCovariance"](still, np.zeros(36)),
     )
-    world = types["std_msgs/msg/Header"](stamp, "world")
-    link = types["geometry_msgs/msg/TransformStamped"](world, frame.frame_id, pose)
     return {
         "camera_info": info,
-        "tf": types["tf2_msgs/msg/TFMessage"]([link]),
+        "odometry": odometry,
         "depth": image(np.rint(frame.depth * 1000).astype(np.uint16), "16UC1"),
         "truth": image(view.instance, "mono16"),
         "image": image(frame.image, "rgb8"),
