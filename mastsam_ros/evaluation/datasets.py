@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.types import InputError
+from mastsam_ros.types import Frame, InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 DAVIS_FOREGROUND = 255
@@ -58,6 +58,17 @@ class Sequence:
         """(H, W) uint16 true instances, 0 = none. Raises InputError."""
         labels = read_labels(frame.truth)
         return (labels > 0).astype(np.uint16) if self.binary else labels
+
+    def frame(self, index: int, geometry: bool) -> Frame:
+        """The frame that the system under test sees; geometry: with depth and K. Never poses or truth.
+
+        stamp_ns is the frame's index. Raises InputError if there is no image.
+        """
+        files = self.frames[index]
+        if files.image is None:
+            raise InputError(f"{self.name}/{files.stem} has truth but no image")
+        depth = read_depth(files.depth) if geometry and files.depth is not None else None
+        return Frame(read_image(files.image), index, K=self.K if geometry else None, depth=depth)
 
     def first(self, count: int | None) -> Sequence:
         """The same sequence cut after `count` frames (None: not cut)."""

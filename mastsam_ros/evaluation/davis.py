@@ -1,0 +1,224 @@
+"""DAVIS measures: region similarity J, boundary accuracy F, their mean, recall and decay (Perazzi et al., CVPR 2016)."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from mastsam_ros.evaluation.overlaps import FrameOverlap
+from mastsam_ros.types import InputError
+
+BOUNDARY_TOLERANCE = 0.008
+"""Share of the image diagonal within which two boundaries agree."""
+
+
+def region_similarity(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
+    """J: intersection over union of two (H, W) masks; 1 where both are empty."""
+    _check_size(prediction, truth)
+    union = np.count_nonzero(prediction | truth)
+    return np.count_nonzero(prediction & truth) / union if union else 1.0
+
+
+def boundary_accuracy(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> float:
+    """F: F1 of the boundary pixels of two (H, W) masks that lie near the other's boundary; 1 where both are empty.
+
+    Near: within ceil(0.008 * image diagonal) pixels.
+    """
+    _check_size(prediction, truth)
+    mine, true = mask_boundary(prediction), mask_boundary(truth)
+    radius = boundary_radius(truth.shape)
+    if not mine.any() or not true.any():
+        return _boundary_f(0, int(mine.sum()), 0, int(true.sum()))
+    rows, columns = _padded_box(mine | true, 1)  # nothing outside the box of both takes part
+    mine, true = mine[rows, columns], true[rows, columns]
+    good_mine = int(np.count_nonzero(mine & near(true, radius)))
+    good_true = int(np.count_nonzero(true & near(mine, radius)))
+    return _boundary_f(good_mine, int(np.count_nonzero(mine)), good_true, int(np.count_nonzero(true)))
+
+
+def boundary_radius(shape: tuple[int, ...]) -> int:
+    """Tolerance in pixels for an image of (H, W)."""
+    return math.ceil(BOUNDARY_TOLERANCE * math.hypot(*shape[:2]))
+
+
+def mask_boundary(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: pixels that differ from the one to the right, below, or below right; no image border."""
+    padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
+
+
+def near(boundary: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: pixels at most `radius` pixels from a True one (a disk's dilation)."""
+    distance = cv2.distanceTransform((~boundary).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance < radius + 1e-3) & bool(boundary.any())
+
+
+def _boundary_f(good_mine: int, mine: int, good_true: int, true: int) -> float:
+    if mine == 0 and true == 0:
+        return 1.0
+    if mine == 0 or true == 0:
+        return 0.0
+    precision, recall = good_mine / mine, good_true / true
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _check_size(prediction: npt.NDArray[np.bool_], truth: npt.NDArray[np.bool_]) -> None:
+    if prediction.shape != truth.shape or prediction.ndim != 2:
+        raise InputError(f"masks must be (H, W) of one size, got {prediction.shape} and {truth.shape}")
+
+
+def _padded_box(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, slice]:
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return (
+        slice(max(0, y - margin), y + height + margin),
+        slice(max(0, x - margin), x + width + margin),
+    )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A measure over the frames: mean, recall (share of frames above 0.5), decay (first minus last quarter)."""
+
+    mean: float
+    recall: float
+    decay: float
+
+
+def statistics(per_frame: npt.NDArray[np.floating] | list[float]) -> Statistics:
+    """DAVIS statistics of a measure per frame; NaN for no frames."""
+    values = np.asarray(per_frame, dtype=np.float64)
+    if not len(values):
+        return Statistics(*[float("nan")] * 3)
+    edges = np.rint(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
+    quarters = [values[edges[n] : edges[n + 1] + 1] for n in range(4)]
+    return Statistics(
+        float(values.mean()), float((values > 0.5).mean()), float(quarters[0].mean() - quarters[3].mean())
+    )
+
+
+@dataclass(frozen=True)
+class DavisScore:
+    """J and F over the frames, mean over the objects. ids: object -> the id it was matched to, 0: none."""
+
+    j: Statistics
+    f: Statistics
+    ids: dict[int, int]
+
+    @property
+    def j_and_f(self) -> float:
+        """The mean of J's and F's means."""
+        return (self.j.mean + self.f.mean) / 2
+
+
+class DavisScorer:
+    """DAVIS 2017 unsupervised (Caelles et al. 2019): ids matched to objects so that the sum of J&F is largest.
+
+    All frames count. What is kept per frame is J and F of the pairs of id and object that come near each other.
+    """
+
+    def __init__(self) -> None:
+        self._pairs: dict[tuple[int, int], dict[int, tuple[float, float]]] = defaultdict(dict)
+        self._id_frames: dict[int, set[int]] = defaultdict(set)
+        self._object_frames: dict[int, set[int]] = defaultdict(set)
+        self._frames = 0
+
+    def add(self, labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], overlap: FrameOverlap) -> None:
+        """Counts one frame. labels, truth: (H, W); overlap: their `frame_overlap`."""
+        frame, iou = self._frames, overlap.iou
+        self._frames += 1
+        for id in overlap.ids:
+            self._id_frames[int(id)].add(frame)
+        edges = _label_boundaries(labels)
+        for column, instance in enumerate(overlap.instances):
+            self._object_frames[int(instance)].add(frame)
+            boundary = boundary_accuracies(labels, truth == instance, edges)
+            for row, id in enumerate(overlap.ids):
+                j, f = float(iou[row, column]), boundary.get(int(id), 0.0)
+                if j > 0 or f > 0:
+                    self._pairs[int(instance), int(id)][frame] = (j, f)
+
+    def per_frame(self, instance: int, id: int) -> npt.NDArray[np.float64]:
+        """(frames, 2) J and F of the pair; 1 where neither is there. id 0: no id."""
+        measured = np.zeros((self._frames, 2))
+        present = self._object_frames.get(instance, set()) | self._id_frames.get(id, set())
+        measured[[frame for frame in range(self._frames) if frame not in present]] = 1
+        for frame, values in self._pairs.get((instance, id), {}).items():
+            measured[frame] = values
+        return measured
+
+    def score(self) -> DavisScore:
+        """J and F of the objects under the best one-to-one matching."""
+        instances, ids = sorted(self._object_frames), sorted(self._id_frames)
+        quality = np.zeros((len(instances), len(ids)))
+        for row, instance in enumerate(instances):
+            for column, id in enumerate(ids):
+                quality[row, column] = self._mean_quality(instance, id)
+        matched = dict.fromkeys(instances, 0)
+        for row, column in zip(*linear_sum_assignment(quality, maximize=True), strict=True):
+            matched[instances[row]] = ids[column]
+        if not matched:
+            nothing = Statistics(*[float("nan")] * 3)
+            return DavisScore(nothing, nothing, {})
+        measured = [self.per_frame(instance, id) for instance, id in matched.items()]
+        return DavisScore(
+            _mean_statistics([statistics(values[:, 0]) for values in measured]),
+            _mean_statistics([statistics(values[:, 1]) for values in measured]),
+            matched,
+        )
+
+    def _mean_quality(self, instance: int, id: int) -> float:
+        absent = self._frames - len(self._object_frames[instance] | self._id_frames[id])
+        return (absent + sum(j + f for j, f in self._pairs.get((instance, id), {}).values()) / 2) / self._frames
+
+
+def _mean_statistics(statistics_of: list[Statistics]) -> Statistics:
+    table = np.array([(s.mean, s.recall, s.decay) for s in statistics_of])
+    return Statistics(*(float(value) for value in table.mean(axis=0)))
+
+
+def _label_boundaries(labels: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.intp], ...]:
+    """Every id's mask boundary at once: (y, x, id) of each boundary pixel, ids above 0."""
+    padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
+    around = np.stack([labels, padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]])
+    y, x = np.nonzero((around[1:] != around[0]).any(axis=0))
+    ids = np.sort(around[:, y, x].astype(np.int64), axis=0)  # a pixel bounds each id among its four
+    first = np.vstack([np.ones((1, len(y)), bool), ids[1:] != ids[:-1]]) & (ids > 0)
+    corner, place = np.nonzero(first)
+    return y[place], x[place], ids[corner, place]
+
+
+def boundary_accuracies(
+    labels: npt.NDArray[np.integer],
+    truth: npt.NDArray[np.bool_],
+    edges: tuple[npt.NDArray[np.intp], ...] | None = None,
+) -> dict[int, float]:
+    """F of every id of a label image against one true mask, in one go; ids that are not listed have F = 0.
+
+    labels: (H, W), 0 = none. truth: (H, W) bool, not empty. edges: the label image's boundaries, if known.
+    """
+    y, x, ids = _label_boundaries(labels) if edges is None else edges
+    true = mask_boundary(truth)
+    if not true.any():
+        return {}
+    radius = boundary_radius(truth.shape)
+    rows, columns = _padded_box(true, radius + 1)
+    true_part = true[rows, columns]
+    close = np.zeros(true.shape, bool)
+    close[rows, columns] = near(true_part, radius)
+    near_truth = close[y, x]
+    total = int(true.sum())
+    accuracies = {}
+    for id in np.unique(ids[near_truth]):
+        own = ids == id
+        mine = np.zeros(true.shape, bool)
+        mine[y[own], x[own]] = True
+        good_true = int(np.count_nonzero(true_part & near(mine[rows, columns], radius)))
+        good_mine = int(np.count_nonzero(near_truth & own))
+        accuracies[int(id)] = _boundary_f(good_mine, int(own.sum()), good_true, total)
+    return accuracies
