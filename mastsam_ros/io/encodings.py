@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import array
 import struct
-from typing import Union
+from typing import Any, Union
 
 import cv2
 import numpy as np
@@ -62,14 +62,14 @@ def image_to_rgb(
     if encoding not in _CONVERSIONS:
         raise _unknown("image encoding", encoding, IMAGE_ENCODINGS)
     channels, conversion = _CONVERSIONS[encoding]
-    if "yuv" in encoding or "uyvy" in encoding or "yuyv" in encoding:
-        if width % 2:
-            raise InputError(f"{encoding} image must have an even width, got {width}x{height}")
-    pixels = _rows(encoding, height, width, step, data, channels).reshape(height, width, channels)
+    if conversion in (cv2.COLOR_YUV2RGB_UYVY, cv2.COLOR_YUV2RGB_YUY2) and width % 2:
+        raise InputError(f"{encoding} image must have an even width, got {width}x{height}")
+    rows = _rows(encoding, height, width, step, data, channels)
+    pixels: npt.NDArray[np.uint8] = rows.reshape((height, width, channels))
     if encoding == "mono16":
         pixels = pixels[:, :, 0 if is_bigendian else 1 :: 2]
     pixels = np.ascontiguousarray(pixels)
-    return pixels if conversion is None else cv2.cvtColor(pixels, conversion)
+    return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def depth_to_metres(
@@ -105,7 +105,7 @@ def decode_compressed_depth(format: str, data: Buffer) -> npt.NDArray[np.float32
     A 16-bit PNG, after compressedDepth's 12-byte header where the format names it. 32FC1 is kept there as
     quantised inverse depth. Raises InputError as `decode_compressed` does.
     """
-    content = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    content = bytes(data)
     quantisation = None
     if "compressedDepth" in format:
         if "rvl" in format.lower():
@@ -174,7 +174,7 @@ def _metres(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
     return metres
 
 
-def _decode(data: Buffer, flags: int) -> npt.NDArray[np.uint8]:
+def _decode(data: Buffer, flags: int) -> npt.NDArray[Any]:
     content = bytes(data)
     _check_image_file(content)
     try:
@@ -183,7 +183,7 @@ def _decode(data: Buffer, flags: int) -> npt.NDArray[np.uint8]:
         raise InputError(f"damaged image: {error.err or 'cannot be decoded'}") from error
     if pixels is None:
         raise InputError(f"damaged or unknown image: {len(content)} bytes that cannot be decoded")
-    return pixels if flags == cv2.IMREAD_UNCHANGED else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return np.asarray(pixels if flags == cv2.IMREAD_UNCHANGED else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def _check_image_file(content: bytes) -> None:
