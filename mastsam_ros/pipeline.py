@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.device import torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.matchers import Matcher, create_matcher
@@ -30,7 +31,6 @@ from mastsam_ros.types import (
     FrameResult,
     LabelledCloud,
     Matches,
-    SettingsError,
     Track,
     TrackEvent,
     TrackState,
@@ -288,15 +288,6 @@ def create_mastsam(settings: Settings | None = None) -> Mastsam:
     """
     settings = settings or Settings()
     return Mastsam(create_matcher(settings), create_segmenter(settings), settings)
-
-
-def torch_device(name: str) -> torch.device:
-    """`auto`, `cuda` or `cpu` as a device. Raises SettingsError for `cuda` without a GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device is 'cuda' but torch finds no CUDA GPU: use device: auto or cpu")
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:

@@ -79,7 +79,12 @@ class FrameSettings(_Checked):
 class MatcherSettings(_Checked):
     """Which matcher, and what every matcher shares."""
 
-    name: str = _setting("flow", "Matcher: flow (embedded default).", choices=("flow",), read_only=True)
+    name: str = _setting(
+        "flow",
+        "Matcher: flow (embedded default) or mast3r (a GPU and its weights).",
+        choices=("flow", "mast3r"),
+        read_only=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,26 @@ class FlowSettings(_Checked):
         0.02, "A match is kept if the squared forward-backward error is below this share of the squared motion...", 0, 1
     )
     absolute_tolerance: float = _setting(0.25, "... plus this many square pixels.", 0, 100)
+
+
+@dataclass(frozen=True)
+class Mast3rSettings(_Checked):
+    """MASt3R as the matcher: dense local features and pointmaps of two views."""
+
+    checkpoint: str = _setting("", "File of the released weights, .pth or .safetensors.", read_only=True)
+    precision: str = _setting(
+        "auto",
+        "Numbers the network computes with; auto: bfloat16 on a GPU, float32 on the CPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        read_only=True,
+    )
+    compile: bool = _setting(False, "Compile the network at the first frame: slower start, faster steps.", read_only=True)
+    metric: bool = _setting(True, "The weights give points in metres, as the released model does.", read_only=True)
+    subsample: int = _setting(8, "Matches start from every so many pixels of the network's image, in x and y.", 1, 64)
+    min_confidence: float = _setting(0.5, "Matches below this confidence are left out; 0.5 is 1 on MASt3R's scale.", 0, 1)
+    min_point_confidence: float = _setting(
+        0.33, "Points below this confidence are left out; 1 - 1/c for c on MASt3R's scale.", 0, 1
+    )
 
 
 @dataclass(frozen=True)
@@ -216,6 +241,7 @@ class Settings(_Checked):
     frame: FrameSettings = field(default_factory=FrameSettings)
     matcher: MatcherSettings = field(default_factory=MatcherSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
+    mast3r: Mast3rSettings = field(default_factory=Mast3rSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     regions: RegionsSettings = field(default_factory=RegionsSettings)
     tracker: TrackerSettings = field(default_factory=TrackerSettings)

@@ -18,7 +18,15 @@ class Matcher(Protocol):
 
 
 def create_matcher(settings: Settings) -> Matcher:
-    """The matcher that `settings.matcher.name` names."""
+    """The matcher that `settings.matcher.name` names, on the device that `settings.device` names.
+
+    Raises ModelError for weights that cannot be loaded, SettingsError if the device is not there.
+    """
+    if settings.matcher.name == "mast3r":
+        from mastsam_ros.device import torch_device
+        from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
+
+        return Mast3rMatcher(settings.mast3r, torch_device(settings.device))
     from mastsam_ros.matchers.flow import FlowMatcher
 
     return FlowMatcher(settings.flow)

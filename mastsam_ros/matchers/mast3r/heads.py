@@ -81,6 +81,15 @@ class FusionStages(nn.Module):
         return fused
 
 
+class OutputLayer(nn.Conv2d):
+    """A convolution in float32 whatever the precision of the rest: depth is the exponential of what comes out."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) -> (B, outputs, H, W) float32."""
+        bias = self.bias.float() if self.bias is not None else None
+        return F.conv2d(input.float(), self.weight.float(), bias)
+
+
 class DensePredictionHead(nn.Module):
     """DPT: tokens of four depths of the network become one map at the image's resolution."""
 
@@ -103,7 +112,7 @@ class DensePredictionHead(nn.Module):
             DoubleSize(),
             nn.Conv2d(width // 2, 128, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(128, outputs, 1),
+            OutputLayer(128, outputs, 1),
         )
 
     def forward(self, depths: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
@@ -111,10 +120,7 @@ class DensePredictionHead(nn.Module):
         grid = (height // self.patch_size, width // self.patch_size)
         maps = [tokens.transpose(1, 2).unflatten(2, grid) for tokens in depths]
         levels = [process(tokens) for process, tokens in zip(self.act_postprocess, maps, strict=True)]
-        features = self.head[:-1](self.scratch(levels))
-        # Depth is the exponential of what comes out here: the last layer runs in float32 whatever the precision.
-        last = self.head[-1]
-        return F.conv2d(features.float(), last.weight.float(), last.bias.float())
+        return self.head(self.scratch(levels))
 
 
 class ViewHead(nn.Module):
