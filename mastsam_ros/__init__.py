@@ -6,9 +6,13 @@ Importing this package loads numpy only; `Mastsam` and the backends are imported
 from __future__ import annotations
 
 from importlib import import_module
+from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# A checkout holds the Python module and the environment holds the messages that rosidl made from msg/: one package.
+__path__ = extend_path(__path__, __name__)
 
 _EXPORTS = {
     "Frame": "types",
