@@ -49,7 +49,11 @@ def pack(cloud: LabelledCloud) -> npt.NDArray[np.uint8]:
 
 
 def unpack(
-    fields: Sequence[Field], point_step: int, count: int, data: bytes | npt.NDArray[np.uint8], is_bigendian: bool = False
+    fields: Sequence[Field],
+    point_step: int,
+    count: int,
+    data: bytes | npt.NDArray[np.uint8],
+    is_bigendian: bool = False,
 ) -> LabelledCloud:
     """A cloud from the bytes of a PointCloud2 without row padding; other fields and paddings are skipped.
 

@@ -1,0 +1,35 @@
+"""`python -m mastsam_ros` runs the node, as `ros2 run mastsam_ros mastsam_node` does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> int:
+    """Runs the node; a missing ROS is said in one line. Returns the exit status."""
+    # Until rclpy takes over, Ctrl-C ends the process at once instead of with a traceback out of some import.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from mastsam_ros.ros.node import main as run_node
+    except ModuleNotFoundError as error:
+        if error.name == "mastsam_ros.msg":
+            print("mastsam_node: the messages are not built: run `make build`, or colcon build", file=sys.stderr)
+            return 1
+        if error.name is not None and error.name.partition(".")[0] in _ROS_MODULES:
+            print(
+                f"mastsam_node: ROS 2 is not there ({error.name} is missing): source an installed distribution, "
+                "or pip install 'mastsam_ros[ros]'",
+                file=sys.stderr,
+            )
+            return 1
+        raise
+    return run_node()
+
+
+_ROS_MODULES = frozenset(
+    "builtin_interfaces diagnostic_msgs geometry_msgs rcl_interfaces rclpy sensor_msgs std_msgs std_srvs".split()
+)
+
+if __name__ == "__main__":
+    sys.exit(main())
