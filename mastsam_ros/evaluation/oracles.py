@@ -29,7 +29,7 @@ class TruthSegmenter:
         """Reads the frame's truth, at the size of the frame that the tracker works on."""
         truth = self._sequence.truth(self._sequence.frames[frame.stamp_ns])
         if truth.shape != frame.image.shape[:2]:
-            truth = cv2.resize(truth, (frame.width, frame.height), interpolation=cv2.INTER_NEAREST)
+            truth = cv2.resize(truth, (frame.width, frame.height), interpolation=cv2.INTER_NEAREST_EXACT)
         self._truth = torch.from_numpy(truth.astype(np.int64))
 
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
@@ -97,7 +97,7 @@ class TruthMatcher:
         depth = read_depth(files.depth)
         scale_x, scale_y = frame.width / depth.shape[1], frame.height / depth.shape[0]
         if depth.shape != frame.image.shape[:2]:
-            depth = np.asarray(cv2.resize(depth, (frame.width, frame.height), interpolation=cv2.INTER_NEAREST))
+            depth = np.asarray(cv2.resize(depth, (frame.width, frame.height), interpolation=cv2.INTER_NEAREST_EXACT))
         return depth, scale_intrinsics(self._K, scale_x, scale_y), files.T_world_camera
 
     def _perturbed(self, xy: npt.NDArray[np.float64], frame: Frame) -> npt.NDArray[np.float64]:

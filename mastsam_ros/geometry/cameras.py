@@ -43,7 +43,7 @@ def working_view(frame: Frame, pixels: int) -> Frame:
     image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
     depth = frame.depth
     if depth is not None:
-        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST)
+        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     K = frame.K
     if K is not None:
         K = scale_intrinsics(K, width / frame.width, height / frame.height)

@@ -12,4 +12,4 @@ def enlarge(labels: npt.NDArray[np.uint16], image: npt.NDArray[np.uint8]) -> npt
     height, width = image.shape[:2]
     if labels.shape == (height, width):
         return labels
-    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST), dtype=np.uint16)
+    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), dtype=np.uint16)
