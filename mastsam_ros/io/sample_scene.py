@@ -10,26 +10,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.io import sample_textures as paint
+from mastsam_ros.io.frame_bag import FrameBag
 from mastsam_ros.io.ray_caster import AreaLight, Cone, Ellipsoid, Flat, RayCaster, Surface
 from mastsam_ros.types import Frame, InputError
 
-if TYPE_CHECKING:
-    from rosbags.typesys.store import Typestore
-
-BAG_TOPICS = {
-    "image": "/camera/color/image_raw",
-    "depth": "/camera/depth/image_raw",
-    "camera_info": "/camera/color/camera_info",
-    "odometry": "/camera/odometry",
-    "truth": "/truth/instances",
-}
 PATHS = ("orbit", "look_away", "wide_baseline")
 ROOM_HALF_M = 3.0
 ROOM_HEIGHT_M = 2.8
@@ -160,90 +150,11 @@ class SampleScene:
         return folder
 
     def write_bag(self, folder: str | Path) -> Path:
-        """Writes a rosbag2 (mcap): image, depth, camera info, the camera's pose as odometry, and the truth.
-
-        Topics: BAG_TOPICS. Depth is 16UC1 millimetres, the truth mono16 instance ids. `folder` must not exist.
-        Raises InputError if it does.
-        """
-        from rosbags.rosbag2 import StoragePlugin, Writer
-        from rosbags.typesys import Stores, get_typestore
-
-        folder = Path(folder)
-        if folder.exists():
-            raise InputError(f"cannot write a bag to {folder}: it exists; remove it or choose another name")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        store = get_typestore(Stores.ROS2_HUMBLE)
-        kinds = {"odometry": "nav_msgs/msg/Odometry", "camera_info": "sensor_msgs/msg/CameraInfo"}
-        with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
-            connections = {
-                name: writer.add_connection(topic, kinds.get(name, "sensor_msgs/msg/Image"), typestore=store)
-                for name, topic in BAG_TOPICS.items()
-            }
+        """Writes a rosbag2 (mcap) with the topics of `frame_bag.TOPICS`. Raises InputError if `folder` exists."""
+        with FrameBag(folder) as bag:
             for view in self:
-                for name, message in _messages(store, view).items():
-                    raw = store.serialize_cdr(message, kinds.get(name, "sensor_msgs/msg/Image"))
-                    writer.write(connections[name], view.frame.stamp_ns, raw)
-        return folder
-
-
-def _messages(store: Typestore, view: SceneView) -> dict[str, object]:
-    """The view as ROS messages, by the keys of BAG_TOPICS."""
-    types, frame = store.types, view.frame
-    seconds, nanoseconds = divmod(frame.stamp_ns, 1_000_000_000)
-    stamp = types["builtin_interfaces/msg/Time"](seconds, nanoseconds)
-    header = types["std_msgs/msg/Header"](stamp, frame.frame_id)
-
-    def image(pixels: npt.NDArray[np.generic], encoding: str) -> object:
-        height, width = pixels.shape[:2]
-        data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
-        return types["sensor_msgs/msg/Image"](header, height, width, encoding, 0, len(data) // height, data)
-
-    assert frame.depth is not None and frame.K is not None and frame.T_world_camera is not None
-    K = frame.K
-    region = types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
-    info = types["sensor_msgs/msg/CameraInfo"](
-        header, frame.height, frame.width, "plumb_bob", np.zeros(5), K.ravel(), np.eye(3).ravel(),
-        np.hstack([K, np.zeros((3, 1))]).ravel(), 0, 0, region,
-    )  # fmt: skip
-    geometry = {
-        name: types[f"geometry_msgs/msg/{name}"] for name in ("Point", "Quaternion", "Pose", "Vector3", "Twist")
-    }
-    x, y, z = (float(value) for value in frame.T_world_camera[:3, 3])
-    turned = geometry["Quaternion"](*quaternion_xyzw(frame.T_world_camera[:3, :3]))
-    still = geometry["Twist"](geometry["Vector3"](0.0, 0.0, 0.0), geometry["Vector3"](0.0, 0.0, 0.0))
-    odometry = types["nav_msgs/msg/Odometry"](
-        types["std_msgs/msg/Header"](stamp, "world"),
-        frame.frame_id,
-        types["geometry_msgs/msg/PoseWithCovariance"](
-            geometry["Pose"](geometry["Point"](x, y, z), turned), np.zeros(36)
-        ),
-        types["geometry_msgs/msg/TwistWithCovariance"](still, np.zeros(36)),
-    )
-    return {
-        "camera_info": info,
-        "odometry": odometry,
-        "depth": image(np.rint(frame.depth * 1000).astype(np.uint16), "16UC1"),
-        "truth": image(view.instance, "mono16"),
-        "image": image(frame.image, "rgb8"),
-    }
-
-
-def quaternion_xyzw(R: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """The unit quaternion of a rotation matrix (3, 3), w >= 0 (Shepperd's method by the largest component)."""
-    trace = float(np.trace(R))
-    squares = np.array([1 + 2 * R[0, 0] - trace, 1 + 2 * R[1, 1] - trace, 1 + 2 * R[2, 2] - trace, 1 + trace]) / 4
-    largest = int(np.argmax(squares))
-    products = np.array(
-        [
-            [4 * squares[0], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[2, 1] - R[1, 2]],
-            [R[0, 1] + R[1, 0], 4 * squares[1], R[1, 2] + R[2, 1], R[0, 2] - R[2, 0]],
-            [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], 4 * squares[2], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], 4 * squares[3]],
-        ]
-    )
-    q = products[largest] / np.linalg.norm(products[largest])
-    q = q if q[3] >= 0 else -q
-    return float(q[0]), float(q[1]), float(q[2]), float(q[3])
+                bag.add(view.frame, view.instance)
+        return Path(folder)
 
 
 def _camera_path(path: str, frames: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mastsam_ros.io.frame_bag import TOPICS, quaternion_xyzw
 from mastsam_ros.io.ray_caster import Cone, Ellipsoid, Flat
-from mastsam_ros.io.sample_scene import BAG_TOPICS, SampleScene, quaternion_xyzw
+from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import InputError
 
 
@@ -144,18 +145,18 @@ def test_the_bag_holds_what_the_views_hold(tmp_path) -> None:
     scene = SampleScene(3, frames=2, width=160, height=120)
     folder = scene.write_bag(tmp_path / "bag")
     with AnyReader([folder]) as reader:
-        assert {connection.topic for connection in reader.connections} == set(BAG_TOPICS.values())
+        assert {connection.topic for connection in reader.connections} == set(TOPICS.values())
         read = [(c.topic, stamp, reader.deserialize(raw, c.msgtype)) for c, stamp, raw in reader.messages()]
     view = scene.render(1)
     last = {topic: (stamp, message) for topic, stamp, message in read}
-    stamp, image = last[BAG_TOPICS["image"]]
+    stamp, image = last[TOPICS["image"]]
     assert stamp == view.frame.stamp_ns == image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
     assert image.encoding == "rgb8" and np.array_equal(image.data.reshape(120, 160, 3), view.frame.image)
-    truth = last[BAG_TOPICS["truth"]][1]
+    truth = last[TOPICS["truth"]][1]
     assert np.array_equal(truth.data.view(np.uint16).reshape(120, 160), view.instance)
-    depth = last[BAG_TOPICS["depth"]][1].data.view(np.uint16).reshape(120, 160)
+    depth = last[TOPICS["depth"]][1].data.view(np.uint16).reshape(120, 160)
     assert np.abs(depth / 1000 - view.frame.depth).max() <= 0.000501
-    np.testing.assert_allclose(last[BAG_TOPICS["camera_info"]][1].k.reshape(3, 3), scene.K)
+    np.testing.assert_allclose(last[TOPICS["camera_info"]][1].k.reshape(3, 3), scene.K)
     with pytest.raises(InputError, match="exists"):
         scene.write_bag(folder)
 

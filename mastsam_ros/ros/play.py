@@ -1,0 +1,155 @@
+"""Plays a bag's topics over DDS at the bag's own pace: `python -m mastsam_ros.ros.play BAG`.
+
+The serialized messages go out as they are in the bag; only topics whose type is installed are played.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+import rclpy
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosgraph_msgs.msg import Clock
+
+from mastsam_ros.ros.message_types import message_class
+from mastsam_ros.types import InputError, MastsamError, MissingPackageError
+
+CLOCK_PERIOD_S = 0.02
+
+
+class Player:
+    """Publishes what a bag holds.
+
+    rate: speed, 1 is the bag's own. topics: only these; all by default. clock: publishes the bag's time on
+    /clock, for nodes with use_sim_time. Raises InputError for a bag that cannot be read or a topic that is not there.
+    """
+
+    def __init__(self, bag: Path, rate: float = 1.0, topics: list[str] | None = None, clock: bool = False) -> None:
+        if rate <= 0:
+            raise InputError(f"the playing rate must be above 0, got {rate}")
+        try:
+            self._reader = AnyReader([bag])
+            self._reader.open()
+        except (AnyReaderError, OSError) as error:
+            raise InputError(f"cannot read the bag {bag}: {error}") from error
+        self._rate = rate
+        self._stopped = False
+        self._node = Node("mastsam_player")
+        self._clock = self._node.create_publisher(Clock, "/clock", 10) if clock else None
+        known = {connection.topic for connection in self._reader.connections}
+        for topic in topics or ():
+            if topic not in known:
+                raise InputError(f"the bag {bag} has no topic {topic}; it has {', '.join(sorted(known))}")
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._publishers: dict[str, Publisher] = {}
+        for connection in self._reader.connections:
+            if topics and connection.topic not in topics:
+                continue
+            try:
+                kind = message_class(connection.msgtype)
+            except MissingPackageError as error:
+                self._node.get_logger().warning(f"{connection.topic} is not played: {error}")
+                continue
+            self._publishers[connection.topic] = self._node.create_publisher(kind, connection.topic, qos)
+        self.sent: dict[str, list[tuple[int, int]]] = {topic: [] for topic in self._publishers}
+        """Per topic: time in the bag, and the system's time when the message went out, both nanoseconds."""
+
+    def wait_for_subscriber(self, topic: str, timeout_s: float) -> None:
+        """Until somebody listens to `topic`. Raises InputError if nobody does within `timeout_s`."""
+        if topic not in self._publishers:
+            raise InputError(f"{topic} is not played; played are {', '.join(sorted(self._publishers))}")
+        end = time.monotonic() + timeout_s
+        while not self._publishers[topic].get_subscription_count():
+            if time.monotonic() > end:
+                raise InputError(f"nobody subscribed to {topic} within {timeout_s:g} s: is the node running?")
+            if self._stopped:
+                return
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Makes `play` return after the message that is being sent."""
+        self._stopped = True
+
+    def play(self) -> None:
+        """Sends everything, each message when it is due, and waits until it has arrived."""
+        chosen = [connection for connection in self._reader.connections if connection.topic in self._publishers]
+        begin, first = time.monotonic(), None
+        for connection, stamp_ns, raw in self._reader.messages(chosen):
+            first = stamp_ns if first is None else first
+            self._wait_until(begin, first, stamp_ns)
+            if self._stopped:
+                return
+            self.sent[connection.topic].append((stamp_ns, time.time_ns()))
+            self._publishers[connection.topic].publish(bytes(raw))
+        for publisher in self._publishers.values():
+            if publisher.get_subscription_count():
+                publisher.wait_for_all_acked(Duration(seconds=5))
+
+    def _wait_until(self, begin: float, first_ns: int, stamp_ns: int) -> None:
+        while not self._stopped:
+            passed = time.monotonic() - begin
+            left = (stamp_ns - first_ns) / 1e9 / self._rate - passed
+            if self._clock is not None:
+                now_ns = stamp_ns if left <= 0 else first_ns + int(passed * self._rate * 1e9)
+                clock = Clock()
+                clock.clock.sec, clock.clock.nanosec = divmod(now_ns, 1_000_000_000)
+                self._clock.publish(clock)
+            if left <= 0:
+                return
+            time.sleep(min(left, CLOCK_PERIOD_S))
+
+    def close(self) -> None:
+        """Ends the node and the reader."""
+        self._node.destroy_node()
+        self._reader.close()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command. Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m mastsam_ros.ros.play", description=__doc__.split("\n")[0])
+    parser.add_argument("bag", type=Path, help="rosbag2: directory or file")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed; 1 is the bag's own")
+    parser.add_argument("--topics", nargs="+", help="only these topics")
+    parser.add_argument("--clock", action="store_true", help="publish /clock")
+    parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="start when these have subscribers")
+    parser.add_argument("--timeout", type=float, default=60.0, help="how long to wait for each, seconds")
+    parser.add_argument("--log", type=Path, help="write when each message was sent to this JSON file")
+    arguments = parser.parse_args(argv)
+    rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
+    player = None
+    try:
+        player = Player(arguments.bag, arguments.rate, arguments.topics, arguments.clock)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            player.stop()
+
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
+        for topic in arguments.wait_for:
+            player.wait_for_subscriber(topic, arguments.timeout)
+        player.play()
+        if arguments.log:
+            arguments.log.write_text(json.dumps(player.sent), encoding="utf-8")
+    except MastsamError as error:
+        print(f"play: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if player is not None:
+            player.close()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
