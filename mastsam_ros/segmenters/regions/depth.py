@@ -270,8 +270,10 @@ class DepthLayer:
             (surface.du, np.s_[:, :-1], np.s_[:, 1:]),
             (surface.dv, np.s_[:-1], np.s_[1:]),
         ):
-            # Where both slopes lead to the same place in the middle there is no step, however steep the surface.
+            # Where both slopes lead to the same place in the middle there is no step, however steep the surface;
+            # an edge between the two pixels may lie anywhere between them.
             jump = np.abs(w[first] - w[second] + 0.5 * (slope[first] + slope[second]))
+            jump -= 0.5 * np.abs(slope[first] - slope[second])
             nearer = np.maximum(w[first], w[second])
             joined.append(loose[first] & loose[second] & (jump < noise + step * nearer * nearer))
         return joined[0], joined[1]
