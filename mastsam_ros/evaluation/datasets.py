@@ -6,7 +6,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -33,11 +33,12 @@ class FrameFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
+class LabelledSequence:
     """One sequence with truth.
 
     kind: "video" (masks only) or "scene" (depth, K and poses too). K: (3, 3) intrinsics of the depth
-    image. names: instance -> name. binary: any value above 0 is the one foreground object.
+    image. names: instance -> name. objects: the instances that are objects and not scenery; None: unknown,
+    all of them. binary: any value above 0 is the one foreground object.
     """
 
     name: str
@@ -45,14 +46,8 @@ class Sequence:
     frames: tuple[FrameFiles, ...]
     K: npt.NDArray[np.float64] | None = None
     names: dict[int, str] = field(default_factory=dict)
+    objects: frozenset[int] | None = None
     binary: bool = False
-
-    @property
-    def objects(self) -> frozenset[int] | None:
-        """The instances that are objects and not scenery, or None where names are unknown: all of them."""
-        if not self.names:
-            return None
-        return frozenset(i for i, name in self.names.items() if not any(word in name for word in SCENERY_WORDS))
 
     def truth(self, frame: FrameFiles) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 true instances, 0 = none. Raises InputError."""
@@ -70,9 +65,9 @@ class Sequence:
         depth = read_depth(files.depth) if geometry and files.depth is not None else None
         return Frame(read_image(files.image), index, K=self.K if geometry else None, depth=depth)
 
-    def first(self, count: int | None) -> Sequence:
+    def first(self, count: int | None) -> LabelledSequence:
         """The same sequence cut after `count` frames (None: not cut)."""
-        return Sequence(self.name, self.kind, self.frames[:count], self.K, self.names, self.binary)
+        return replace(self, frames=self.frames[:count])
 
 
 def read_labels(path: Path) -> npt.NDArray[np.uint16]:
@@ -126,7 +121,7 @@ def read_depth(path: Path) -> npt.NDArray[np.float32]:
     return depth.astype(np.float32) / 1000
 
 
-def open_sequences(root: str | Path, names: Iterable[str] | None = None) -> list[Sequence]:
+def open_sequences(root: str | Path, names: Iterable[str] | None = None) -> list[LabelledSequence]:
     """The sequences with truth in a folder; the layout is recognised.
 
     Known layouts: DAVIS/MOSE (`Annotations/480p/<sequence>/*.png` or `Annotations/<sequence>/*.png` with
@@ -165,18 +160,19 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes}
 
 
-def _scenes(root: Path) -> list[Sequence]:
+def _scenes(root: Path) -> list[LabelledSequence]:
     folders = [root] if (root / "scene.json").is_file() else _subfolders(root)
     return [_scene(folder) for folder in folders if (folder / "scene.json").is_file()]
 
 
-def _scene(folder: Path) -> Sequence:
+def _scene(folder: Path) -> LabelledSequence:
     path = folder / "scene.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         K = np.array(content["K"], dtype=np.float64).reshape(3, 3)
         poses = [np.array(pose, dtype=np.float64).reshape(4, 4) for pose in content["camera_to_world_optical"]]
         names = {int(instance): str(name) for instance, name in content.get("instances", {}).items()}
+        objects = frozenset(map(int, content["objects"])) if "objects" in content else _objects_by_name(names)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} must hold K and camera_to_world_optical (one 4x4 per frame): {error!r}") from error
     images, truths = _files(folder / "rgb", IMAGE_SUFFIXES), _files(folder / "instance", (".png",))
@@ -189,15 +185,21 @@ def _scene(folder: Path) -> Sequence:
         FrameFiles(stem, truth, images.get(stem), depths.get(stem), pose)
         for (stem, truth), pose in zip(truths.items(), poses, strict=False)
     )
-    return Sequence(folder.name, "scene", frames, K, names)
+    return LabelledSequence(folder.name, "scene", frames, K, names, objects)
 
 
-def _scannet(root: Path) -> list[Sequence]:
+def _objects_by_name(names: dict[int, str]) -> frozenset[int] | None:
+    if not names:
+        return None
+    return frozenset(i for i, name in names.items() if not any(word in name for word in SCENERY_WORDS))
+
+
+def _scannet(root: Path) -> list[LabelledSequence]:
     folders = [root] if (root / "instance-filt").is_dir() else _subfolders(root)
     return [_scannet_scene(folder) for folder in folders if (folder / "instance-filt").is_dir()]
 
 
-def _scannet_scene(folder: Path) -> Sequence:
+def _scannet_scene(folder: Path) -> LabelledSequence:
     intrinsic = folder / "intrinsic" / "intrinsic_depth.txt"
     images, depths = _files(folder / "color", IMAGE_SUFFIXES), _files(folder / "depth", (".png",))
     truths, poses = _files(folder / "instance-filt", (".png",)), _files(folder / "pose", (".txt",))
@@ -221,10 +223,10 @@ def _scannet_scene(folder: Path) -> Sequence:
     )
     if not frames:
         raise InputError(f"{folder}: no frame has an image, a truth and a pose under one name")
-    return Sequence(folder.name, "scene", frames, K)
+    return LabelledSequence(folder.name, "scene", frames, K)
 
 
-def _davis(root: Path) -> list[Sequence]:
+def _davis(root: Path) -> list[LabelledSequence]:
     annotations = next(
         (path for path in (root / "Annotations" / "480p", root / "Annotations", root) if _files_below(path)), None
     )
@@ -253,10 +255,10 @@ def _images_beside(annotations: Path) -> Path | None:
     return None
 
 
-def _davis_sequence(folder: Path, images: Path | None) -> Sequence:
+def _davis_sequence(folder: Path, images: Path | None) -> LabelledSequence:
     truths, pictures = _files(folder, (".png",)), _files(images, IMAGE_SUFFIXES) if images else {}
     frames = tuple(FrameFiles(stem, truth, pictures.get(stem)) for stem, truth in truths.items())
     first = read_labels(frames[0].truth)
     # DAVIS 2016 marks its one object with 255; DAVIS 2017 and MOSE number theirs from 1.
     binary = bool(np.isin(np.unique(first), (0, DAVIS_FOREGROUND)).all() and (first == DAVIS_FOREGROUND).any())
-    return Sequence(folder.name, "video", frames, binary=binary)
+    return LabelledSequence(folder.name, "video", frames, binary=binary)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.evaluation.consistency import world_points
-from mastsam_ros.evaluation.datasets import Sequence, read_depth
+from mastsam_ros.evaluation.datasets import LabelledSequence, read_depth
 from mastsam_ros.geometry.cameras import scale_intrinsics
 from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, PointPrompts
 
@@ -18,10 +18,10 @@ _CANDIDATES = 3
 class TruthSegmenter:
     """Answers prompts with the true masks under the points: perfect masks, no ids.
 
-    Frames are recognised by stamp_ns, which is their index (as `Sequence.frame` gives it).
+    Frames are recognised by stamp_ns, which is their index (as `LabelledSequence.frame` gives it).
     """
 
-    def __init__(self, sequence: Sequence) -> None:
+    def __init__(self, sequence: LabelledSequence) -> None:
         self._sequence = sequence
         self._truth = torch.zeros(0, 0, dtype=torch.int64)
 
@@ -63,7 +63,7 @@ class TruthMatcher:
     land anywhere in the image. Both are drawn from a generator seeded by the frame.
     """
 
-    def __init__(self, sequence: Sequence, stride: int = 4, noise_px: float = 0.0, outliers: float = 0.0) -> None:
+    def __init__(self, sequence: LabelledSequence, stride: int = 4, noise_px: float = 0.0, outliers: float = 0.0) -> None:
         if sequence.K is None or any(f.depth is None or f.T_world_camera is None for f in sequence.frames):
             raise InputError(f"matches from the truth need depth, K and poses; '{sequence.name}' lacks them")
         self._sequence, self._K = sequence, sequence.K

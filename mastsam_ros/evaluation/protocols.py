@@ -19,7 +19,7 @@ from mastsam_ros.evaluation.consistency import (
     pair_consistency,
     world_points,
 )
-from mastsam_ros.evaluation.datasets import FrameFiles, Sequence, read_depth, read_image
+from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence, read_depth, read_image
 from mastsam_ros.evaluation.davis import DavisScore, DavisScorer
 from mastsam_ros.evaluation.identity import IdentityScore, identity_score
 from mastsam_ros.evaluation.overlaps import FrameOverlap, frame_overlap
@@ -79,7 +79,7 @@ class SequenceScorer:
     """Scores the labels of one sequence: `add` every frame in order, then `score`."""
 
     def __init__(
-        self, sequence: Sequence, protocols: Collection[str] = PROTOCOLS, flow_cache: FlowCache | None = None
+        self, sequence: LabelledSequence, protocols: Collection[str] = PROTOCOLS, flow_cache: FlowCache | None = None
     ) -> None:
         unknown = [name for name in protocols if name not in PROTOCOLS]
         if unknown:

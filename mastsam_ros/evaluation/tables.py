@@ -1,10 +1,14 @@
-"""Plain text tables that are Markdown too."""
+"""Plain text tables that are Markdown too, and the same figures as JSON."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from mastsam_ros.types import InputError
 
 
 def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], formats: str) -> str:
@@ -26,3 +30,20 @@ def _cell(value: Any, format_spec: str) -> str:
 
 def _aligned(row: list[str], widths: list[int]) -> list[str]:
     return [cell.ljust(w) if n == 0 else cell.rjust(w) for n, (cell, w) in enumerate(zip(row, widths, strict=True))]
+
+
+def write_json(path: Path, figures: Mapping[str, Any]) -> None:
+    """Writes the figures; NaN becomes null, which every JSON reader takes. Raises InputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(_plain(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

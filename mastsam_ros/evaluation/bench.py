@@ -1,0 +1,165 @@
+"""`mastsam bench`: measures the embedded default on DAVIS and scenes, and the tracker alone; prints the README's tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
+from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
+from mastsam_ros.evaluation.protocols import FlowCache
+from mastsam_ros.evaluation.runs import Run, run_sequence
+from mastsam_ros.evaluation.tables import table, write_json
+from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.pipeline import Mastsam, create_mastsam
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import InputError
+
+DEFAULT_DATA = Path("../shared/data")
+GENERATED = Path("out") / "bench_data"
+FLOW_CACHE = Path("out") / "bench_cache"
+SCENE_PROTOCOLS = ("identity", "consistency")
+
+
+def measured(sequence: LabelledSequence, system: Mastsam, geometry: bool, protocols: Sequence[str]) -> Run:
+    """One run, with the flow of the consistency metric kept on disk."""
+    return run_sequence(sequence, system, geometry, protocols, FlowCache(FLOW_CACHE))
+
+
+def bench_davis(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+    """The paper's protocol on videos, the embedded default."""
+    wanted = ("best-mask", "best-track", "consistency")
+    return {s.name: measured(s, create_mastsam(settings), False, wanted) for s in sequences}
+
+
+def print_davis(runs: dict[str, Run]) -> None:
+    """The table of the videos."""
+    heads = ["DAVIS", "IoU", "F1", "precision", "recall", "best track", "consistency %", "masks", "coverage %", "fps"]
+    rows = []
+    for name, done in runs.items():
+        score = done.score
+        assert score.best_mask is not None and score.best_track is not None
+        best = score.best_mask
+        consistency = float("nan") if score.consistency is None else score.consistency
+        values = [best.iou, best.f1, best.precision, best.recall, score.best_track, consistency]
+        rows.append((name, [*values, score.masks_per_frame, 100 * score.coverage, done.frames_per_second]))
+    spent = sum(sum(done.step_ms) for done in runs.values())
+    overall_fps = 1000 * sum(len(done.step_ms) for done in runs.values()) / spent
+    rows.append(("mean", [*np.mean([values[:-1] for _, values in rows], axis=0), overall_fps]))
+    print(table(heads, rows, ".3f .3f .3f .3f .3f .2f .1f .1f .1f"))
+    print_stages(runs)
+
+
+def bench_scenes(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+    """Static scenes, RGB alone and with depth and K."""
+    runs = {}
+    for geometry, kind in ((False, "RGB"), (True, "RGB-D")):
+        for sequence in sequences:
+            runs[f"{sequence.name} {kind}"] = measured(sequence, create_mastsam(settings), geometry, SCENE_PROTOCOLS)
+    return runs
+
+
+def print_scenes(runs: dict[str, Run]) -> None:
+    """The table of the scenes."""
+    heads = ["scenes", "found", "tube IoU", "H %", "kept", "ids made/true", "scene PQ", "masks", "coverage %", "ms"]
+    rows = []
+    for name, done in runs.items():
+        score, identity = done.score, done.score.identity
+        assert identity is not None
+        ids = f"{identity.ids_made}/{identity.ids_true}"
+        H = float("nan") if score.H is None else score.H
+        values = [identity.found, identity.tube_iou, H, identity.kept, ids, identity.scene_pq, score.masks_per_frame]
+        rows.append((name, [*values, 100 * score.coverage, float(np.mean(done.step_ms))]))
+    print(table(heads, rows, ".2f .3f .1f .2f s .2f .1f .1f .0f"))
+    print_stages(runs)
+
+
+TRACKER_RUNS: dict[str, Callable[[LabelledSequence], TruthMatcher]] = {
+    "true matches": TruthMatcher,
+    "2 px noise, 20 % outliers": lambda sequence: TruthMatcher(sequence, noise_px=2.0, outliers=0.2),
+}
+
+
+def bench_tracker(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+    """The tracker alone: masks from the truth without ids, matches from the truth."""
+    runs = {}
+    for kind, matcher in TRACKER_RUNS.items():
+        for sequence in sequences:
+            mastsam = Mastsam(matcher(sequence), TruthSegmenter(sequence), settings)
+            runs[f"{sequence.name}, {kind}"] = measured(sequence, mastsam, False, SCENE_PROTOCOLS)
+    return runs
+
+
+def print_stages(runs: dict[str, Run]) -> None:
+    """Milliseconds per stage, mean over all frames."""
+    frames = sum(len(done.step_ms) for done in runs.values())
+    stages: dict[str, float] = defaultdict(float)
+    for done in runs.values():
+        for stage, spent in done.stages_ms.items():
+            stages[stage] += spent * len(done.step_ms) / frames
+    stages["total"] = stages.pop("total", 0.0)  # last
+    print("ms per stage: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in stages.items()) + "\n")
+
+
+def open_data(data: Path | None, names: list[str] | None) -> tuple[list[LabelledSequence], list[LabelledSequence]]:
+    """Videos and scenes in DATA, which holds `davis/` and `scenes/` or is one of the two itself."""
+    if data is None:
+        data = DEFAULT_DATA if DEFAULT_DATA.is_dir() else generated_scenes()
+    parts = [part for part in (data / "davis", data / "scenes") if part.is_dir()] or [data]
+    found = [sequence for part in parts for sequence in open_sequences(part)]
+    if names is not None:
+        missing = set(names) - {sequence.name for sequence in found}
+        if missing:
+            raise InputError(f"no sequence '{sorted(missing)[0]}' in {data}")
+        found = [sequence for sequence in found if sequence.name in names]
+    return [s for s in found if s.kind == "video"], [s for s in found if s.kind == "scene"]
+
+
+def generated_scenes() -> Path:
+    """The sample scene along its three paths, written once, for machines without other data."""
+    for path, frames in (("orbit", 60), ("look_away", 60), ("wide_baseline", 24)):
+        if not (GENERATED / "scenes" / path / "scene.json").is_file():
+            print(f"rendering the sample scene '{path}' ...", file=sys.stderr)
+            SampleScene(path=path, frames=frames).write_scene_folder(GENERATED / "scenes" / path)
+    return GENERATED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mastsam bench`."""
+    parser.add_argument(
+        "data",
+        nargs="?",
+        type=Path,
+        help=f"DAVIS folder, scenes, or a folder with davis/ and scenes/ (default: {DEFAULT_DATA}, else generated scenes)",
+    )
+    parser.add_argument("--only", choices=("davis", "scenes", "tracker"), help="one of the three tables")
+    parser.add_argument("--sequences", help="only these, separated by commas")
+    parser.add_argument("--frames", type=int, help="only the first so many frames of each sequence")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures what was asked for and prints the tables. Raises MastsamError."""
+    settings = Settings().with_assignments(arguments.set)
+    names = arguments.sequences.split(",") if arguments.sequences else None
+    videos, scenes = open_data(arguments.data, names)
+    figures: dict[str, Any] = {}
+    for kind, sequences, measure, show in (
+        ("davis", videos, bench_davis, print_davis),
+        ("scenes", scenes, bench_scenes, print_scenes),
+        ("tracker", scenes, bench_tracker, print_scenes),
+    ):
+        if sequences and arguments.only in (None, kind):
+            runs = measure([sequence.first(arguments.frames) for sequence in sequences], settings)
+            show(runs)
+            figures[kind] = {name: done.to_mapping() for name, done in runs.items()}
+    if arguments.json:
+        write_json(arguments.json, figures)
+    return 0
