@@ -29,6 +29,8 @@ LARGEST_RADIUS = 3
 SMOOTHED_SHARE = 0.35
 """What the local fit leaves of the noise, one-sided windows included (the centre of a 7x7 window: 1/7)."""
 OUTLIER_SIGMAS = 4.0
+ROUNDING_M = 0.0005
+"""Depth in whole millimetres is off by this much, whatever the noise."""
 ROUGH = 2.0
 """A window whose variance is above so many times the noise's holds more than one flat surface."""
 PLANE_SIGMAS = 2.5
@@ -53,6 +55,8 @@ CONVEX_SHARE = 0.85
 BEHIND_SHARE = 0.95
 RIM_STEP_M = 0.02
 """A rim is rounded or bevelled by at most this much."""
+RIM_REACH = 3
+"""Pixels between the points compared there."""
 EDGE_STEP = 5
 """Pixels between the points compared at the edge of two planes; a table's rim is not much wider."""
 CREASE_STEP = 3
@@ -288,23 +292,19 @@ class DepthLayer:
         contacts = np.zeros((count + 1, len(planes) + 1))
         convex = np.zeros_like(contacts)
         near = OUTLIER_SIGMAS * surface.smooth_noise
-        heights = [surface.w - _inverse_depth(surface, plane) for plane in planes]
-        for step in (1, 3):
-            for first, second in _neighbour_slices(step):
-                touching = (objects[first] > 0) & (on_plane[second] > 0)
-                w = surface.w[first][touching]
-                other = surface.w[second][touching]
-                close = np.abs(w - other) < near + RIM_STEP_M * w * w
-                part, plane = objects[first][touching][close], on_plane[second][touching][close]
-                np.add.at(contacts, (part, plane), 1)
-                for row in np.unique(plane):
-                    mine = plane == row
-                    below = heights[row - 1][first][touching][close][mine] < 0
-                    np.add.at(convex[:, row], part[mine], below)
+        for first, second in _neighbour_slices(RIM_REACH):
+            touching = (objects[first] > 0) & (on_plane[second] > 0)
+            w = surface.w[first][touching]
+            close = np.abs(w - surface.w[second][touching]) < near + RIM_STEP_M * w * w
+            part, plane = objects[first][touching][close], on_plane[second][touching][close]
+            expected = np.einsum("ni,ni->n", planes[plane - 1], surface.rays[first][touching][close])
+            np.add.at(contacts, (part, plane), 1)
+            np.add.at(convex, (part, plane), w[close] < expected)
         area = np.bincount(objects.ravel(), minlength=count + 1)
         for part, plane in zip(*np.nonzero((contacts >= CONTACT_PIXELS) & (convex > CONVEX_SHARE * contacts))):
             mine = objects == part
-            behind = heights[plane - 1][mine] < self._limit(surface, planes[plane - 1], surface.w[mine])
+            height = surface.w[mine] - _inverse_depth(surface, planes[plane - 1])[mine]
+            behind = height < self._limit(surface, planes[plane - 1], surface.w[mine])
             if part and behind.sum() > BEHIND_SHARE * area[part]:
                 on_plane[mine] = plane
                 objects[mine] = 0
@@ -313,11 +313,11 @@ class DepthLayer:
         """(P,) int32: planes with the same number are one thing, being the same plane twice or its convex faces."""
         group = np.arange(len(planes), dtype=np.int32)
         unit = planes / np.linalg.norm(planes, axis=1, keepdims=True)
+        outward = _outward_edges(surface, planes, on_plane)
         for a in range(len(planes)):
             for b in range(a + 1, len(planes)):
                 if group[a] != group[b] and (
-                    self._coincide(surface, planes[a], unit[a] @ unit[b], on_plane == b + 1)
-                    or _outward_edge(surface, planes[a], planes[b], on_plane, a + 1, b + 1)
+                    outward[a, b] or self._coincide(surface, planes[a], unit[a] @ unit[b], on_plane == b + 1)
                 ):
                     group[group == group[b]] = group[a]
         return group
@@ -351,9 +351,10 @@ class DepthLayer:
         labels = lookup[on_plane]
         labels[objects > 0] = objects[objects > 0] + len(leaders)
         labels = _fill(labels, surface, lab, self.settings.surface_tolerance_m)
-        kept, labels = np.unique(np.r_[0, labels.ravel()], return_inverse=True)
-        labels = labels[1:].reshape(surface.w.shape).astype(np.int32)
         count = len(leaders) + int(objects.max())
+        kept = np.bincount(labels.ravel(), minlength=count + 1) > 0
+        kept[0] = True
+        labels = (np.cumsum(kept, dtype=np.int32) - 1)[labels]
         is_plane = np.zeros(count + 1, bool)
         equations = np.zeros((count + 1, 4), np.float32)
         plane_ids = np.zeros(count + 1, np.int32)
@@ -454,7 +455,8 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
     variance = np.where(known, np.maximum(ww - du * xw - dv * yw, 0), np.inf)
     centre = mean - du * x - dv * y  # the fit's value in the middle of the window
 
-    rough = np.flatnonzero(variance > ROUGH * noise * noise)
+    flat = ROUGH * noise * noise + (ROUNDING_M * centre * centre) ** 2
+    rough = np.flatnonzero(variance > flat)
     height, width = w.shape
     row, column = np.divmod(rough, width)
     best = variance.ravel()[rough]
@@ -472,7 +474,7 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
     du.ravel()[rough], dv.ravel()[rough], centre.ravel()[rough] = new_du, new_dv, moved
     known.ravel()[rough] = np.isfinite(best)
     # A pixel without a reading gets one only where its surroundings are one surface.
-    known &= measured | (variance < ROUGH * noise * noise)
+    known &= measured | (variance < flat)
     return du.astype(np.float32), dv.astype(np.float32), centre.astype(np.float32), known
 
 
@@ -594,22 +596,21 @@ def _release_loose_pieces(surface: _Surface, planes: npt.NDArray[np.float64], on
     on_plane[loose[pieces]] = 0
 
 
-def _outward_edge(
-    surface: _Surface,
-    a: npt.NDArray[np.float64],
-    b: npt.NDArray[np.float64],
-    on_plane: Ints,
-    label_a: int,
-    label_b: int,
-) -> bool:
-    """Whether two planes meet along a convex edge: at each side of it the plane that is seen is the farther one."""
-    difference = _inverse_depth(surface, a) - _inverse_depth(surface, b)
-    meeting = convex = 0
-    for first, second in _neighbour_slices(EDGE_STEP):
-        here = (on_plane[first] == label_a) & (on_plane[second] == label_b)
-        meeting += int(here.sum())
-        convex += int(((difference[first][here] < 0) & (difference[second][here] > 0)).sum())
-    return convex >= CONTACT_PIXELS and convex > 0.5 * meeting
+def _outward_edges(surface: _Surface, planes: npt.NDArray[np.float64], on_plane: Ints) -> Bools:
+    """(P, P): which planes meet along a convex edge: on each side of it the plane that is seen is the farther one."""
+    number = len(planes)
+    meeting = np.zeros((number, number))
+    convex = np.zeros((number, number))
+    for first, second in _neighbour_slices(EDGE_STEP)[::2]:
+        edge = (on_plane[first] != on_plane[second]) & (on_plane[first] > 0) & (on_plane[second] > 0)
+        a, b = on_plane[first][edge] - 1, on_plane[second][edge] - 1
+        difference = planes[a] - planes[b]
+        before = np.einsum("ni,ni->n", difference, surface.rays[first][edge])
+        after = np.einsum("ni,ni->n", difference, surface.rays[second][edge])
+        np.add.at(meeting, (a, b), 1)
+        np.add.at(convex, (a, b), (before < 0) & (after > 0))
+    meeting, convex = meeting + meeting.T, convex + convex.T
+    return (convex >= CONTACT_PIXELS) & (convex > 0.5 * meeting)
 
 
 def _concavity(surface: _Surface, loose: Bools) -> Floats:
@@ -724,15 +725,12 @@ def _merge_parts(
 
 def _without_crumbs(parts: Ints) -> Ints:
     """Parts numbered 1..n, those left out that are too small or too thin to be told from noise."""
-    number, index = np.unique(np.r_[0, parts.ravel()], return_inverse=True)
-    index = index[1:].reshape(parts.shape)
-    area = np.bincount(index.ravel(), minlength=len(number))
-    thickness = np.zeros(len(number))
-    inner = _depth_inside(index)
-    np.maximum.at(thickness, index.ravel(), inner.ravel())
-    good = (area >= SMALLEST_OBJECT_PX) & (thickness >= THINNEST_OBJECT_PX)
+    count = int(parts.max())
+    area = np.bincount(parts.ravel(), minlength=count + 1)
+    core = np.bincount(parts[_depth_inside(parts) >= THINNEST_OBJECT_PX], minlength=count + 1)
+    good = (area >= SMALLEST_OBJECT_PX) & (core > 0)
     good[0] = False
-    return np.where(good, np.cumsum(good), 0).astype(np.int32)[index]
+    return np.where(good, np.cumsum(good), 0).astype(np.int32)[parts]
 
 
 def _depth_inside(labels: npt.NDArray) -> Floats:
