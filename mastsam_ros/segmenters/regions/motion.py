@@ -11,15 +11,13 @@ import numpy.typing as npt
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from mastsam_ros.segmenters.regions.superpixels import RegionGraph
+from mastsam_ros.segmenters.regions.dominant_motion import fit_quadratic
+from mastsam_ros.segmenters.regions.parallax import ParallaxGate
+from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude
 
-GRID = 6
-"""Pixels between the flow vectors that the background model is fitted to."""
-FIT_ITERATIONS = 6
-FIT_TUNING = 2.5
-"""Residuals beyond this many standard deviations hardly count in the robust fits."""
-MIN_NOISE = 0.05
-"""No flow is better than this, pixels."""
+TEXTURE_WINDOW = 9
+TEXTURE_NOISE = 0.25
+"""Slopes of L per pixel that noise and compression make on a blank wall."""
 SIGMAS = 3.0
 """Residuals this many times the background's spread speak for neither side."""
 FLOOR_PX = 0.3
@@ -78,6 +76,7 @@ class MotionLayer:
         self._mask: npt.NDArray[np.bool_] | None = None
         self._object_colours = np.zeros(BINS**3)
         self._background_colours = np.zeros(BINS**3)
+        self._gate = ParallaxGate()
 
     def update(
         self,
@@ -103,12 +102,13 @@ class MotionLayer:
             carried = _warped(self._evidence, flow_back)
             prior = carried
             previous = _warped(self._mask.astype(np.float32), flow_back) > 0.5
-        weight = visible / (1 + np.exp(prior)) + 1e-3
-        background, noise = _background_motion(flow, weight)
-        residual = flow - background
+        trust = visible * _texture(lab)
+        weight = trust / (1 + np.exp(prior)) + 1e-3
+        background = fit_quadratic(flow, weight)
+        residual = flow - background.flow
         size = np.sqrt((residual**2).sum(2))
         threshold = np.sqrt(
-            (SIGMAS * noise) ** 2 + (SIGMAS * RELATIVE_ERROR) ** 2 * (background**2).sum(2) + FLOOR_PX**2
+            (SIGMAS * background.noise) ** 2 + (SIGMAS * RELATIVE_ERROR) ** 2 * (background.flow**2).sum(2) + FLOOR_PX**2
         )
         if previous is not None and np.count_nonzero(previous) > 100:
             threshold = np.maximum(threshold, OBJECT_SHARE * np.median(size[previous]))
@@ -131,6 +131,9 @@ class MotionLayer:
         self._learn_colours(bins, mask)
 
         components, count = self._bodies(graph, moving)
+        at_rest = self._gate.at_rest(components[graph.labels], count, flow, size, trust)
+        kept = np.concatenate([[False], ~at_rest])
+        components, count = (np.cumsum(kept, dtype=np.int32) * kept)[components], int(kept.sum())
         return MotionEvidence(
             total, moving, components, count, _smooth_outlines(components[graph.labels]), graph.mean(residual)
         )
@@ -164,6 +167,12 @@ def _median_filtered(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.dstack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)])
 
 
+def _texture(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How far the picture around each pixel pins the flow down, (H, W) in [0, 1): 0 on blank walls."""
+    energy = cv2.blur(gradient_magnitude(lab[..., 0]) ** 2, (TEXTURE_WINDOW, TEXTURE_WINDOW))
+    return energy / (energy + TEXTURE_NOISE**2)
+
+
 def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
     """Log odds for an object before anything is known: what moves on its own is seldom cut off by the border."""
     y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / height
@@ -171,39 +180,6 @@ def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
     inward = np.minimum(np.minimum(x[None, :], y[:, None]) * 2.4 + 0.2, 1)
     share = 0.7 * inward
     return np.log(share / (1 - share)).astype(np.float32)
-
-
-def _basis(height: int, width: int) -> npt.NDArray[np.float32]:
-    """(H, W, 6): 1, x, y, x^2, xy, y^2 of the centred pixel, in units of the width."""
-    x, y = np.meshgrid(
-        (np.arange(width, dtype=np.float32) - width / 2) / width,
-        (np.arange(height, dtype=np.float32) - height / 2) / width,
-    )
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
-
-
-def _weighted_median(values: npt.NDArray, weight: npt.NDArray) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weight[order])
-    return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2)]])
-
-
-def _background_motion(
-    flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], float]:
-    """The dominant motion, quadratic in x and y, (H, W, 2), and its residuals' robust standard deviation."""
-    height, width = flow.shape[:2]
-    basis = _basis(height, width)
-    cells = (slice(GRID // 2, None, GRID), slice(GRID // 2, None, GRID))
-    samples = flow[cells].reshape(-1, 2).astype(np.float64)
-    w, rows = weight[cells].ravel().astype(np.float64), basis[cells].reshape(-1, 6).astype(np.float64)
-    error = np.hypot(*(samples - [_weighted_median(samples[:, 0], w), _weighted_median(samples[:, 1], w)]).T)
-    for _ in range(FIT_ITERATIONS):
-        scale = FIT_TUNING * max(1.4826 * _weighted_median(error, w), MIN_NOISE)
-        weighted = rows * (w / (1 + (error / scale) ** 2) ** 2)[:, None]  # Geman-McClure
-        terms = np.linalg.solve(weighted.T @ rows + 1e-4 * np.eye(6), weighted.T @ samples)
-        error = np.hypot(*(samples - rows @ terms).T)
-    return basis @ terms.astype(np.float32), max(1.4826 * _weighted_median(error, w), MIN_NOISE)
 
 
 def _inside_votes(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -1,0 +1,128 @@
+"""Parallax is not motion: which of the bodies that leave the dominant motion could be at rest after all."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, EpipolarMotion, fit_epipolar, midpoints
+
+SAMPLE = 3
+"""Every so many pixels, in x and in y, is looked at."""
+BORDER = 0.02
+"""Flow is guessed within this share of the width from the border."""
+GAP = 15
+"""Pixels round the bodies that belong neither to them nor to the rest: there the flow is blurred."""
+SPREAD = 0.07
+"""In a scene at rest the rest of the picture shows parallax too: a tenth of it moves, beyond the dominant
+motion, at least this share of what the body moves. Behind a body that moves on its own it is less."""
+ALIGNMENT = 0.4
+"""Parallax leaves the rest on its epipolar lines: what errs across them is at most this share of what the
+dominant motion leaves. Noise, and a model that bends to it, make 0.5 to 0.7."""
+ALIGNMENT_WEIGHT = 3.0
+"""... so little a range that it has to weigh more than the spread, which goes from 0.01 to 1."""
+MISFIT = 0.15
+"""A body at rest stays on its epipolar lines: three quarters of it err by less than this share of its motion."""
+MIN_TRUST = 0.5
+VOTE_LIMIT = 1.0
+DECAY = 0.95
+LIMIT = 8.0
+"""Log odds are bounded: about seven clear frames turn a settled decision over."""
+SCENE_SHARE = 0.05
+"""Bodies smaller than this share of the picture tell less about the scene as a whole."""
+
+
+class ParallaxGate:
+    """Gathers, frame by frame, the log odds that a body is at rest and only near or far.
+
+    A body at rest needs both: a rest of the picture that shows parallax, and motion along the
+    epipolar lines of the whole scene. Each pixel of a body carries its log odds along the flow; a new
+    body starts with those of the scene.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._log_odds: npt.NDArray[np.float32] | None = None
+        self._scene = 0.0
+        self._motion: EpipolarMotion | None = None
+
+    def at_rest(
+        self,
+        bodies: npt.NDArray[np.int32],
+        count: int,
+        flow: npt.NDArray[np.float32],
+        displacement: npt.NDArray[np.float32],
+        trust: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.bool_]:
+        """(count,) bool: which bodies are at rest.
+
+        bodies: (H, W), 1..count, 0 for the rest. flow: (H, W, 2), current -> previous. displacement:
+        (H, W), length of what the dominant motion leaves of it. trust: (H, W) in [0, 1], how far the flow can be trusted.
+        """
+        height, width = bodies.shape
+        if self._log_odds is None or self._log_odds.shape != bodies.shape:
+            self.reset()
+            carried = np.zeros((height, width), np.float32)
+        else:
+            x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+            carried = cv2.remap(
+                self._log_odds,
+                x + flow[..., 0],
+                y + flow[..., 1],
+                cv2.INTER_NEAREST,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=self._scene,
+            )
+        area = np.bincount(bodies.ravel(), minlength=count + 1)
+        before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
+        after = DECAY * before[1:] + self._votes(bodies, count, flow, displacement, trust)
+        after = np.clip(after, -LIMIT, LIMIT)
+        if count:
+            share = min(1, area[1:].sum() / (SCENE_SHARE * bodies.size))
+            self._scene += share * (float(np.average(after, weights=area[1:])) - self._scene)
+        self._log_odds = np.concatenate([[self._scene], after])[bodies].astype(np.float32)
+        return after > 0
+
+    def _votes(
+        self,
+        bodies: npt.NDArray[np.int32],
+        count: int,
+        flow: npt.NDArray[np.float32],
+        displacement: npt.NDArray[np.float32],
+        trust: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.float64]:
+        """This frame's log odds of rest for each body, (count,)."""
+        votes = np.zeros(count)
+        if not count:
+            return votes
+        height, width = bodies.shape
+        near = cv2.dilate((bodies > 0).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
+        margin = SAMPLE * max(1, round(BORDER * width / SAMPLE))
+        cells = (slice(margin, height - margin, SAMPLE), slice(margin, width - margin, SAMPLE))
+        # OpenCV's erosion takes what lies outside for trusted; the margin sees to that.
+        certain = cv2.erode((trust > MIN_TRUST).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
+        seen = certain[cells] > 0
+        body, size, rest = bodies[cells][seen], displacement[cells][seen], near[cells][seen] == 0
+        if np.count_nonzero(rest) < 0.1 * len(rest):
+            return votes
+        spread = np.percentile(size[rest], 90)
+        members = [body == k for k in range(1, count + 1)]
+        judged = np.array([member.any() for member in members])
+        typical = np.array([max(np.median(size[member]), MIN_NOISE) if member.any() else 1 for member in members])
+        votes = np.where(judged, np.log(max(spread, MIN_NOISE) / typical / SPREAD), 0)
+        self._motion = fit_epipolar(flow, trust, self._motion)
+        y, x = np.mgrid[cells]
+        vectors = flow[cells][seen].astype(np.float64)
+        error = np.abs(self._motion.errors(midpoints(x[seen], y[seen], vectors, height, width), vectors))
+        noise = np.percentile(error[rest], 75)
+        across = max(noise, 1e-3) / max(np.percentile(size[rest], 75), MIN_NOISE)
+        votes += ALIGNMENT_WEIGHT * np.log(ALIGNMENT / across)
+        for k in np.flatnonzero(judged):
+            misfit = max(np.percentile(error[members[k]], 75) - noise, 1e-3) / typical[k]
+            votes[k] = min(votes[k], np.log(MISFIT / misfit))
+        votes = np.where(judged, votes, 0)
+        return np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT)
