@@ -143,14 +143,15 @@ class Inputs:
 
     def _why_nothing(self, subscription: Subscription, parameter: str) -> str:
         topic, kind = str(subscription.topic_name), _type_name(subscription.msg_type)
-        others = [name for name, kinds in self._node.get_topic_names_and_types() if kind in kinds and name != topic]
+        own = f"{self._node.get_fully_qualified_name()}/"
+        others = [name for name, kinds in self._node.get_topic_names_and_types() if kind in kinds]
         return f"nothing came for {time.monotonic() - self._last[parameter]:.0f} s on " + why_no_image(
             topic,
             parameter,
             kind,
             subscription.qos_profile.reliability,
             self._node.get_publishers_info_by_topic(topic),
-            [name for name in others if self._node.count_publishers(name)],
+            [name for name in others if not name.startswith(own) and self._node.count_publishers(name)],
         )
 
 

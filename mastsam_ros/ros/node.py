@@ -14,6 +14,7 @@ import numpy.typing as npt
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -50,7 +51,7 @@ class MastsamNode(Node):
         self._watch = Complaints(self.get_logger(), interval_s=30.0)
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("mastsam_ros").addHandler(self._log_handler)
-        self._parameters = SettingsParameters(self, self._change)
+        self._tunable = SettingsParameters(self, self._change)
         self._statistics = Statistics()
         self._outputs = Outputs(self)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -78,7 +79,7 @@ class MastsamNode(Node):
     # In the worker's thread
 
     def _create_model(self) -> Mastsam:
-        mastsam = self._create_pipeline(self._parameters.settings)
+        mastsam = self._create_pipeline(self._tunable.settings)
         warm_up(mastsam)
         return mastsam
 
@@ -126,7 +127,7 @@ class MastsamNode(Node):
         if info is None or frame.depth is None:
             return frame
         try:
-            rectified = self._parameters.settings.node.rectified
+            rectified = self._tunable.settings.node.rectified
             K: npt.NDArray[np.float64] | None = intrinsics_of(info, frame.width, frame.height, rectified)
         except InputError as error:
             self._complaints.warn("camera_info", str(error))
@@ -185,7 +186,7 @@ class MastsamNode(Node):
     def _on_state_changed(self) -> None:
         if self._failure is not None:
             raise self._failure
-        settings = self._parameters.settings
+        settings = self._tunable.settings
         # Only now, so that whoever waits for this subscription knows that the node is ready.
         self._inputs = Inputs(self, settings.node, self._statistics, self._complaints, self._deliver)
         self.get_logger().info(
@@ -213,7 +214,7 @@ class MastsamNode(Node):
         return response
 
     def _report(self) -> None:
-        settings = self._parameters.settings
+        settings = self._tunable.settings
         problem = self._inputs.problem() if self._inputs is not None and self._enabled else ""
         if problem:
             self._watch.warn("no input", problem)
@@ -260,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except (MastsamError, ParameterException) as error:
+    except (MastsamError, ParameterException, RCLError) as error:
         print(f"mastsam_node: {' '.join(str(error).split())}", file=sys.stderr)
         status = 1
     finished = node.close() if node is not None else True

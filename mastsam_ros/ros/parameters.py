@@ -28,7 +28,7 @@ class SettingsParameters:
         self._names = {info.path for info in Settings.infos()}
         given = {
             name: node.get_parameter(name).value
-            for name in node.list_parameters([], 0).result.names
+            for name in node.list_parameters([], 0).names
             if not name.startswith(_OF_ROS)
         }
         self.settings = Settings.from_mapping(given)
