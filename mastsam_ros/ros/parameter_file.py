@@ -37,7 +37,7 @@ def _comment(info: SettingInfo) -> str:
     if info.choices:
         limits.append(" | ".join(info.choices))
     elif info.minimum is not None and info.maximum is not None:
-        limits.append(f"{info.minimum:g} to {info.maximum:g}")
+        limits.append(f"{info.type(info.minimum)} to {info.type(info.maximum)}")
     if info.read_only:
         limits.append("needs a restart")
     return f"{info.description} ({'; '.join(limits)})" if limits else info.description

@@ -52,7 +52,8 @@ class SettingsParameters:
 
 def describe(info: SettingInfo) -> ParameterDescriptor:
     """A setting's meaning, range and choices, as `ros2 param describe` shows them."""
-    descriptor = ParameterDescriptor(description=info.description, read_only=info.read_only)
+    # Types are checked with the rest, where the reason is a readable one and a whole number serves as a fraction.
+    descriptor = ParameterDescriptor(description=info.description, read_only=info.read_only, dynamic_typing=True)
     if info.choices:
         descriptor.additional_constraints = f"one of: {', '.join(info.choices)}"
     if info.minimum is not None and info.maximum is not None:

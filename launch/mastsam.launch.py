@@ -1,0 +1,86 @@
+"""Starts the node on a camera's topics: `ros2 launch mastsam_ros mastsam.launch.py image:=/camera/color/image_raw`."""
+
+from __future__ import annotations
+
+import os
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.conditions import IfCondition
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+SHARE = get_package_share_directory("mastsam_ros")
+
+# Argument -> (parameter, description). Left empty, what the parameter file says holds.
+SETTINGS = {
+    "image": ("node.image_topic", "Topic of the colour images"),
+    "camera_info": ("node.camera_info_topic", "Topic of the intrinsics"),
+    "depth": ("node.depth_topic", "Topic of the depth images that are registered to colour; needed for points"),
+    "reliability": ("node.reliability", "Reliability asked of the camera: best_effort or reliable"),
+    "device": ("device", "Where the model runs: auto, cuda or cpu"),
+    "matcher": ("matcher.name", "Matcher"),
+    "segmenter": ("segmenter.name", "Segmenter"),
+}
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The node, and RViz where it is asked for."""
+    settings = [DeclareLaunchArgument(name, default_value="", description=text) for name, (_, text) in SETTINGS.items()]
+    return LaunchDescription(
+        [
+            *settings,
+            DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
+            DeclareLaunchArgument(
+                "params_file",
+                default_value=os.path.join(SHARE, "config", "mastsam.yaml"),
+                description="File with the node's parameters",
+            ),
+            DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+            DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
+            DeclareLaunchArgument("rviz", default_value="false", description="Show images and cloud in RViz"),
+            DeclareLaunchArgument(
+                "fixed_frame", default_value="camera_color_optical_frame", description="Frame that RViz shows things in"
+            ),
+            OpaqueFunction(function=_node),
+            Node(
+                package="rviz2",
+                executable="rviz2",
+                namespace=LaunchConfiguration("namespace"),
+                arguments=[
+                    "--display-config",
+                    os.path.join(SHARE, "rviz", "mastsam.rviz"),
+                    "--fixed-frame",
+                    LaunchConfiguration("fixed_frame"),
+                ],
+                parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
+                remappings=[("image", LaunchConfiguration("image"))],
+                condition=IfCondition(LaunchConfiguration("rviz")),
+            ),
+        ]
+    )
+
+
+def _node(context: LaunchContext) -> list[Node]:
+    values = {name: LaunchConfiguration(name).perform(context) for name in SETTINGS}
+    given = {
+        parameter: ParameterValue(values[name], value_type=str)
+        for name, (parameter, _) in SETTINGS.items()
+        if values[name]
+    }
+    return [
+        Node(
+            package="mastsam_ros",
+            executable="mastsam_node",
+            name="mastsam",
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[
+                LaunchConfiguration("params_file"),
+                {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool), **given},
+            ],
+            arguments=["--ros-args", "--log-level", ["mastsam:=", LaunchConfiguration("log_level")]],
+            output="screen",
+        )
+    ]

@@ -1,0 +1,177 @@
+"""Every test of this folder has a ROS domain of its own on this machine, and the node runs as its own process."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+_domains = itertools.count(os.getpid())
+
+
+@pytest.fixture
+def ros_domain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> int:
+    """A domain that no other test uses. Up to 100: above, DDS would take ports that the system hands out."""
+    domain = next(_domains) % 100 + 1
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setenv("ROS_LOG_DIR", str(tmp_path / "ros_log"))
+    monkeypatch.delenv("FASTDDS_BUILTIN_TRANSPORTS", raising=False)
+    return domain
+
+
+class NodeProcess:
+    """`python -m mastsam_ros` with these ROS arguments; its log is read as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mastsam_ros", "--ros-args", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def log(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, text: str, timeout_s: float = 40.0) -> None:
+        wait_until(lambda: text in self.log or self.process.poll() is not None, timeout_s)
+        assert text in self.log, f"'{text}' was not said:\n{self.log}"
+
+    def end(self, number: int = signal.SIGINT, timeout_s: float = 15.0) -> int:
+        """Sends the signal; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(timeout_s)
+        self._reader.join(5)
+        return status
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> bool:
+    """True once the condition holds, False after the timeout."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return bool(condition())
+
+
+@pytest.fixture
+def start_node(ros_domain: int) -> Iterator[Callable[..., NodeProcess]]:
+    """Starts the node and waits until it is ready; it does not outlive the test."""
+    processes: list[NodeProcess] = []
+
+    def start(*arguments: str, ready: bool = True) -> NodeProcess:
+        process = NodeProcess(*arguments)
+        processes.append(process)
+        if ready:
+            process.wait_for("ready: ")
+        return process
+
+    yield start
+    for process in processes:
+        if process.process.poll() is None:
+            process.process.kill()
+            process.process.wait(10)
+
+
+class Robot:
+    """The other side of the node: publishes images and keeps what comes back, by topic."""
+
+    def __init__(self, domain: int) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("robot", context=self._context)
+        self.received: dict[str, list[Any]] = {}
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self) -> None:
+        from rclpy.executors import ExternalShutdownException
+
+        try:
+            self._executor.spin()
+        except ExternalShutdownException:
+            return
+
+    def close(self) -> None:
+        self._context.try_shutdown()
+        self._thread.join(5)
+        self.node.destroy_node()
+
+    def listen(self, kind: Any, *topics: str) -> None:
+        for topic in topics:
+            self.received[topic] = []
+            self.node.create_subscription(kind, topic, self.received[topic].append, 10)
+
+    def publisher(self, kind: Any, topic: str, wait: bool = True) -> Any:
+        """A reliable publisher, matched with the node's subscription and the listeners with the node's publishers."""
+        publisher = self.node.create_publisher(kind, topic, 10)
+        if wait:
+            assert wait_until(publisher.get_subscription_count), f"nobody subscribes to {topic}"
+            assert wait_until(lambda: all(self.node.count_publishers(name) for name in self.received))
+            time.sleep(0.3)  # matching is not symmetric in time
+        return publisher
+
+    def wait(self, topic: str, count: int, timeout_s: float = 20.0) -> list[Any]:
+        """The messages of a topic, once there are so many."""
+        wait_until(lambda: len(self.received[topic]) >= count, timeout_s)
+        assert len(self.received[topic]) >= count, f"{len(self.received[topic])} messages on {topic}, expected {count}"
+        return self.received[topic]
+
+    def counts(self) -> dict[str, str]:
+        """The values of the node's last diagnostics."""
+        status = self.received["/diagnostics"][-1].status[0]
+        return {pair.key: pair.value for pair in status.values}
+
+
+@pytest.fixture
+def robot(ros_domain: int) -> Iterator[Robot]:
+    robot = Robot(ros_domain)
+    yield robot
+    robot.close()
+
+
+def picture(shift: int = 0, width: int = 160, height: int = 120) -> np.ndarray:
+    """(H, W, 3) uint8: three coloured boxes on a rough ground, moved to the right by `shift` pixels."""
+    rng = np.random.default_rng(3)
+    image = rng.integers(90, 110, (height, width, 3), dtype=np.uint8)
+    for n, colour in enumerate(((200, 40, 40), (40, 200, 40), (40, 40, 220))):
+        left = 15 + n * 45 + shift
+        image[30 + n * 10 : 75 + n * 10, left : left + 30] = colour
+    return image
+
+
+def image_message(image: np.ndarray, stamp_ns: int, frame_id: str = "camera_optical") -> Any:
+    from builtin_interfaces.msg import Time
+    from std_msgs.msg import Header
+
+    from mastsam_ros.ros.conversions import rgb_message
+
+    stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+    return rgb_message(image, Header(stamp=stamp, frame_id=frame_id))
