@@ -387,7 +387,9 @@ def _bottle(color: paint.Color) -> Callable[[_Builder, npt.NDArray[np.float64], 
     def build(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
         glass, up = paint.plain(color, 0.12), np.array([0, 0, 1.0])
         builder.cone(base, 0.036, 0.036, 0.05, yaw, glass)
-        builder.cone(base + 0.05 * up, 0.037, 0.037, 0.06, yaw, paint.label((0.93, 0.9, 0.8), color, (0.2, 0.2, 0.2)))
+        builder.cone(
+            base + 0.05 * up, 0.037, 0.037, 0.06, yaw, paint.label((0.26, 0.5, 0.26), color, (0.7, 0.72, 0.55))
+        )
         builder.cone(base + 0.11 * up, 0.036, 0.014, 0.07, yaw, glass)
         builder.cone(base + 0.18 * up, 0.014, 0.014, 0.05, yaw, glass, paint.plain((0.8, 0.72, 0.3)))
 
@@ -395,13 +397,13 @@ def _bottle(color: paint.Color) -> Callable[[_Builder, npt.NDArray[np.float64], 
 
 
 def _carton(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    side = paint.label((0.93, 0.94, 0.95), (0.2, 0.42, 0.75), (0.16, 0.2, 0.3))
+    side = paint.label((0.93, 0.94, 0.95), (0.8, 0.86, 0.93), (0.3, 0.45, 0.7))
     builder.box(base, (0.036, 0.036, 0.085), yaw, side, paint.plain((0.9, 0.91, 0.92)))
     builder.box(base + [0, 0, 0.17], (0.036, 0.01, 0.014), yaw, paint.plain((0.9, 0.91, 0.92)))
 
 
 def _vase(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    glaze = paint.granite((0.12, 0.3, 0.36), (0.4, 0.66, 0.66))
+    glaze = paint.granite((0.16, 0.38, 0.42), (0.32, 0.58, 0.6))
     builder.cone(base, 0.035, 0.06, 0.08, yaw, glaze)
     builder.cone(base + [0, 0, 0.08], 0.06, 0.028, 0.06, yaw, glaze)
     builder.cone(base + [0, 0, 0.14], 0.028, 0.04, 0.03, yaw, glaze, paint.plain((0.08, 0.16, 0.18)))
@@ -411,7 +413,7 @@ def _lamp(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
     builder.cone(base, 0.05, 0.05, 0.012, yaw, paint.plain((0.2, 0.2, 0.22)))
     builder.cone(base + [0, 0, 0.012], 0.008, 0.008, 0.1, yaw, paint.plain((0.7, 0.6, 0.3)))
     builder.cone(
-        base + [0, 0, 0.1], 0.07, 0.042, 0.09, yaw, paint.stripes((0.94, 0.88, 0.72), (0.85, 0.62, 0.4), 12, True)
+        base + [0, 0, 0.1], 0.07, 0.042, 0.09, yaw, paint.stripes((0.92, 0.84, 0.66), (0.86, 0.74, 0.54), 12, True)
     )
 
 
@@ -431,11 +433,11 @@ def _mug(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
         0.047,
         0.095,
         yaw,
-        paint.stripes((0.93, 0.91, 0.86), (0.16, 0.3, 0.56), 4),
+        paint.stripes((0.17, 0.33, 0.6), (0.22, 0.4, 0.68), 5),
         paint.plain((0.3, 0.18, 0.1)),
     )
     out = _yaw(yaw)[:, 0]
-    builder.box(base + 0.062 * out + [0, 0, 0.02], (0.016, 0.007, 0.028), yaw, paint.plain((0.93, 0.91, 0.86)))
+    builder.box(base + 0.062 * out + [0, 0, 0.02], (0.016, 0.007, 0.028), yaw, paint.plain((0.17, 0.33, 0.6)))
 
 
 def _block(
@@ -458,7 +460,7 @@ def _round(
 
 def _pylon(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
     builder.box(base, (0.055, 0.055, 0.006), yaw, paint.plain((0.85, 0.32, 0.1)))
-    builder.cone(base + [0, 0, 0.012], 0.045, 0.008, 0.15, yaw, paint.stripes((0.9, 0.35, 0.1), (0.93, 0.92, 0.9), 3))
+    builder.cone(base + [0, 0, 0.012], 0.045, 0.008, 0.15, yaw, paint.stripes((0.88, 0.34, 0.1), (0.93, 0.46, 0.2), 3))
 
 
 _DESIGNS = (
@@ -485,7 +487,7 @@ _DESIGNS = (
         0.065,
         0.13,
         False,
-        _round(paint.panels(((0.82, 0.2, 0.16), (0.92, 0.9, 0.85), (0.18, 0.38, 0.68))), (0.065, 0.065, 0.065)),
+        _round(paint.panels(((0.72, 0.16, 0.14), (0.84, 0.26, 0.2))), (0.065, 0.065, 0.065)),
     ),
     _Design(
         "orange",
@@ -509,11 +511,11 @@ _DESIGNS = (
         _block(
             paint.stripes((0.9, 0.88, 0.8), (0.78, 0.76, 0.68), 8),
             (0.1, 0.075, 0.0225),
-            paint.label((0.16, 0.3, 0.42), (0.88, 0.72, 0.36), (0.95, 0.92, 0.86)),
+            paint.label((0.16, 0.3, 0.42), (0.2, 0.36, 0.5), (0.78, 0.66, 0.4)),
         ),
     ),
     _Design(
-        "gift", 0.092, 0.12, True, _block(paint.ribbon((0.32, 0.16, 0.42), (0.93, 0.76, 0.3)), (0.065, 0.065, 0.06))
+        "gift", 0.092, 0.12, True, _block(paint.dots((0.36, 0.18, 0.46), (0.46, 0.28, 0.56), 6), (0.065, 0.065, 0.06))
     ),
     _Design(
         "block",
@@ -523,7 +525,7 @@ _DESIGNS = (
         _block(paint.wood((0.42, 0.26, 0.13), (0.66, 0.45, 0.26), 0.008), (0.055, 0.036, 0.035)),
     ),
     _Design(
-        "stone", 0.075, 0.1, True, _block(paint.granite((0.2, 0.2, 0.21), (0.62, 0.6, 0.58)), (0.052, 0.052, 0.05))
+        "stone", 0.075, 0.1, True, _block(paint.granite((0.3, 0.3, 0.31), (0.54, 0.53, 0.51)), (0.052, 0.052, 0.05))
     ),
     _Design("pylon", 0.078, 0.16, False, _pylon),
     _Design("vase", 0.062, 0.17, False, _vase),

@@ -232,22 +232,8 @@ def panels(colors: tuple[Color, ...]) -> Paint:
     def paint(rng: np.random.Generator, width: int, height: int, density: float) -> Texture:
         sector = np.arange(width) * 2 * len(colors) // width % len(colors)
         canvas = np.broadcast_to(np.array(colors, np.float32)[sector][None], (height, width, 3)).copy()
-        canvas[: height // 9] = canvas[-height // 9 :] = (0.93, 0.93, 0.9)
+        canvas[: height // 9] = canvas[-height // 9 :] = colors[0]
         return np.clip(canvas * (1 + 0.04 * (fractal(rng, width, height, 0.03 * density) - 0.5))[..., None], 0, 1)
-
-    return paint
-
-
-def ribbon(ground: Color, figure: Color) -> Paint:
-    """Gift wrap: spots, and a ribbon that crosses the middle both ways."""
-
-    def paint(rng: np.random.Generator, width: int, height: int, density: float) -> Texture:
-        soft = tuple(0.6 * g + 0.4 * f for g, f in zip(ground, figure, strict=True))
-        canvas = dots(ground, (soft[0], soft[1], soft[2]), 6)(rng, width, height, density)
-        x, y = np.arange(width) / width, np.arange(height) / height
-        canvas[:, np.abs(x - 0.5) < 0.09] = figure
-        canvas[np.abs(y - 0.5) < 0.09] = figure
-        return canvas
 
     return paint
 
