@@ -13,7 +13,6 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from mastsam_ros.io import point_cloud2
-from mastsam_ros.io.camera_info import intrinsics_of as intrinsics_of
 from mastsam_ros.io.encodings import decode_compressed, depth_to_metres, image_to_rgb
 from mastsam_ros.types import Frame, InputError, LabelledCloud
 

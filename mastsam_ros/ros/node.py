@@ -21,9 +21,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
+from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.matchers import create_matcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
-from mastsam_ros.ros.conversions import Input, frame_of, intrinsics_of
+from mastsam_ros.ros.conversions import Input, frame_of
 from mastsam_ros.ros.diagnostics import Statistics, status_message
 from mastsam_ros.ros.inputs import Inputs
 from mastsam_ros.ros.log import Complaints, RosLogHandler

@@ -14,13 +14,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from mastsam_ros.io import point_cloud2
+from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.io.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
 from mastsam_ros.ros.conversions import (
     Input,
     cloud_message,
     depth_of,
     frame_of,
-    intrinsics_of,
     labels_message,
     pixels_of,
     rgb_message,
