@@ -110,6 +110,7 @@ class Mast3rSettings(_Checked):
         read_only=True,
     )
     compile: bool = _setting(False, "Compile the network at the first frame: slower start, faster steps.", read_only=True)
+    image_size: int = _setting(512, "Long side of the network's image, pixels; the released model's is 512.", 32, 2048)
     metric: bool = _setting(True, "The weights give points in metres, as the released model does.", read_only=True)
     subsample: int = _setting(8, "Matches start from every so many pixels of the network's image, in x and y.", 1, 64)
     min_confidence: float = _setting(0.5, "Matches below this confidence are left out; 0.5 is 1 on MASt3R's scale.", 0, 1)
@@ -167,7 +168,7 @@ class TrackerSettings(_Checked):
     reprompt: bool = _setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
     negative_prompts: int = _setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
     agreement_stride: int = _setting(2, "Masks are compared at every so many pixels.", 1, 16)
-    score_weight: float = _setting(0.7, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
+    score_weight: float = _setting(0.5, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
     score_only: bool = _setting(False, "Choose by the segmenter's score alone (ablation).")
     min_carried_share: float = _setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
     # Step 6, overlap

@@ -116,7 +116,7 @@ class DensePredictionHead(nn.Module):
         )
 
     def forward(self, depths: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
-        """depths: four (B, N, C_i), from early to late, for an image of (height, width) -> (B, outputs, height, width)."""
+        """depths: four (B, N, C_i), from early to late -> (B, outputs, height, width), the image's size."""
         grid = (height // self.patch_size, width // self.patch_size)
         maps = [tokens.transpose(1, 2).unflatten(2, grid) for tokens in depths]
         levels = [process(tokens) for process, tokens in zip(self.act_postprocess, maps, strict=True)]

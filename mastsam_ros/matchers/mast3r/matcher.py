@@ -61,9 +61,8 @@ class Mast3rMatcher:
         view0, view1 = self._decode(before.view, now.view)
         xy0, xy1, confidence = match_views(view0, view1, self._settings.subsample, self._settings.min_confidence)
         if len(xy0) == 0 and not torch.isfinite(view0.descriptor_confidence).all():
-            raise ModelError(
-                f"MASt3R gave no finite numbers in {self._settings.precision}: set mast3r.precision to bfloat16 or float32"
-            )
+            precision = str(self.network.mask_token.dtype).removeprefix("torch.")
+            raise ModelError(f"MASt3R gave no finite numbers in {precision}: set mast3r.precision to float32")
         return Matches(
             xy0=before.mapping.to_frame(xy0.float()),
             xy1=now.mapping.to_frame(xy1.float()),
@@ -76,7 +75,9 @@ class Mast3rMatcher:
         """The encoder's tokens of a frame; those of the latest frame are kept, so the previous one costs nothing."""
         if self._kept is not None and self._kept.image is frame.image:
             return self._kept
-        mapping = ImageMapping.of_size(frame.width, frame.height, self.network.config.patch_size)
+        mapping = ImageMapping.of_size(
+            frame.width, frame.height, self._settings.image_size, self.network.config.patch_size
+        )
         image = network_image(torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device), mapping)
         return _EncodedFrame(frame.image, mapping, self._encode(image))
 

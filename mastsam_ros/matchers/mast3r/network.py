@@ -52,7 +52,7 @@ class Mast3rNetwork(nn.Module):
         self.downstream_head2 = ViewHead(config)
 
     def encode(self, image: torch.Tensor) -> EncodedView:
-        """image (B, 3, H, W) float in [-1, 1] -> its tokens. Raises InputError if H or W is no multiple of the patch."""
+        """image (B, 3, H, W) float in [-1, 1] -> its tokens. Raises InputError if H or W is not whole patches."""
         height, width = int(image.shape[-2]), int(image.shape[-1])
         patch = self.config.patch_size
         if height % patch or width % patch or image.ndim != 4 or image.shape[1] != 3:

@@ -1,6 +1,6 @@
 """From a camera's image to the network's and back: resampling, crop, and the exact mapping of pixels and K.
 
-As the released model was trained: long side 512, Lanczos when shrinking and bicubic when growing, centre crop to
+As the released model was trained (with long side 512): Lanczos when shrinking and bicubic when growing, centre crop to
 multiples of the patch size (a square becomes 4:3), RGB in [-1, 1].
 """
 
@@ -14,8 +14,6 @@ import torch
 import torch.nn.functional as F
 
 from mastsam_ros.types import InputError
-
-LONG_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -36,9 +34,12 @@ class ImageMapping:
     height: int
 
     @staticmethod
-    def of_size(frame_width: int, frame_height: int, patch_size: int) -> ImageMapping:
-        """The released model's mapping for frames of this size. Raises InputError for a frame that is too narrow."""
-        scale = LONG_SIDE / max(frame_width, frame_height)
+    def of_size(frame_width: int, frame_height: int, long_side: int, patch_size: int) -> ImageMapping:
+        """The mapping that brings a frame's long side to `long_side` and crops to whole patches.
+
+        Raises InputError for a frame that is so narrow that no patch is left.
+        """
+        scale = long_side / max(frame_width, frame_height)
         resized_width, resized_height = round(frame_width * scale), round(frame_height * scale)
         width = resized_width // patch_size * patch_size
         height = resized_height // patch_size * patch_size
@@ -46,7 +47,7 @@ class ImageMapping:
             height = height * 3 // 4 // patch_size * patch_size
         if width == 0 or height == 0:
             raise InputError(
-                f"MASt3R needs an image no longer than {LONG_SIDE // patch_size} times its width,"
+                f"MASt3R needs images of at least {patch_size} pixels' width once their long side is {long_side},"
                 f" got {frame_width}x{frame_height}"
             )
         left, top = (resized_width - width) // 2, (resized_height - height) // 2
@@ -86,7 +87,7 @@ def network_image(image: torch.Tensor, mapping: ImageMapping) -> torch.Tensor:
     Rounded to 8 bits after each direction, as the images were on which the model was trained.
     """
     pixels = image.permute(2, 0, 1).float()
-    shrink = max(mapping.frame_width, mapping.frame_height) > LONG_SIDE
+    shrink = mapping.frame_width * mapping.frame_height > mapping.resized_width * mapping.resized_height
     if mapping.resized_width != mapping.frame_width or mapping.resized_height != mapping.frame_height:
         across = _resampling(mapping.frame_width, mapping.resized_width, shrink, image.device)
         down = _resampling(mapping.frame_height, mapping.resized_height, shrink, image.device)
@@ -124,7 +125,7 @@ def pointmap_on_frame(
 
 
 _EDGE_RATIO = 0.02
-"""Points of one surface that are a pixel apart differ by less than this share of their distance, but at grazing angles."""
+"""Neighbouring points of one surface differ by less than this share of their distance, but at grazing angles."""
 
 
 def _resampling(size: int, resized: int, shrink: bool, device: torch.device) -> torch.Tensor:

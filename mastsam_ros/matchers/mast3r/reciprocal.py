@@ -65,9 +65,9 @@ def _most_similar(queries: torch.Tensor, candidates: torch.Tensor) -> torch.Tens
 
 
 def _grid(height: int, width: int, step: int, device: torch.device) -> torch.Tensor:
-    """Row-major indices of every `step`-th pixel, the first half a step from the border."""
-    y = torch.arange(step // 2, height, step, device=device)
-    x = torch.arange(step // 2, width, step, device=device)
+    """Row-major indices of every `step`-th pixel, the first half a step from the border, at least one."""
+    y = torch.arange(min(step // 2, height // 2), height, step, device=device)
+    x = torch.arange(min(step // 2, width // 2), width, step, device=device)
     return (y[:, None] * width + x).flatten()
 
 
