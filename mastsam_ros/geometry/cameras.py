@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from mastsam_ros.types import Frame
 
+_SMOOTH_BEND = 0.03
+"""Second differences of inverse depth, as a share of it, up to which neighbours belong to one surface."""
+
 
 def scale_intrinsics(K: npt.NDArray[np.float64], scale_x: float, scale_y: float) -> npt.NDArray[np.float64]:
     """Intrinsics (3, 3) of the image after resizing by the two factors; pixel centres are at integers."""
@@ -32,7 +35,7 @@ def back_project(depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64]) -> 
 def working_view(frame: Frame, pixels: int) -> Frame:
     """The frame shrunk to about `pixels` pixels (never grown; 0 keeps it), with depth and K to fit.
 
-    Depth is sampled, not averaged, so that no point floats between an object and what is behind it.
+    Depth is averaged within surfaces only, so that no point floats between an object and what is behind it.
     """
     if pixels <= 0 or frame.height * frame.width <= pixels:
         return frame
@@ -43,8 +46,30 @@ def working_view(frame: Frame, pixels: int) -> Frame:
     image = cv2.resize(frame.image, (width, height), interpolation=cv2.INTER_AREA)
     depth = frame.depth
     if depth is not None:
-        depth = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        depth = shrink_depth(depth, width, height)
     K = frame.K
     if K is not None:
         K = scale_intrinsics(K, width / frame.width, height / frame.height)
     return replace(frame, image=np.asarray(image, dtype=np.uint8), depth=depth, K=K)
+
+
+def shrink_depth(depth: npt.NDArray[np.float32], width: int, height: int) -> npt.NDArray[np.float32]:
+    """Depth (H, W) at a smaller size: the mean within smooth surfaces, the nearest reading elsewhere.
+
+    Inverse depth is averaged: it is linear on planes, so flat things stay flat, while nearest readings alone
+    jitter by up to half a pixel's slope.
+    """
+    import cv2
+
+    nearest = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    measured = depth > 0
+    inverse = np.zeros_like(depth)
+    inverse[measured] = 1 / depth[measured]
+    bend = np.array([1, -2, 1], np.float32)
+    one = np.ones(1, np.float32)
+    across = np.abs(cv2.sepFilter2D(inverse, cv2.CV_32F, bend, one))
+    down = np.abs(cv2.sepFilter2D(inverse, cv2.CV_32F, one, bend))
+    smooth = (np.maximum(across, down) < _SMOOTH_BEND * inverse).astype(np.float32)
+    whole = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_AREA) > 0.999
+    mean = cv2.resize(inverse, (width, height), interpolation=cv2.INTER_AREA)
+    return np.where(whole, 1 / np.maximum(mean, 1e-6), nearest).astype(np.float32)

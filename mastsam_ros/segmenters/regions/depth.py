@@ -405,13 +405,14 @@ def _noise(w: Floats, measured: Bools) -> float:
     At one and at three pixels' distance: many cameras' noise is alike in neighbouring pixels.
     """
     found = [SMALLEST_NOISE]
-    for step in (1, 3):
-        a, b, c = np.s_[::2, : -2 * step : 2], np.s_[::2, step:-step:2], np.s_[::2, 2 * step :: 2]
-        good = measured[a] & measured[b] & measured[c]
-        if good.sum() >= SMALLEST_OBJECT_PX:
-            second = np.abs(w[a] - 2 * w[b] + w[c])[good]
-            # 1.4826: from the median absolute value to the standard deviation; 6 = 1 + 4 + 1.
-            found.append(1.4826 * float(np.median(second)) / np.sqrt(6.0))
+    for values, known in ((w, measured), (w.T, measured.T)):
+        for step in (1, 3):
+            a, b, c = np.s_[::3, : -2 * step : 2], np.s_[::3, step:-step:2], np.s_[::3, 2 * step :: 2]
+            good = known[a] & known[b] & known[c]
+            if good.sum() >= SMALLEST_OBJECT_PX:
+                second = np.abs(values[a] - 2 * values[b] + values[c])[good]
+                # 1.4826: from the median absolute value to the standard deviation; 6 = 1 + 4 + 1.
+                found.append(1.4826 * float(np.median(second)) / np.sqrt(6.0))
     return max(found)
 
 
