@@ -16,6 +16,7 @@ ROS = [  # wheels of ROS 2 Kilted; a machine with an installed distribution does
     "ros-rmw-fastrtps-cpp",
     "ros-diagnostic-msgs",
     "ros-nav-msgs",
+    "ros-rosgraph-msgs",
     "ros-sensor-msgs",
     "ros-std-srvs",
     "ros-visualization-msgs",
