@@ -132,7 +132,7 @@ class RegionsSettings(_Checked):
 
     use_motion: bool = _setting(True, "Set apart what moves on its own.")
     use_depth: bool = _setting(True, "Set apart what stands free in the depth image, where there is one.")
-    superpixel_spacing: int = _setting(6, "Pixels between the seeds of superpixels, at working size.", 2, 64)
+    superpixel_spacing: int = _setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
     lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
     contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
     noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)

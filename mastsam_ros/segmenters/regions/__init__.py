@@ -30,6 +30,8 @@ _KNOWN = 0.4
 """Share of a region that must have been carried from somewhere to compare it with the tracks."""
 _AGREES = 0.4
 """IoU with a carried mask from which on a region is preferred."""
+_SAME = 0.25
+"""IoU with a carried mask below which the best region is not that track's any more."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
 _SMALLEST_SHARE = 2e-4
@@ -95,7 +97,8 @@ class RegionSegmenter:
         region_votes = np.zeros((regions, count))
         np.add.at(region_votes, self._cut, votes)
         region_area = np.bincount(self._cut, graph.area, regions)
-        region_of = _agreement(region_votes, region_area, whole).argmax(axis=0)
+        region_iou = _agreement(region_votes, region_area, whole)
+        region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
         return self._candidates(carried, voted, region_of)
 
@@ -155,6 +158,7 @@ class RegionSegmenter:
         wanted = torch.from_numpy(region_of.astype(np.int16))[:, None, None] + 1
         masks = torch.stack([by_region[None] == wanted, by_vote[None] == tracks], dim=1)
         scores = torch.tensor([_SCORE_REGION, _SCORE_CARRIED]).repeat(count, 1)
+        scores[torch.from_numpy(region_of) < 0, 0] = 0.0
         for track, body in enumerate(_body_of(carried, self._bodies, count)):
             if body:
                 masks[track, 0] = bodies == body
