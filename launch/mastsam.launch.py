@@ -44,43 +44,41 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "fixed_frame", default_value="camera_color_optical_frame", description="Frame that RViz shows things in"
             ),
-            OpaqueFunction(function=_node),
-            Node(
-                package="rviz2",
-                executable="rviz2",
-                namespace=LaunchConfiguration("namespace"),
-                arguments=[
-                    "--display-config",
-                    os.path.join(SHARE, "rviz", "mastsam.rviz"),
-                    "--fixed-frame",
-                    LaunchConfiguration("fixed_frame"),
-                ],
-                parameters=[{"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}],
-                remappings=[("image", LaunchConfiguration("image"))],
-                condition=IfCondition(LaunchConfiguration("rviz")),
-            ),
+            OpaqueFunction(function=_nodes),
         ]
     )
 
 
-def _node(context: LaunchContext) -> list[Node]:
+def _nodes(context: LaunchContext) -> list[Node]:
     values = {name: LaunchConfiguration(name).perform(context) for name in SETTINGS}
     given = {
         parameter: ParameterValue(values[name], value_type=str)
         for name, (parameter, _) in SETTINGS.items()
         if values[name]
     }
+    use_sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     return [
         Node(
             package="mastsam_ros",
             executable="mastsam_node",
             name="mastsam",
             namespace=LaunchConfiguration("namespace"),
-            parameters=[
-                LaunchConfiguration("params_file"),
-                {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool), **given},
-            ],
-            arguments=["--ros-args", "--log-level", ["mastsam:=", LaunchConfiguration("log_level")]],
+            parameters=[LaunchConfiguration("params_file"), {**use_sim_time, **given}],
+            ros_arguments=["--log-level", ["mastsam:=", LaunchConfiguration("log_level")]],
             output="screen",
-        )
+        ),
+        Node(
+            package="rviz2",
+            executable="rviz2",
+            namespace=LaunchConfiguration("namespace"),
+            arguments=[
+                "--display-config",
+                os.path.join(SHARE, "rviz", "mastsam.rviz"),
+                "--fixed-frame",
+                LaunchConfiguration("fixed_frame"),
+            ],
+            parameters=[use_sim_time],
+            remappings=[("image", values["image"])] if values["image"] else [],
+            condition=IfCondition(LaunchConfiguration("rviz")),
+        ),
     ]

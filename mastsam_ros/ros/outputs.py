@@ -39,7 +39,8 @@ class Outputs:
         self._instances = node.create_publisher(InstanceArray, "~/instances", output_qos())
         self._points = node.create_publisher(PointCloud2, "~/points", output_qos())
         self._overlay = node.create_publisher(Image, "~/overlay", output_qos())
-        self._events = node.create_publisher(TrackEvent, "~/events", output_qos())
+        # One frame can tell of hundreds of tracks, and none of it may be overtaken.
+        self._events = node.create_publisher(TrackEvent, "~/events", output_qos(depth=1000))
 
     def publish(self, result: FrameResult, image: npt.NDArray[np.uint8], header: Header) -> None:
         """One frame's result. image: (H, W, 3) uint8 RGB, what the overlay is painted on."""

@@ -9,7 +9,6 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSPolicyKind, QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 LARGE_DATA = "FASTDDS_BUILTIN_TRANSPORTS"
-_OUTPUT_DEPTH = 5
 _ONE_DATAGRAM = 64_000
 """Bytes. Larger messages travel in fragments, and best effort loses all if it loses one."""
 
@@ -24,13 +23,13 @@ def input_qos(reliability: str, depth: int) -> QoSProfile:
     )
 
 
-def output_qos() -> QoSProfile:
-    """Reliable, so that best effort subscribers match too; volatile; shallow."""
+def output_qos(depth: int = 5) -> QoSProfile:
+    """Reliable, so that best effort subscribers match too; volatile; shallow, for what comes once per frame."""
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.VOLATILE,
         history=HistoryPolicy.KEEP_LAST,
-        depth=_OUTPUT_DEPTH,
+        depth=depth,
     )
 
 

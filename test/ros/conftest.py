@@ -127,7 +127,7 @@ class Robot:
     def listen(self, kind: Any, *topics: str) -> None:
         for topic in topics:
             self.received[topic] = []
-            self.node.create_subscription(kind, topic, self.received[topic].append, 10)
+            self.node.create_subscription(kind, topic, self.received[topic].append, 1000)
 
     def publisher(self, kind: Any, topic: str, wait: bool = True) -> Any:
         """A reliable publisher, matched with the node's subscription and the listeners with the node's publishers."""
@@ -144,8 +144,48 @@ class Robot:
         assert len(self.received[topic]) >= count, f"{len(self.received[topic])} messages on {topic}, expected {count}"
         return self.received[topic]
 
+    def image(self, image: np.ndarray, stamp_ns: int) -> Any:
+        """An rgb8 message."""
+        from mastsam_ros.ros.conversions import rgb_message
+
+        return rgb_message(image, self.header(stamp_ns))
+
+    def header(self, stamp_ns: int) -> Any:
+        from builtin_interfaces.msg import Time
+        from std_msgs.msg import Header
+
+        stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+        return Header(stamp=stamp, frame_id="camera_optical")
+
+    def call(self, kind: Any, service: str, request: Any) -> Any:
+        """The answer of a service of the node."""
+        client = self.node.create_client(kind, service)
+        assert client.wait_for_service(20)
+        future = client.call_async(request)
+        assert wait_until(future.done), f"{service} does not answer"
+        return future.result()
+
+    def settled_counts(self, received: int, timeout_s: float = 30.0) -> dict[str, int]:
+        """The node's counts once every image that it received has been dealt with."""
+        names = ("processed", "skipped", "failed", "unpaired")
+
+        def settled() -> bool:
+            counts = self.counts()
+            return int(counts.get("received", 0)) >= received and int(counts["received"]) == sum(
+                int(counts[name]) for name in names
+            )
+
+        wait_until(settled, timeout_s)
+        counts = self.counts()
+        assert settled(), f"the counts do not add up: {counts}"
+        return {name: int(counts[name]) for name in ("received", *names, "lost")}
+
+    wait_until = staticmethod(wait_until)
+
     def counts(self) -> dict[str, str]:
         """The values of the node's last diagnostics."""
+        if not self.received["/diagnostics"]:
+            return {}
         status = self.received["/diagnostics"][-1].status[0]
         return {pair.key: pair.value for pair in status.values}
 
@@ -157,21 +197,16 @@ def robot(ros_domain: int) -> Iterator[Robot]:
     robot.close()
 
 
-def picture(shift: int = 0, width: int = 160, height: int = 120) -> np.ndarray:
-    """(H, W, 3) uint8: three coloured boxes on a rough ground, moved to the right by `shift` pixels."""
-    rng = np.random.default_rng(3)
-    image = rng.integers(90, 110, (height, width, 3), dtype=np.uint8)
-    for n, colour in enumerate(((200, 40, 40), (40, 200, 40), (40, 40, 220))):
-        left = 15 + n * 45 + shift
-        image[30 + n * 10 : 75 + n * 10, left : left + 30] = colour
-    return image
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """Makes (H, W, 3) uint8: three coloured boxes on a rough ground, moved to the right by `shift` pixels."""
 
+    def make(shift: int = 0, width: int = 160, height: int = 120) -> np.ndarray:
+        rng = np.random.default_rng(3)
+        image = rng.integers(90, 110, (height, width, 3), dtype=np.uint8)
+        for n, colour in enumerate(((200, 40, 40), (40, 200, 40), (40, 40, 220))):
+            left = width * (10 + n * 28) // 100 + shift
+            image[height * (25 + n * 8) // 100 : height * (60 + n * 8) // 100, left : left + width // 5] = colour
+        return image
 
-def image_message(image: np.ndarray, stamp_ns: int, frame_id: str = "camera_optical") -> Any:
-    from builtin_interfaces.msg import Time
-    from std_msgs.msg import Header
-
-    from mastsam_ros.ros.conversions import rgb_message
-
-    stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
-    return rgb_message(image, Header(stamp=stamp, frame_id=frame_id))
+    return make
