@@ -27,6 +27,10 @@ class InputError(MastsamError):
     """An image, depth map, camera or source that cannot be used, with what was expected and what came."""
 
 
+class OutputError(MastsamError):
+    """A result that cannot be written, with the file and the reason."""
+
+
 class SettingsError(MastsamError):
     """An unknown setting or a value out of its range."""
 

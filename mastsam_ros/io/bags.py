@@ -82,7 +82,9 @@ class BagSource(Source):
         self.camera_info_topic = self._camera_info_of(self.image_topic) if use_depth else None
         self._depth_is_chosen = bool(depth_topic)
         self._warned: set[str] = set()
+        seconds = self._reader.duration / 1e9
         self.frame_count = sum(c.msgcount for c in self._reader.connections if c.topic == self.image_topic)
+        self.fps = (self.frame_count - 1) / seconds if self.frame_count > 1 and seconds > 0 else 30.0
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         info = self._first(self.camera_info_topic) if self.camera_info_topic else None

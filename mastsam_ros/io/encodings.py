@@ -54,8 +54,8 @@ def image_to_rgb(
 ) -> npt.NDArray[np.uint8]:
     """The pixels of a sensor_msgs/Image as (H, W, 3) uint8 RGB.
 
-    `step` is the length of a row in bytes, padding included. rgb8 without padding is not copied: the
-    result then shares memory with `data`. mono16 keeps its upper eight bits.
+    `step` is the length of a row in bytes, padding included. rgb8 without padding is not copied
+    unless `data` is read-only: the result then shares memory with it. mono16 keeps its upper eight bits.
 
     Raises InputError for an encoding that is not in IMAGE_ENCODINGS, and for sizes that `data` does not hold.
     """
@@ -68,8 +68,10 @@ def image_to_rgb(
     pixels: npt.NDArray[np.uint8] = rows.reshape((height, width, channels))
     if encoding == "mono16":
         pixels = pixels[:, :, 0 if is_bigendian else 1 :: 2]
+    if conversion is None:
+        return np.require(pixels, requirements="CW")
     pixels = np.ascontiguousarray(pixels)
-    return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def depth_to_metres(

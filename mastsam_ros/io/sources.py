@@ -25,11 +25,12 @@ BAG_SUFFIXES = (".db3", ".mcap")
 class Source(ABC):
     """Frames in order; a context manager that closes what it opened.
 
-    name: for people. frame_count: None where it is not known before the end.
+    name: for people. frame_count: None where it is not known before the end. fps: about so many frames per second.
     """
 
     name: str
     frame_count: int | None
+    fps: float
 
     @abstractmethod
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
@@ -110,7 +111,7 @@ class ImageFiles(Source):
         self.name = name
         self.frame_count = len(files)
         self._files = files
-        self._fps = fps
+        self.fps = fps
         stems: dict[str, Path] = {}
         for file in files:
             other = stems.setdefault(file.stem, file)
@@ -119,7 +120,7 @@ class ImageFiles(Source):
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
         for index, file in enumerate(self._files):
-            yield file.stem, Frame(_read_image(file), round(index * 1e9 / self._fps))
+            yield file.stem, Frame(_read_image(file), round(index * 1e9 / self.fps))
 
 
 class SceneFolder(Source):
@@ -132,7 +133,7 @@ class SceneFolder(Source):
         if not (path / "rgb").is_dir():
             raise InputError(f"scene folder {path} has no rgb/ folder")
         self._images = ImageFiles(path.name, _image_files(path / "rgb"), fps)
-        self.name, self.frame_count = self._images.name, self._images.frame_count
+        self.name, self.frame_count, self.fps = path.name, self._images.frame_count, fps
         self._depth_folder = path / "depth" if use_depth and (path / "depth").is_dir() else None
         self._K: npt.NDArray[np.float64] | None = None
         self._size: tuple[int, int] | None = None
@@ -187,13 +188,13 @@ class VideoFile(Source):
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "AUTO"
         self.frame_count = self._stream.frames or None
+        self.fps = float(self._stream.average_rate or 30)
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
-        rate = float(self._stream.average_rate or 30)
         index = 0
         try:
             for picture in self._container.decode(self._stream):
-                seconds = picture.time if picture.time is not None else index / rate
+                seconds = picture.time if picture.time is not None else index / self.fps
                 image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
                 yield f"{index:06d}", Frame(image, round(seconds * 1e9))
                 index += 1

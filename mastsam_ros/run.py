@@ -1,0 +1,123 @@
+"""`mastsam run`: every frame of a source through `Mastsam.step`, in order, none dropped; results into a folder."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import mastsam_ros
+from mastsam_ros.io.sinks import RunFolder
+from mastsam_ros.io.sources import Source, open_source
+from mastsam_ros.settings import Settings
+
+_INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="directory of images, video, scene folder (rgb/, depth/, scene.json) or rosbag2 (folder, .mcap, .db3)",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--video", action="store_true", help="write overlay.mp4")
+    parser.add_argument("--points", action="store_true", help="write points/<stem>.ply where there is depth")
+    parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
+    parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
+    parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
+    add_settings_arguments(parser)
+
+
+def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
+    """--config, --set and the shortcuts for what is set most often."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, a ROS parameter file too")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="one setting, such as tracker.update_interval=5",
+    )
+    parser.add_argument("--matcher", metavar="NAME", help="matcher.name")
+    parser.add_argument("--segmenter", metavar="NAME", help="segmenter.name")
+    parser.add_argument("--device", metavar="NAME", help="auto, cuda or cpu")
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """The settings that a command line asks for. Raises SettingsError."""
+    settings = Settings.load(arguments.config) if arguments.config else Settings()
+    settings = settings.with_assignments(arguments.set)
+    shortcuts = {
+        "matcher.name": arguments.matcher,
+        "segmenter.name": arguments.segmenter,
+        "device": arguments.device,
+    }
+    return settings.updated({path: value for path, value in shortcuts.items() if value is not None})
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command. Returns the exit status; raises MastsamError for what the user can cure."""
+    settings = settings_from(arguments)
+    with open_source(
+        arguments.source,
+        image_topic=arguments.image_topic,
+        depth_topic=arguments.depth_topic,
+        use_depth=not arguments.no_depth,
+    ) as source:
+        return _run(source, settings, arguments)
+
+
+def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    from mastsam_ros.pipeline import create_mastsam
+
+    mastsam = create_mastsam(settings)
+    about = {"source": str(arguments.source), "settings": settings.to_mapping(), "versions": versions()}
+    video_fps = min(max(source.fps, 1.0), 120.0) if arguments.video else None
+    status = 0
+    with RunFolder(arguments.output, video_fps=video_fps, points=arguments.points, about=about) as folder:
+        try:
+            with (
+                logging_redirect_tqdm(),
+                # None: only on a terminal
+                tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
+            ):
+                for stem, frame in frames:
+                    folder.write(stem, frame, mastsam.step(frame))
+        except KeyboardInterrupt:
+            status = _INTERRUPTED
+    _tell(folder, status, arguments.points)
+    return status
+
+
+def _tell(folder: RunFolder, status: int, points: bool) -> None:
+    summary = folder.summary()
+    how = "stopped after" if status else "done:"
+    sys.stdout.write(
+        f"{how} {summary['frames']} frames, {summary['fps'] or 0:.1f} frames/s, {summary['tracks']} tracks"
+        f" -> {folder.folder}\n"
+    )
+    if points and not folder.cloud_count:
+        sys.stdout.write("no points: the source has no depth or no intrinsics, or geometry.points is off\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what decides its results."""
+    import cv2
+    import numpy as np
+    import torch
+
+    found: dict[str, Any] = {
+        "mastsam_ros": mastsam_ros.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+    }
+    return {name: str(version) for name, version in found.items()}
