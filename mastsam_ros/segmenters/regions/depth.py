@@ -33,7 +33,7 @@ ROUNDING_M = 0.0005
 """Depth in whole millimetres is off by this much, whatever the noise."""
 ROUGH = 2.0
 """A window whose variance is above so many times the noise's holds more than one flat surface."""
-PLANE_SIGMAS = 2.5
+PLANE_SIGMAS = 3.5
 CELL = 16
 """Side in pixels of the cells that propose planes: a cell's own fit is exact to one degree in usual noise."""
 HYPOTHESES = 64
@@ -51,7 +51,6 @@ SAME_PLANE_ALIGNMENT = 0.985
 FRONT_SHARE = 0.3
 """A loose piece of a plane is kept if this share of its outline borders on things in front of the plane."""
 CONTACT_PIXELS = 15
-CONVEX_SHARE = 0.85
 BEHIND_SHARE = 0.95
 RIM_STEP_M = 0.02
 """A rim is rounded or bevelled by at most this much."""
@@ -59,8 +58,8 @@ RIM_REACH = 3
 """Pixels between the points compared there."""
 EDGE_STEP = 5
 """Pixels between the points compared at the edge of two planes; a table's rim is not much wider."""
-CREASE_STEP = 3
-"""Normals are compared over twice this many pixels: the local windows on both sides of a crease."""
+SHORTEST_CREASE_STEP = 2
+"""Normals are compared this many pixels to both sides of a crease, or as many as the local windows reach."""
 CONCAVE_SHARE = 0.5
 SIMILAR_COLOUR = 10.0
 """Lab distance up to which two parts look alike; a crease between them must then be sharper by half."""
@@ -111,6 +110,8 @@ class _Surface:
     focal: float
     noise: float
     """Standard deviation of one measured inverse depth."""
+    radius: int
+    """Of the windows in which slopes were fitted, pixels."""
 
     @property
     def smooth_noise(self) -> float:
@@ -257,7 +258,7 @@ class DepthLayer:
         limit = -2 * np.sin(np.deg2rad(self.settings.crease_angle_deg) / 2)
         body = loose & (crease > limit)
         count, parts = _components(body, across & body[:, :-1] & body[:, 1:], down & body[:-1] & body[1:])
-        _grow(parts, loose, across, down, 2 * CREASE_STEP + 2)
+        _grow(parts, loose, across, down, 2 * surface.radius + 4)
         # What creases cut off all round, thin bars for example, are parts too.
         rest = loose & (parts == 0)
         more, others = _components(rest, across & rest[:, :-1] & rest[:, 1:], down & rest[:-1] & rest[1:])
@@ -290,7 +291,7 @@ class DepthLayer:
         if not count or not len(planes):
             return
         contacts = np.zeros((count + 1, len(planes) + 1))
-        convex = np.zeros_like(contacts)
+        height = np.zeros_like(contacts)
         near = OUTLIER_SIGMAS * surface.smooth_noise
         for first, second in _neighbour_slices(RIM_REACH):
             touching = (objects[first] > 0) & (on_plane[second] > 0)
@@ -299,12 +300,12 @@ class DepthLayer:
             part, plane = objects[first][touching][close], on_plane[second][touching][close]
             expected = np.einsum("ni,ni->n", planes[plane - 1], surface.rays[first][touching][close])
             np.add.at(contacts, (part, plane), 1)
-            np.add.at(convex, (part, plane), w[close] < expected)
+            np.add.at(height, (part, plane), w[close] - expected)
         area = np.bincount(objects.ravel(), minlength=count + 1)
-        for part, plane in zip(*np.nonzero((contacts >= CONTACT_PIXELS) & (convex > CONVEX_SHARE * contacts))):
+        for part, plane in zip(*np.nonzero((contacts >= CONTACT_PIXELS) & (height < 0))):
             mine = objects == part
-            height = surface.w[mine] - _inverse_depth(surface, planes[plane - 1])[mine]
-            behind = height < self._limit(surface, planes[plane - 1], surface.w[mine])
+            above = surface.w[mine] - _inverse_depth(surface, planes[plane - 1])[mine]
+            behind = above < self._limit(surface, planes[plane - 1], surface.w[mine])
             if part and behind.sum() > BEHIND_SHARE * area[part]:
                 on_plane[mine] = plane
                 objects[mine] = 0
@@ -396,7 +397,7 @@ def _measure(depth: Floats, K: npt.NDArray[np.float64]) -> _Surface | None:
     rays[..., 0] = x / fx
     rays[..., 1] = y / fy
     rays[..., 2] = 1
-    return _Surface(valid, w, du, dv, normals, rays, focal, noise)
+    return _Surface(valid, w, du, dv, normals, rays, focal, noise, radius)
 
 
 def _noise(w: Floats, measured: Bools) -> float:
@@ -418,7 +419,7 @@ def _noise(w: Floats, measured: Bools) -> float:
 
 def _fit_radius(noise: float, focal: float, depth: float) -> int:
     """Radius of the window in which slopes are fitted."""
-    for radius in range(2, LARGEST_RADIUS):
+    for radius in range(1, LARGEST_RADIUS):
         side = 2 * radius + 1
         spread = np.sqrt(side * 2 * sum(k * k for k in range(1, radius + 1)))
         if noise * depth * focal < NORMAL_NOISE_RAD * spread:
@@ -620,7 +621,7 @@ def _concavity(surface: _Surface, loose: Bools) -> Floats:
     (n_i - n_j) . (x_i - x_j) / |x_i - x_j| of the points on both sides (the convexity criterion of locally
     convex connected patches): negative in inward creases, -2 sin(angle / 2) for a crease of that angle.
     """
-    step = CREASE_STEP
+    step = max(SHORTEST_CREASE_STEP, surface.radius)
     lowest = np.zeros(loose.shape, np.float32)
     height, width = loose.shape
     points = surface.rays.reshape(-1, 3)
