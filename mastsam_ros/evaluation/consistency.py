@@ -13,6 +13,7 @@ from mastsam_ros.types import InputError
 
 VOXEL_M = 0.02
 """Edge of the voxels of the hashed H, metres."""
+DEGENERATE_SHARE = 0.95
 _KEY_BITS = 16
 _HALF_RANGE = 1 << (_KEY_BITS - 1)
 
@@ -49,7 +50,9 @@ def pair_consistency(
     previous, current: (H, W) label images, 0 = unlabelled. matched: from `matched_pixels`.
     """
     if previous.shape != current.shape or matched.shape != current.shape:
-        raise InputError(f"labels and matches must have one size, got {previous.shape}, {current.shape}, {matched.shape}")
+        raise InputError(
+            f"labels and matches must have one size, got {previous.shape}, {current.shape}, {matched.shape}"
+        )
     usable = matched >= 0
     now, before = current[usable], previous.ravel()[matched[usable]]
     return float(((now == before) & (now > 0)).mean()) if len(now) else float("nan")
@@ -181,9 +184,12 @@ def _unit_rows(features: npt.NDArray[np.floating], points: npt.NDArray[np.floati
     return np.asarray(features / np.where(length > 0, length, 1), dtype=np.float64)
 
 
-def degenerate(coverage: float, masks_per_frame: float) -> bool:
-    """True for an answer that H cannot judge: (nearly) everything under (nearly) one id scores H = 1."""
-    return masks_per_frame < 1.5 and coverage > 0.9
+def degenerate(largest_share: float) -> bool:
+    """True for an answer that consistency cannot judge: (nearly) everything under one id scores H = 1.
+
+    largest_share: mean share of the picture under its largest id.
+    """
+    return largest_share > DEGENERATE_SHARE
 
 
 def mean_percent(shares: Sequence[float]) -> float:

@@ -272,4 +272,3 @@ def identity_score(overlaps: Sequence[FrameOverlap], objects: Collection[int] | 
         owta=tracking.owta,
         association_quality=association_quality(tubes),
     )
-

@@ -92,6 +92,11 @@ def masks_per_frame(overlaps: Sequence[FrameOverlap]) -> float:
     return float(np.mean([len(overlap.ids) for overlap in overlaps])) if overlaps else float("nan")
 
 
+def largest_share(overlaps: Sequence[FrameOverlap]) -> float:
+    """Mean share of the picture under its largest id."""
+    return float(np.mean([o.areas.max(initial=0) / o.pixels for o in overlaps])) if overlaps else float("nan")
+
+
 def _mean(scores: list[MaskScore]) -> MaskScore:
     if not scores:
         return MaskScore(*[float("nan")] * 4)

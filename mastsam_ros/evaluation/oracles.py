@@ -63,7 +63,9 @@ class TruthMatcher:
     land anywhere in the image. Both are drawn from a generator seeded by the frame.
     """
 
-    def __init__(self, sequence: LabelledSequence, stride: int = 4, noise_px: float = 0.0, outliers: float = 0.0) -> None:
+    def __init__(
+        self, sequence: LabelledSequence, stride: int = 4, noise_px: float = 0.0, outliers: float = 0.0
+    ) -> None:
         if sequence.K is None or any(f.depth is None or f.T_world_camera is None for f in sequence.frames):
             raise InputError(f"matches from the truth need depth, K and poses; '{sequence.name}' lacks them")
         self._sequence, self._K = sequence, sequence.K

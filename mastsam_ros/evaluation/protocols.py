@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -122,10 +123,10 @@ class SequenceScorer:
         K = self._sequence.K
         if self._has_depth and K is not None and files.depth is not None and files.T_world_camera is not None:
             depth = read_depth(files.depth)
-            if depth.shape == labels.shape:
-                self._voxels.add(labels, world_points(depth, K, files.T_world_camera))
-                return
-        if self._has_images and files.image is not None:
+            if depth.shape != labels.shape:
+                labels = cv2.resize(labels, depth.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            self._voxels.add(labels, world_points(depth, K, files.T_world_camera))
+        elif self._has_images and files.image is not None:
             if self._before is not None:
                 path_before, labels_before, image_before = self._before
                 images = (image_before, image) if image_before is not None and image is not None else None
@@ -136,7 +137,6 @@ class SequenceScorer:
     def score(self) -> SequenceScore:
         """The figures of what was added."""
         overlaps, wanted = self._overlaps, self._protocols
-        coverage, per_frame = masks.coverage(overlaps), masks.masks_per_frame(overlaps)
         consistency, H = mean_percent(self._pairs), 100 * self._voxels.value()
         notes = []
         if "consistency" in wanted and np.isnan(consistency) and np.isnan(H):
@@ -144,9 +144,9 @@ class SequenceScorer:
         return SequenceScore(
             name=self._sequence.name,
             frames=len(overlaps),
-            coverage=coverage,
-            masks_per_frame=per_frame,
-            degenerate=degenerate(coverage, per_frame),
+            coverage=masks.coverage(overlaps),
+            masks_per_frame=masks.masks_per_frame(overlaps),
+            degenerate=degenerate(masks.largest_share(overlaps)),
             best_mask=masks.best_mask(overlaps) if "best-mask" in wanted else None,
             best_track=masks.best_track(overlaps) if "best-track" in wanted else None,
             davis=self._davis.score() if "davis" in wanted else None,

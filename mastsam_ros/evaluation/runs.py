@@ -49,7 +49,11 @@ class Run:
 
 
 def run_sequence(
-    sequence: LabelledSequence, system: Steps, geometry: bool, protocols: Collection[str], flow_cache: FlowCache | None = None
+    sequence: LabelledSequence,
+    system: Steps,
+    geometry: bool,
+    protocols: Collection[str],
+    flow_cache: FlowCache | None = None,
 ) -> Run:
     """Every frame through `system.step`. geometry: frames carry depth and K. Raises InputError."""
     scorer = SequenceScorer(sequence, protocols, flow_cache)
