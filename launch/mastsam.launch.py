@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-SHARE = get_package_share_directory("mastsam_ros")
+from launch import LaunchContext, LaunchDescription
+
+SHARE = Path(__file__).resolve().parents[1]
 
 # Argument -> (parameter, description). Left empty, what the parameter file says holds.
 SETTINGS = {
@@ -35,7 +35,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node and its topics"),
             DeclareLaunchArgument(
                 "params_file",
-                default_value=os.path.join(SHARE, "config", "mastsam.yaml"),
+                default_value=str(SHARE / "config" / "mastsam.yaml"),
                 description="File with the node's parameters",
             ),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
@@ -73,7 +73,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
             namespace=LaunchConfiguration("namespace"),
             arguments=[
                 "--display-config",
-                os.path.join(SHARE, "rviz", "mastsam.rviz"),
+                str(SHARE / "rviz" / "mastsam.rviz"),
                 "--fixed-frame",
                 LaunchConfiguration("fixed_frame"),
             ],

@@ -14,22 +14,31 @@ def main() -> int:
         from mastsam_ros.ros.node import main as run_node
     except ModuleNotFoundError as error:
         if error.name == "mastsam_ros.msg":
-            print("mastsam_node: the messages are not built: run `make build`, or colcon build", file=sys.stderr)
-            return 1
+            return _fail("the messages are not built: run `make build`, or colcon build")
         if error.name is not None and error.name.partition(".")[0] in _ROS_MODULES:
-            print(
-                f"mastsam_node: ROS 2 is not there ({error.name} is missing): source an installed distribution, "
-                "or pip install 'mastsam_ros[ros]'",
-                file=sys.stderr,
+            return _fail(
+                f"ROS 2 is not there ({error.name} is missing): source an installed distribution, "
+                "or pip install 'mastsam_ros[ros]'"
             )
-            return 1
         raise
     return run_node()
 
 
-_ROS_MODULES = frozenset(
-    "builtin_interfaces diagnostic_msgs geometry_msgs rcl_interfaces rclpy sensor_msgs std_msgs std_srvs".split()
-)
+def _fail(text: str) -> int:
+    sys.stderr.write(f"mastsam_node: {text}\n")
+    return 1
+
+
+_ROS_MODULES = {
+    "builtin_interfaces",
+    "diagnostic_msgs",
+    "geometry_msgs",
+    "rcl_interfaces",
+    "rclpy",
+    "sensor_msgs",
+    "std_msgs",
+    "std_srvs",
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,8 @@ import numpy.typing as npt
 from mastsam_ros.types import InputError, LabelledCloud
 
 
-class Field(NamedTuple):
+@dataclass(frozen=True)
+class Field:
     """A PointField: datatype is PointField's number, offset is in bytes."""
 
     name: str

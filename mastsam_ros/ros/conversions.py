@@ -58,8 +58,8 @@ def frame_of(messages: Input, K: npt.NDArray[np.float64] | None) -> Frame:
         depth = depth_of(messages.depth)
         if depth.shape != image.shape[:2]:
             raise InputError(
-                f"depth image is {depth.shape[1]}x{depth.shape[0]}, the colour image {image.shape[1]}x{image.shape[0]}; "
-                "subscribe to the depth that is registered to colour"
+                f"depth image is {depth.shape[1]}x{depth.shape[0]}, the colour image "
+                f"{image.shape[1]}x{image.shape[0]}; subscribe to the depth that is registered to colour"
             )
     return Frame(image, stamp_nanoseconds(header.stamp), header.frame_id, K, depth)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
+from rclpy.qos import QoSPolicyKind
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -75,9 +76,9 @@ class Inputs:
             return self._why_nothing(self._image, "node.image_topic")
         if self._depth is not None and now - self._last["node.depth_topic"] > timeout:
             return "no frame without depth: " + self._why_nothing(self._depth, "node.depth_topic")
-        if self._depth is not None and self.camera_info is None and self._camera_info is not None:
-            if now - self._last["node.camera_info_topic"] > timeout:
-                return "no points without intrinsics: " + self._why_nothing(self._camera_info, "node.camera_info_topic")
+        missing = self._camera_info if self._depth is not None and self.camera_info is None else None
+        if missing is not None and now - self._last["node.camera_info_topic"] > timeout:
+            return "no points without intrinsics: " + self._why_nothing(missing, "node.camera_info_topic")
         return ""
 
     def _subscribe(self, parameter: str, kind: Any, topic: str, callback: Callable[[Any], None]) -> Subscription:
@@ -132,7 +133,8 @@ class Inputs:
         self._statistics.add(lost=event.total_count_change)
 
     def _on_incompatible_qos(self, topic: str, event: Any) -> None:
-        self._complaints.warn(f"qos {topic}", incompatible_qos_warning(topic, event.last_policy_kind))
+        policy = QoSPolicyKind(int(event.last_policy_kind))
+        self._complaints.warn(f"qos {topic}", incompatible_qos_warning(topic, policy))
 
     def _warn_of_large_best_effort(self, size: int) -> None:
         warning = large_best_effort_warning(

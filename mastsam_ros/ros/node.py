@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (MastsamError, ParameterException, RCLError) as error:
-        print(f"mastsam_node: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.stderr.write(f"mastsam_node: {' '.join(str(error).split())}\n")
         status = 1
     finished = node.close() if node is not None else True
     if node is not None and finished:

@@ -80,9 +80,10 @@ class ModelWorker(threading.Thread, Generic[Model, Item]):
         return not self.is_alive()
 
     def run(self) -> None:
+        """The thread's life."""
         try:
             model = self._create()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is ends the node, in the thread that can do so
             self._failed(error)
             return
         if self._stop_asked.is_set():

@@ -36,8 +36,8 @@ def test_colour_has_the_layout_of_pcl():
 
 
 def test_other_fields_and_big_endian_are_read():
-    kind = np.dtype([("pad", "V4"), ("instance", ">u2"), ("confidence", ">f8"), ("x", ">f4"), ("y", ">f4"), ("z", ">f4"),
-                     ("rgb", ">u4")])  # fmt: skip
+    columns = {"pad": "V4", "instance": ">u2", "confidence": ">f8", "x": ">f4", "y": ">f4", "z": ">f4", "rgb": ">u4"}
+    kind = np.dtype(list(columns.items()))
     points = np.zeros(2, kind)
     points["instance"], points["confidence"], points["x"], points["rgb"] = (5, 6), 0.5, (1, 2), 0x102030
     numbers = {">u2": 4, ">f8": 8, ">f4": 7, ">u4": 6}

@@ -46,7 +46,9 @@ def test_images_survive_the_way_to_a_message_and_back():
     message = labels_message(labels, HEADER)
     assert (message.encoding, message.step, message.header) == ("mono16", 14, HEADER)
     assert np.array_equal(np.frombuffer(message.data, "<u2").reshape(5, 7), labels)
-    assert np.array_equal(np.frombuffer(labels_message(labels[:, ::2], HEADER).data, "<u2").reshape(5, 4), labels[:, ::2])
+    assert np.array_equal(
+        np.frombuffer(labels_message(labels[:, ::2], HEADER).data, "<u2").reshape(5, 4), labels[:, ::2]
+    )
 
 
 def test_a_frame_takes_stamp_and_frame_id_from_the_image():
@@ -59,7 +61,7 @@ def test_a_frame_takes_stamp_and_frame_id_from_the_image():
 
 def test_depth_of_another_size_names_the_cure():
     depth = Image(height=2, width=6, step=12, encoding="16UC1", data=bytes(24))
-    with pytest.raises(InputError, match="6x2.*6x4.*registered"):
+    with pytest.raises(InputError, match=r"6x2.*6x4.*registered"):
         frame_of(Input(rgb_message(np.zeros((4, 6, 3), np.uint8), HEADER), depth, 0), None)
 
 
@@ -78,10 +80,10 @@ def test_intrinsics_follow_resizing_binning_and_region():
 def test_intrinsics_that_cannot_be_used_say_why():
     with pytest.raises(InputError, match="calibrat"):
         intrinsics_of(CameraInfo(width=640, height=480), 640, 480, rectified=False)
-    with pytest.raises(InputError, match="distortion.*node.rectified"):
+    with pytest.raises(InputError, match=r"distortion.*node.rectified"):
         intrinsics_of(camera_info(d=[0.1, 0, 0, 0, 0]), 640, 480, rectified=False)
     intrinsics_of(camera_info(d=[0.1, 0, 0, 0, 0]), 640, 480, rectified=True)
-    with pytest.raises(InputError, match="640x480.*640x360"):
+    with pytest.raises(InputError, match=r"640x480.*640x360"):
         intrinsics_of(camera_info(), 640, 360, rectified=False)
 
 

@@ -16,6 +16,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from mastsam_ros.msg import InstanceArray, TrackEvent
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -23,7 +24,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from mastsam_ros.io import point_cloud2
-from mastsam_ros.msg import InstanceArray, TrackEvent
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.types import Frame
 
@@ -205,7 +205,7 @@ def test_a_silent_topic_is_explained(start_node, robot):
     node.wait_for("nobody publishes it")
     assert "node.image_topic" in node.log
     robot.node.create_publisher(Image, "/image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-    node.wait_for("QoS is incompatible (reliability), nothing of it arrives; set node.reliability:=best_effort")
+    node.wait_for("QoS is incompatible (reliability), nothing of it arrives; set node.reliability:=best_effort", 10)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-rclpy = pytest.importorskip("rclpy")
+pytest.importorskip("rclpy")
 
+import rclpy
 from rclpy.parameter import Parameter
 
 from mastsam_ros.ros.parameter_file import main, parameter_file
@@ -55,7 +56,7 @@ def test_the_written_file_agrees_with_the_settings(tmp_path):
     )
     assert Settings.load(file) == Settings()
     written = yaml.safe_load(parameter_file())["/**"]["ros__parameters"]
-    assert {key for key in Settings().to_mapping()} == set(written)
+    assert set(Settings().to_mapping()) == set(written)
     assert main([str(tmp_path / "again.yaml")]) == 0
     assert (tmp_path / "again.yaml").read_text(encoding="utf-8") == parameter_file()
 
