@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mastsam_ros.types import SettingsError
 
@@ -109,11 +110,15 @@ class Mast3rSettings(_Checked):
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
     )
-    compile: bool = _setting(False, "Compile the network at the first frame: slower start, faster steps.", read_only=True)
+    compile: bool = _setting(
+        False, "Compile the network at the first frame: slower start, faster steps.", read_only=True
+    )
     image_size: int = _setting(512, "Long side of the network's image, pixels; the released model's is 512.", 32, 2048)
     metric: bool = _setting(True, "The weights give points in metres, as the released model does.", read_only=True)
     subsample: int = _setting(8, "Matches start from every so many pixels of the network's image, in x and y.", 1, 64)
-    min_confidence: float = _setting(0.5, "Matches below this confidence are left out; 0.5 is 1 on MASt3R's scale.", 0, 1)
+    min_confidence: float = _setting(
+        0.5, "Matches below this confidence are left out; 0.5 is 1 on MASt3R's scale.", 0, 1
+    )
     min_point_confidence: float = _setting(
         0.33, "Points below this confidence are left out; 1 - 1/c for c on MASt3R's scale.", 0, 1
     )
@@ -140,7 +145,9 @@ class RegionsSettings(_Checked):
     region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
     prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
     # Depth
-    plane_area_m2: float = _setting(0.1, "Smaller flat surfaces are objects or parts of objects, square metres.", 0, 1000)
+    plane_area_m2: float = _setting(
+        0.1, "Smaller flat surfaces are objects or parts of objects, square metres.", 0, 1000
+    )
     surface_tolerance_m: float = _setting(
         0.005, "Lower bumps on a plane and smaller steps between objects do not count, beyond the noise, metres.", 0, 1
     )
@@ -163,12 +170,16 @@ class TrackerSettings(_Checked):
     # Step 4, representatives
     representative_selection: bool = _setting(True, "K-means; off: representatives are spread evenly by rank.")
     representatives: int = _setting(6, "Representative points per track.", 1, 64)
-    kmeans: str = _setting("torch", "K-means: torch (all tracks in one call), or a library.", choices=("torch", "sklearn", "cuml"))
+    kmeans: str = _setting(
+        "torch", "K-means: torch (all tracks in one call), or a library.", choices=("torch", "sklearn", "cuml")
+    )
     # Step 5, prompt and choose
     reprompt: bool = _setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
     negative_prompts: int = _setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
     agreement_stride: int = _setting(2, "Masks are compared at every so many pixels.", 1, 16)
-    score_weight: float = _setting(0.5, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10)
+    score_weight: float = _setting(
+        0.5, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10
+    )
     score_only: bool = _setting(False, "Choose by the segmenter's score alone (ablation).")
     min_carried_share: float = _setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
     # Step 6, overlap
@@ -186,7 +197,9 @@ class TrackerSettings(_Checked):
     confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)
     confirm_score: float = _setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
     mature_after: int = _setting(5, "From this many frames on a track's mask is fully trusted.", 1, 1000)
-    coast_frames: int = _setting(5, "A trusted track that is not found keeps its carried mask for so many frames.", 0, 1000)
+    coast_frames: int = _setting(
+        5, "A trusted track that is not found keeps its carried mask for so many frames.", 0, 1000
+    )
     forget_after: int = _setting(300, "A lost track is removed after so many frames.", 1, 1_000_000)
     revival: bool = _setting(True, "Recognise lost tracks by colour, size and place.")
     revival_frames: int = _setting(15, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
@@ -268,15 +281,13 @@ class Settings(_Checked):
 
         Raises SettingsError if the file cannot be read, is not YAML, or holds an unknown key or wrong value.
         """
-        import yaml
-
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise SettingsError(f"cannot read settings file {path}: {error.strerror or error}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            raise SettingsError(f"{path} is not a YAML file: {first}") from error
+        except UnicodeDecodeError as error:
+            raise SettingsError(f"{path} is not a YAML file: {error}") from error
+        content = _parse_yaml(text, str(path))
         if content is None:
             return Settings()
         if not isinstance(content, Mapping):
@@ -292,9 +303,13 @@ class Settings(_Checked):
         known = {info.path for info in Settings.infos()}
         for path, value in values.items():
             if path not in known:
-                close = difflib.get_close_matches(path, known, n=1)
+                if any(name.startswith(f"{path}.") for name in known):
+                    if value is None:  # a section whose settings are all commented out
+                        continue
+                    raise SettingsError(f"'{path}' is a section of settings, not a setting: got {repr(value)[:60]}")
+                close = difflib.get_close_matches(path[:100], known, n=1)
                 hint = f"; did you mean '{close[0]}'?" if close else ""
-                raise SettingsError(f"unknown setting '{path}'{hint}")
+                raise SettingsError(f"unknown setting '{path[:100]}'{hint}")
             section, _, name = path.rpartition(".")
             nested.setdefault(section, {})[name] = value
         changes: dict[str, Any] = dict(nested.pop("", {}))
@@ -307,17 +322,12 @@ class Settings(_Checked):
 
     def with_assignments(self, assignments: list[str]) -> Settings:
         """A copy changed by `path=value` texts, as `--set` takes them. Raises SettingsError."""
-        import yaml
-
         values: dict[str, Any] = {}
         for text in assignments:
             path, equals, value = text.partition("=")
             if not equals:
                 raise SettingsError(f"expected path=value, got '{text}'")
-            try:
-                values[path.strip()] = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise SettingsError(f"cannot read the value in '{text}'") from error
+            values[path.strip()] = _parse_yaml(value, f"the value in '{text}'")
         return self.updated(values)
 
     def flat(self) -> dict[str, Scalar]:
@@ -347,12 +357,28 @@ def _infos(kind: type, prefix: str) -> Iterator[SettingInfo]:
             yield from _infos(item.default_factory, f"{prefix}{item.name}.")  # type: ignore[arg-type]
 
 
+_DEEPEST = 3
+"""Levels that no setting reaches; a YAML file can refer to itself without end."""
+
+
+def _parse_yaml(text: str, name: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except Exception as error:  # beside YAMLError, malformed dates, numbers and nesting raise what they like
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise SettingsError(f"{name} is not YAML: {first}") from error
+
+
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if not isinstance(key, str):
             raise SettingsError(f"setting names are text, got {key!r}")
         if isinstance(value, Mapping):
+            if prefix.count(".") > _DEEPEST:
+                raise SettingsError(f"settings are nested too deep at '{prefix}{key}'")
             flat.update(_flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value
@@ -368,19 +394,22 @@ def _without_ros_wrapper(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in wrapped[0].items() if key != "use_sim_time"}
 
 
-Value = TypeVar("Value", bool, int, float, str)
-
-
-def _checked(name: str, value: Any, kind: type[Value], meta: Mapping[str, Any]) -> Value:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+def _checked(name: str, value: Any, kind: type, meta: Mapping[str, Any]) -> Any:
+    # YAML 1.1 takes 1e-3 for text: its numbers have a point.
+    is_number_text = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+e[-+]?[0-9]{1,3}", value)
+    if kind is float and type(value) is not bool and (isinstance(value, int) or is_number_text):
+        try:
+            value = float(value)
+        except OverflowError:
+            raise SettingsError(f"{name} must be finite, got an integer beyond all floats") from None
     if type(value) is not kind:
-        raise SettingsError(f"{name} must be {kind.__name__}, got {value!r}")
+        raise SettingsError(f"{name} must be {kind.__name__}, got {repr(value)[:60]}")
     if kind is float and not math.isfinite(value):
         raise SettingsError(f"{name} must be finite, got {value}")
     minimum, maximum, choices = meta["minimum"], meta["maximum"], meta["choices"]
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
-        raise SettingsError(f"{name} must be in [{minimum}, {maximum}], got {value}")
+        limits = f"in [{minimum}, {maximum}]" if maximum is not None else f"at least {minimum}"
+        raise SettingsError(f"{name} must be {limits}, got {value}")
     if choices and value not in choices:
         raise SettingsError(f"{name} must be one of {', '.join(choices)}, got '{value}'")
     return value

@@ -69,7 +69,7 @@ def image_to_rgb(
     if encoding == "mono16":
         pixels = pixels[:, :, 0 if is_bigendian else 1 :: 2]
     if conversion is None:
-        return np.require(pixels, requirements="CW")
+        return np.require(pixels, requirements=("C", "W"))
     pixels = np.ascontiguousarray(pixels)
     return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
