@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -47,10 +48,16 @@ class EpipolarMotion:
     turning: Floats
     epipole: Floats
 
-    def errors(self, points: Floats, flow: Floats) -> Floats:
-        """How far flow vectors (N, 2) at midpoints (N, 2) are from their epipolar lines, (N,) signed pixels."""
+    def errors(self, flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """How far `flow` (H, W, 2) is from the epipolar lines, (H, W) float32 pixels >= 0."""
+        height, width = flow.shape[:2]
+        half = cv2.resize(flow, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+        x, y = np.meshgrid(np.arange(half.shape[1]) * 2 + 0.5, np.arange(half.shape[0]) * 2 + 0.5)
+        vectors = half.reshape(-1, 2)
+        points = _midpoints(x.ravel(), y.ravel(), vectors, height, width)
         normals, _ = _normals(self.epipole, points)
-        return np.einsum("nc,nc->n", normals, flow - _turning_basis(points) @ self.turning)
+        error = np.abs(np.einsum("nc,nc->n", normals, vectors - _turning_basis(points) @ self.turning))
+        return cv2.resize(error.reshape(half.shape[:2]).astype(np.float32), (width, height))
 
 
 def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> QuadraticMotion:
@@ -73,7 +80,7 @@ def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
     return QuadraticMotion(basis @ terms.astype(np.float32), noise)
 
 
-def midpoints(x: npt.NDArray, y: npt.NDArray, flow: npt.NDArray, height: int, width: int) -> Floats:
+def _midpoints(x: npt.NDArray, y: npt.NDArray, flow: npt.NDArray, height: int, width: int) -> Floats:
     """Where EpipolarMotion takes its flow vectors (N, 2): halfway along them, centred, in image widths, (N, 2).
 
     Halfway, because the second-order terms of the motion cancel there.
@@ -95,7 +102,7 @@ def fit_epipolar(
     cells = (slice(step // 2, None, step), slice(step // 2, None, step))
     y, x = np.mgrid[cells[0].start : height : step, cells[1].start : width : step]
     samples = flow[cells].reshape(-1, 2).astype(np.float64)
-    points = midpoints(x.ravel(), y.ravel(), samples, height, width)
+    points = _midpoints(x.ravel(), y.ravel(), samples, height, width)
     prior = weight[cells].ravel() + 1e-6
     basis = _turning_basis(points)
     epipoles = [np.array([np.cos(a), np.sin(a), 0]) for a in np.arange(4) * np.pi / 4] + [np.array([0, 0, 1.0])]

@@ -1,5 +1,4 @@
-"""What moves on its own: residual motion against the rigid scene, gathered over frames and cut out
-along superpixels."""
+"""What moves on its own: the motion that a rigid scene does not explain, gathered over frames."""
 
 from __future__ import annotations
 
@@ -8,11 +7,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
-from mastsam_ros.segmenters.regions.dominant_motion import fit_quadratic
-from mastsam_ros.segmenters.regions.parallax import ParallaxGate
+from mastsam_ros.segmenters.regions.dominant_motion import (
+    MIN_NOISE,
+    EpipolarMotion,
+    fit_epipolar,
+    fit_quadratic,
+    weighted_median,
+)
+from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
+from mastsam_ros.segmenters.regions.parallax import ParallaxGate, certain_pixels
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude
 
 TEXTURE_WINDOW = 9
@@ -25,23 +29,15 @@ FLOOR_PX = 0.3
 RELATIVE_ERROR = 0.03
 """Flow errors grow with the flow; SIGMAS times this share of it is not called motion either."""
 OBJECT_SHARE = 0.5
-"""Inside the previous mask, half of the median residual is the threshold: slow limbs of a fast body stay."""
+"""Inside the previous mask, half of the median residual is the threshold: the halo of a fast body is not body."""
+FEW_PIXELS = 100
 VOTE_WEIGHT = 0.5
 VOTE_SCALES = (0.7, 2.0)
+"""Motion boundaries are where the flow's slope is above ln 2 / scale, pixels per pixel."""
 HIDDEN_WEIGHT = 0.3
 """Flow that fails the forward-backward check is guessed: its evidence counts less."""
-DECAY = 0.6
-LIMIT = 4.0
-"""Evidence is forgotten fast and bounded: with slower forgetting the flow's halo leaves a trail."""
-FEEDBACK = 0.3
-COLOUR_WEIGHT = 1.0
-COLOUR_LIMIT = 3.0
-COLOUR_DECAY = 0.9
-CUT_WEIGHT = 2.0
-CUT_PRECISION = 100
-"""Max-flow takes integers: capacities are rounded to a hundredth."""
-MAX_SHARE = 0.6
-BINS = 16
+RELUCTANCE = 0.2
+"""Evidence against motion that the deep reading starts from, and all it has where the flow is not certain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +59,12 @@ class MotionEvidence:
 
 
 class MotionLayer:
-    """Finds what moves on its own; its state goes from frame to frame."""
+    """Finds what moves on its own; its state goes from frame to frame.
+
+    Two readings of the picture: the flat one calls motion what the dominant motion does not explain; the
+    deep one, at work once the scene has shown parallax, calls motion what leaves the epipolar lines.
+    The parallax gate says which of them to believe.
+    """
 
     def __init__(self, min_share: float = 0.0015) -> None:
         """min_share: smaller moving bodies are dropped, share of the image's pixels."""
@@ -72,11 +73,10 @@ class MotionLayer:
 
     def reset(self) -> None:
         """Forgets everything: the next frame has no past."""
-        self._evidence: npt.NDArray[np.float32] | None = None
-        self._mask: npt.NDArray[np.bool_] | None = None
-        self._object_colours = np.zeros(BINS**3)
-        self._background_colours = np.zeros(BINS**3)
+        self._shape: tuple[int, ...] = ()
+        self._flat, self._deep = Foreground(), Foreground()
         self._gate = ParallaxGate()
+        self._epipolar: EpipolarMotion | None = None
 
     def update(
         self,
@@ -88,79 +88,95 @@ class MotionLayer:
     ) -> MotionEvidence:
         """Evidence for the current frame.
 
-        lab: (H, W, 3), see `compressed_lab`. flow_back: (H, W, 2) pixels, current -> previous. visible:
-        (H, W), pixels that the previous frame saw too. rigid_flow_back: (H, W, 2), the flow of a scene at
-        rest, from depth and camera motion (NaN where unknown); replaces the background model.
+        lab: (H, W, 3), `compressed_lab` of the smoothed image. flow_back: (H, W, 2) pixels, current ->
+        previous. visible: (H, W), pixels that the previous frame saw too. rigid_flow_back: (H, W, 2),
+        the flow of a scene at rest, from depth and camera motion, NaN where unknown; it takes the place
+        of both models.
         """
         height, width = graph.labels.shape
-        flow = _median_filtered(flow_back)
-        if self._evidence is None or self._evidence.shape != (height, width):
+        if self._shape != (height, width):
             self.reset()
-            prior, previous = _centre_prior(height, width), None
-            carried = np.zeros((height, width), np.float32)
-        else:
-            carried = _warped(self._evidence, flow_back)
-            prior = carried
-            previous = _warped(self._mask.astype(np.float32), flow_back) > 0.5
+            self._shape = (height, width)
+        flow = _median_filtered(flow_back)
         trust = visible * _texture(lab)
-        weight = trust / (1 + np.exp(prior)) + 1e-3
-        background = fit_quadratic(flow, weight)
+        colours, bins = graph.mean(lab), colour_bins(lab)
+        self._flat.carry(flow_back)
+        likely_rest = self._flat.background_share(height, width)
+        if rigid_flow_back is not None:
+            residual = flow - rigid_flow_back
+            known = np.isfinite(residual).all(axis=2)
+            residual[~known] = 0
+            size = _length(residual)
+            observed = _evidence(size, _noise(size, likely_rest * trust * known), flow, self._flat.mask)
+            observed *= np.where(visible, 1, HIDDEN_WEIGHT) * known
+            total, moving = self._flat.update(graph, colours, bins, observed)
+            return self._answer(graph, total, moving, residual)
+
+        background = fit_quadratic(flow, trust * likely_rest + 1e-3)
         residual = flow - background.flow
-        size = np.sqrt((residual**2).sum(2))
-        threshold = np.sqrt(
-            (SIGMAS * background.noise) ** 2 + (SIGMAS * RELATIVE_ERROR) ** 2 * (background.flow**2).sum(2) + FLOOR_PX**2
-        )
-        if previous is not None and np.count_nonzero(previous) > 100:
-            threshold = np.maximum(threshold, OBJECT_SHARE * np.median(size[previous]))
-        observed = 1 - 2 * np.exp(-((size / threshold) ** 2))
+        size = _length(residual)
+        observed = _evidence(size, background.noise, background.flow, self._flat.mask)
         observed += VOTE_WEIGHT * (2 * _inside_votes(flow) - 1)
-        observed *= np.where(visible, 1, HIDDEN_WEIGHT)
-        evidence = np.clip(DECAY * carried + observed, -LIMIT, LIMIT)
+        observed *= np.where(visible, np.float32(1), np.float32(HIDDEN_WEIGHT))
+        total, moving = self._flat.update(graph, colours, bins, observed)
+        answer = self._answer(graph, total, moving, residual)
+        if not answer.count and not self._gate.shows_parallax:
+            return answer
 
-        bins = _colour_bins(lab)
-        total = graph.mean(evidence)
-        if self._object_colours.any():
-            ratio = _log_ratio(self._object_colours, self._background_colours)
-            total += COLOUR_WEIGHT * graph.mean(ratio[bins])
-        moving = _cut(graph, graph.mean(lab), total)
-        if graph.area[moving].sum() > MAX_SHARE * graph.area.sum():
-            moving &= total > np.quantile(total, 1 - MAX_SHARE)
-        mask = moving[graph.labels]
-        self._evidence = np.clip(evidence + np.where(mask, FEEDBACK, -FEEDBACK), -LIMIT, LIMIT).astype(np.float32)
-        self._mask = mask
-        self._learn_colours(bins, mask)
+        certain = certain_pixels(trust)
+        self._deep.carry(flow_back)
+        likely_rest = self._deep.background_share(height, width)
+        self._epipolar = fit_epipolar(flow, trust, self._epipolar)
+        error = self._epipolar.errors(flow)
+        at_rest = self._gate.at_rest(answer.components[graph.labels], answer.count, flow, size, error, certain)
+        if not self._gate.shows_parallax:
+            self._deep = Foreground()
+            return self._answer(graph, total, moving & ~np.append(False, at_rest)[answer.components], residual)
+        observed = _evidence(error, _noise(error, likely_rest * trust), flow, self._deep.mask)
+        observed = certain * observed - RELUCTANCE
+        total, moving = self._deep.update(graph, colours, bins, observed)
+        return self._answer(graph, total, moving, residual)
 
-        components, count = self._bodies(graph, moving)
-        at_rest = self._gate.at_rest(components[graph.labels], count, flow, size, trust)
-        kept = np.concatenate([[False], ~at_rest])
-        components, count = (np.cumsum(kept, dtype=np.int32) * kept)[components], int(kept.sum())
-        return MotionEvidence(
-            total, moving, components, count, _smooth_outlines(components[graph.labels]), graph.mean(residual)
-        )
-
-    def _learn_colours(self, bins: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_]) -> None:
-        inside = np.count_nonzero(mask)
-        if inside > 30:
-            seen = np.bincount(bins[mask], minlength=BINS**3) / inside
-            self._object_colours = COLOUR_DECAY * self._object_colours + seen * min(1, inside / 200)
-        seen = np.bincount(bins[~mask], minlength=BINS**3) / max(mask.size - inside, 1)
-        self._background_colours = COLOUR_DECAY * self._background_colours + seen
-
-    def _bodies(self, graph: RegionGraph, moving: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
+    def _answer(
+        self,
+        graph: RegionGraph,
+        evidence: npt.NDArray[np.float64],
+        moving: npt.NDArray[np.bool_],
+        residual: npt.NDArray[np.float32],
+    ) -> MotionEvidence:
         number, group = graph.components(moving)
         area = np.bincount(group, graph.area, number)
         kept = np.zeros(number, bool)
         kept[group[moving]] = True
         kept &= area >= self._min_share * graph.area.sum()
-        index = np.cumsum(kept, dtype=np.int32) * kept
-        return index[group].astype(np.int32), int(kept.sum())
+        components = (np.cumsum(kept, dtype=np.int32) * kept)[group]
+        labels = _smooth_outlines(components[graph.labels])
+        return MotionEvidence(evidence, components > 0, components, int(kept.sum()), labels, graph.mean(residual))
 
 
-def _warped(values: npt.NDArray[np.float32], flow_back: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`values` (H, W) of the previous frame, brought to the current one."""
-    height, width = values.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(values, x + flow_back[..., 0], y + flow_back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def _length(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return cv2.magnitude(vectors[..., 0], vectors[..., 1])
+
+
+def _noise(size: npt.NDArray[np.float32], weight: npt.NDArray) -> float:
+    """Robust standard deviation of residuals `size` (H, W)."""
+    cells = (slice(None, None, 6), slice(None, None, 6))
+    return max(1.4826 * weighted_median(size[cells].ravel(), weight[cells].ravel() + 1e-6), MIN_NOISE)
+
+
+def _evidence(
+    size: npt.NDArray[np.float32],
+    noise: float,
+    background: npt.NDArray[np.float32],
+    previous: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[np.float32]:
+    """-1 where nothing is left of the motion, towards 1 where residuals (H, W) are far above the expected ones."""
+    threshold = background[..., 0] ** 2 + background[..., 1] ** 2
+    threshold *= (SIGMAS * RELATIVE_ERROR) ** 2
+    threshold += (SIGMAS * noise) ** 2 + FLOOR_PX**2
+    if previous is not None and np.count_nonzero(previous) > FEW_PIXELS:
+        threshold = np.maximum(threshold, (OBJECT_SHARE * np.median(size[previous])) ** 2)
+    return 1 - 2 * np.exp(-(size**2) / threshold)
 
 
 def _median_filtered(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -171,15 +187,6 @@ def _texture(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How far the picture around each pixel pins the flow down, (H, W) in [0, 1): 0 on blank walls."""
     energy = cv2.blur(gradient_magnitude(lab[..., 0]) ** 2, (TEXTURE_WINDOW, TEXTURE_WINDOW))
     return energy / (energy + TEXTURE_NOISE**2)
-
-
-def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
-    """Log odds for an object before anything is known: what moves on its own is seldom cut off by the border."""
-    y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / height
-    x = np.minimum(np.arange(width), width - 1 - np.arange(width)) / width
-    inward = np.minimum(np.minimum(x[None, :], y[:, None]) * 2.4 + 0.2, 1)
-    share = 0.7 * inward
-    return np.log(share / (1 - share)).astype(np.float32)
 
 
 def _inside_votes(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -219,54 +226,6 @@ def _odd_down(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
     starts = boundary.astype(np.int32)
     starts[1:] &= ~boundary[:-1]
     return np.cumsum(starts, axis=0, dtype=np.int32) & 1
-
-
-def _colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32."""
-    cells = np.clip((lab - [0, 80, 80]) / [6.26, 6, 6], 0, BINS - 1).astype(np.int32)
-    return (cells[..., 0] * BINS + cells[..., 1]) * BINS + cells[..., 2]
-
-
-def _log_ratio(inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Log odds of object against background for each colour cell, bounded."""
-    densities = []
-    for histogram in (inside, outside):
-        cube = histogram.reshape(BINS, BINS, BINS)
-        for axis in range(3):
-            before = np.take(cube, np.maximum(np.arange(BINS) - 1, 0), axis)
-            after = np.take(cube, np.minimum(np.arange(BINS) + 1, BINS - 1), axis)
-            cube = 0.5 * cube + 0.25 * (before + after)
-        cube = cube.ravel() + 0.025 * cube.mean()
-        densities.append(cube / cube.sum())
-    return np.clip(np.log(densities[0] / densities[1]), -COLOUR_LIMIT, COLOUR_LIMIT)
-
-
-def _cut(graph: RegionGraph, colours: npt.NDArray, evidence: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Superpixels on the object's side of the minimum cut: evidence against contacts between like colours."""
-    first, second = graph.edges.T
-    distance = ((colours[first] - colours[second]) ** 2).sum(1)
-    contacts = CUT_WEIGHT * graph.boundary * (np.exp(-distance / (2 * distance.mean() + 1e-6)) + 0.05)
-    spacing = np.sqrt(graph.area.mean())
-    links = np.round(CUT_PRECISION * contacts).astype(np.int32)
-    terminal = np.round(CUT_PRECISION * evidence * graph.area / spacing).astype(np.int32)
-    inside, outside = np.flatnonzero(terminal > 0), np.flatnonzero(terminal < 0)
-    source, sink = graph.count, graph.count + 1
-    capacity = csr_matrix(
-        (
-            np.concatenate([links, links, terminal[inside], -terminal[outside]]),
-            (
-                np.concatenate([first, second, np.full(len(inside), source), outside]),
-                np.concatenate([second, first, inside, np.full(len(outside), sink)]),
-            ),
-        ),
-        shape=(graph.count + 2, graph.count + 2),
-    )
-    left = capacity - maximum_flow(capacity, source, sink).flow
-    left.data[left.data < 0] = 0
-    left.eliminate_zeros()
-    moving = np.zeros(graph.count + 2, bool)
-    moving[breadth_first_order(left, source, return_predecessors=False)] = True
-    return moving[: graph.count]
 
 
 def _smooth_outlines(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, EpipolarMotion, fit_epipolar, midpoints
+from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE
 
 SAMPLE = 3
 """Every so many pixels, in x and in y, is looked at."""
@@ -48,7 +48,11 @@ class ParallaxGate:
         """Forgets everything."""
         self._log_odds: npt.NDArray[np.float32] | None = None
         self._scene = 0.0
-        self._motion: EpipolarMotion | None = None
+
+    @property
+    def shows_parallax(self) -> bool:
+        """Whether the scene as a whole has shown parallax."""
+        return self._scene > 0
 
     def at_rest(
         self,
@@ -56,12 +60,14 @@ class ParallaxGate:
         count: int,
         flow: npt.NDArray[np.float32],
         displacement: npt.NDArray[np.float32],
-        trust: npt.NDArray[np.float32],
+        error: npt.NDArray[np.float32],
+        certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
         """(count,) bool: which bodies are at rest.
 
         bodies: (H, W), 1..count, 0 for the rest. flow: (H, W, 2), current -> previous. displacement:
-        (H, W), length of what the dominant motion leaves of it. trust: (H, W) in [0, 1], how far the flow can be trusted.
+        (H, W), length of what the dominant motion leaves of it. error: (H, W), distance from the
+        epipolar lines of the whole scene. certain: (H, W) bool, where the flow can be relied on.
         """
         height, width = bodies.shape
         if self._log_odds is None or self._log_odds.shape != bodies.shape:
@@ -79,7 +85,7 @@ class ParallaxGate:
             )
         area = np.bincount(bodies.ravel(), minlength=count + 1)
         before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
-        after = DECAY * before[1:] + self._votes(bodies, count, flow, displacement, trust)
+        after = DECAY * before[1:] + self._votes(bodies, count, flow, displacement, error, certain)
         after = np.clip(after, -LIMIT, LIMIT)
         if count:
             share = min(1, area[1:].sum() / (SCENE_SHARE * bodies.size))
@@ -93,7 +99,8 @@ class ParallaxGate:
         count: int,
         flow: npt.NDArray[np.float32],
         displacement: npt.NDArray[np.float32],
-        trust: npt.NDArray[np.float32],
+        error: npt.NDArray[np.float32],
+        certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float64]:
         """This frame's log odds of rest for each body, (count,)."""
         votes = np.zeros(count)
@@ -101,12 +108,10 @@ class ParallaxGate:
             return votes
         height, width = bodies.shape
         near = cv2.dilate((bodies > 0).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
-        margin = SAMPLE * max(1, round(BORDER * width / SAMPLE))
-        cells = (slice(margin, height - margin, SAMPLE), slice(margin, width - margin, SAMPLE))
-        # OpenCV's erosion takes what lies outside for trusted; the margin sees to that.
-        certain = cv2.erode((trust > MIN_TRUST).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
-        seen = certain[cells] > 0
-        body, size, rest = bodies[cells][seen], displacement[cells][seen], near[cells][seen] == 0
+        cells = (slice(None, None, SAMPLE), slice(None, None, SAMPLE))
+        seen = certain[cells]
+        body, rest = bodies[cells][seen], near[cells][seen] == 0
+        size, misfit = displacement[cells][seen], error[cells][seen]
         if np.count_nonzero(rest) < 0.1 * len(rest):
             return votes
         spread = np.percentile(size[rest], 90)
@@ -114,15 +119,20 @@ class ParallaxGate:
         judged = np.array([member.any() for member in members])
         typical = np.array([max(np.median(size[member]), MIN_NOISE) if member.any() else 1 for member in members])
         votes = np.where(judged, np.log(max(spread, MIN_NOISE) / typical / SPREAD), 0)
-        self._motion = fit_epipolar(flow, trust, self._motion)
-        y, x = np.mgrid[cells]
-        vectors = flow[cells][seen].astype(np.float64)
-        error = np.abs(self._motion.errors(midpoints(x[seen], y[seen], vectors, height, width), vectors))
-        noise = np.percentile(error[rest], 75)
+        noise = np.percentile(misfit[rest], 75)
         across = max(noise, 1e-3) / max(np.percentile(size[rest], 75), MIN_NOISE)
         votes += ALIGNMENT_WEIGHT * np.log(ALIGNMENT / across)
         for k in np.flatnonzero(judged):
-            misfit = max(np.percentile(error[members[k]], 75) - noise, 1e-3) / typical[k]
-            votes[k] = min(votes[k], np.log(MISFIT / misfit))
+            excess = max(np.percentile(misfit[members[k]], 75) - noise, 1e-3) / typical[k]
+            votes[k] = min(votes[k], np.log(MISFIT / excess))
         votes = np.where(judged, votes, 0)
         return np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT)
+
+
+def certain_pixels(trust: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Pixels (H, W) all of whose neighbourhood has flow to rely on; trust: (H, W) in [0, 1]."""
+    margin = round(BORDER * trust.shape[1])
+    certain = np.zeros(trust.shape, np.uint8)
+    inner = (slice(margin, -margin or None), slice(margin, -margin or None))
+    certain[inner] = trust[inner] > MIN_TRUST
+    return cv2.erode(certain, np.ones((GAP, GAP), np.uint8)) > 0

@@ -1,0 +1,149 @@
+"""A foreground gathered over frames: decaying evidence per pixel, colour models, and a minimum cut over superpixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+from mastsam_ros.segmenters.regions.superpixels import RegionGraph
+
+DECAY = 0.6
+LIMIT = 4.0
+"""Evidence is forgotten fast and bounded: with slower forgetting the flow's halo leaves a trail."""
+FEEDBACK = 0.3
+"""What the cut decided stays a little more likely."""
+COLOUR_WEIGHT = 1.0
+COLOUR_LIMIT = 3.0
+COLOUR_DECAY = 0.9
+FEW_PIXELS = 200
+"""Objects smaller than this teach their colours more slowly."""
+CUT_WEIGHT = 2.0
+CUT_PRECISION = 100
+"""Max-flow takes integers: capacities are rounded to a hundredth."""
+MAX_SHARE = 0.6
+"""More than this share of the picture is not all foreground: the cut has run over, the best evidence stays."""
+BINS = 16
+
+
+class Foreground:
+    """Log odds that each pixel is foreground, carried along the flow, and the colours of both sides.
+
+    evidence: (H, W) float32, and mask: (H, W) bool, of the frame last seen, or None before the first one.
+    After `carry` they are those of the previous frame where the current one shows them.
+    """
+
+    def __init__(self) -> None:
+        self.evidence: npt.NDArray[np.float32] | None = None
+        self.mask: npt.NDArray[np.bool_] | None = None
+        self._inside = np.zeros(BINS**3)
+        self._outside = np.zeros(BINS**3)
+
+    def carry(self, flow_back: npt.NDArray[np.float32]) -> None:
+        """Brings what is known to the current frame, flow_back: (H, W, 2) pixels, current -> previous."""
+        if self.evidence is None or self.mask is None:
+            return
+        height, width = self.evidence.shape
+        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+        x += flow_back[..., 0]
+        y += flow_back[..., 1]
+        self.evidence = cv2.remap(self.evidence, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        mask = cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        self.mask = mask > 0.5
+
+    def background_share(self, height: int, width: int) -> npt.NDArray[np.float32]:
+        """(H, W) in 0..1: how likely each pixel is background."""
+        return 1 / (1 + np.exp(_centre_prior(height, width) if self.evidence is None else self.evidence))
+
+    def update(
+        self,
+        graph: RegionGraph,
+        colours: npt.NDArray[np.float64],
+        bins: npt.NDArray[np.int32],
+        observed: npt.NDArray[np.float32],
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """Adds this frame's evidence (H, W), > 0 for foreground; gives total evidence (S,) and the cut (S,) bool.
+
+        colours: (S, 3) mean Lab of the superpixels. bins: (H, W), see `colour_bins`.
+        """
+        evidence = observed if self.evidence is None else DECAY * self.evidence + observed
+        evidence = np.clip(evidence, -LIMIT, LIMIT)
+        total = graph.mean(evidence)
+        if self._inside.any():
+            total += COLOUR_WEIGHT * graph.mean(_log_ratio(self._inside, self._outside)[bins])
+        chosen = _cut(graph, colours, total)
+        if graph.area[chosen].sum() > MAX_SHARE * graph.area.sum():
+            chosen &= total > np.quantile(total, 1 - MAX_SHARE)
+        self.mask = chosen[graph.labels]
+        feedback = np.where(self.mask, np.float32(FEEDBACK), np.float32(-FEEDBACK))
+        self.evidence = np.clip(evidence + feedback, -LIMIT, LIMIT).astype(np.float32)
+        self._learn(bins, self.mask)
+        return total, chosen
+
+    def _learn(self, bins: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_]) -> None:
+        inside = np.bincount(bins[mask], minlength=BINS**3)
+        outside = np.bincount(bins.ravel(), minlength=BINS**3) - inside
+        if mask.any():
+            self._inside *= COLOUR_DECAY
+            self._inside += inside / max(inside.sum(), FEW_PIXELS)
+        self._outside *= COLOUR_DECAY
+        self._outside += outside / max(outside.sum(), 1)
+
+
+def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32."""
+    cells = np.clip((lab - [0, 80, 80]) / [6.26, 6, 6], 0, BINS - 1).astype(np.int32)
+    return (cells[..., 0] * BINS + cells[..., 1]) * BINS + cells[..., 2]
+
+
+def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Log odds for an object before anything is known: what moves on its own is seldom cut off by the border."""
+    y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / height
+    x = np.minimum(np.arange(width), width - 1 - np.arange(width)) / width
+    inward = np.minimum(np.minimum(x[None, :], y[:, None]) * 2.4 + 0.2, 1)
+    share = 0.7 * inward
+    return np.log(share / (1 - share)).astype(np.float32)
+
+
+def _log_ratio(inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Log odds of object against background for each colour cell, bounded."""
+    densities = []
+    for histogram in (inside, outside):
+        cube = histogram.reshape(BINS, BINS, BINS)
+        for axis in range(3):
+            before = np.take(cube, np.maximum(np.arange(BINS) - 1, 0), axis)
+            after = np.take(cube, np.minimum(np.arange(BINS) + 1, BINS - 1), axis)
+            cube = 0.5 * cube + 0.25 * (before + after)
+        cube = cube.ravel() + 0.025 * cube.mean()
+        densities.append(cube / cube.sum())
+    return np.clip(np.log(densities[0] / densities[1]), -COLOUR_LIMIT, COLOUR_LIMIT)
+
+
+def _cut(graph: RegionGraph, colours: npt.NDArray, evidence: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Superpixels on the object's side of the minimum cut: evidence against contacts between like colours."""
+    first, second = graph.edges.T
+    distance = ((colours[first] - colours[second]) ** 2).sum(1)
+    contacts = CUT_WEIGHT * graph.boundary * (np.exp(-distance / (2 * distance.mean() + 1e-6)) + 0.05)
+    spacing = np.sqrt(graph.area.mean())
+    links = np.round(CUT_PRECISION * contacts).astype(np.int32)
+    terminal = np.round(CUT_PRECISION * evidence * graph.area / spacing).astype(np.int32)
+    inside, outside = np.flatnonzero(terminal > 0), np.flatnonzero(terminal < 0)
+    source, sink = graph.count, graph.count + 1
+    capacity = csr_matrix(
+        (
+            np.concatenate([links, links, terminal[inside], -terminal[outside]]),
+            (
+                np.concatenate([first, second, np.full(len(inside), source), outside]),
+                np.concatenate([second, first, inside, np.full(len(outside), sink)]),
+            ),
+        ),
+        shape=(graph.count + 2, graph.count + 2),
+    )
+    left = capacity - maximum_flow(capacity, source, sink).flow
+    left.data[left.data < 0] = 0
+    left.eliminate_zeros()
+    moving = np.zeros(graph.count + 2, bool)
+    moving[breadth_first_order(left, source, return_predecessors=False)] = True
+    return moving[: graph.count]
