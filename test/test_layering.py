@@ -20,7 +20,7 @@ LAYERS = [
     {"types", "settings", "device"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
-    {"cli", "demo", "ros", "__main__"},
+    {"cli", "run", "demo", "ros", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NEVER = {("matchers", "segmenters"), ("segmenters", "matchers")}

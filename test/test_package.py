@@ -15,10 +15,14 @@ from typing import Any
 
 import pytest
 
-from mastsam_ros import __version__
+import mastsam_ros
 from mastsam_ros.types import EventKind, TrackState
 
 ROOT = Path(__file__).resolve().parent.parent
+INSTALLED = os.environ.get("MASTSAM_PREFIX")
+"""Where colcon has put the package that its tests are to test."""
+COLCON = shutil.which("colcon", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
 needs_messages = pytest.mark.skipif(
     importlib.util.find_spec("mastsam_ros.msg") is None, reason="the messages are not built: make build"
 )
@@ -29,6 +33,11 @@ def test_messages_and_module_are_one_package() -> None:
     code = "import mastsam_ros.msg, mastsam_ros.types; print(mastsam_ros.msg.Instance(id=7).id)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert done.stdout == "7\n", done.stderr
+
+
+@pytest.mark.skipif(INSTALLED is None, reason="only in colcon test")
+def test_the_installed_package_is_tested() -> None:
+    assert Path(mastsam_ros.__file__).is_relative_to(str(INSTALLED))
 
 
 @needs_messages
@@ -60,8 +69,8 @@ def test_messages_survive_serialization() -> None:
 
 
 def test_the_version_is_the_same_everywhere() -> None:
-    assert _manifest().findtext("version") == __version__
-    assert f"## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert _manifest().findtext("version") == mastsam_ros.__version__
+    assert f"## {mastsam_ros.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_the_manifest_names_every_ros_package_that_is_imported() -> None:
@@ -92,13 +101,10 @@ def test_every_direct_dependency_is_pinned(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_messages
-@pytest.mark.skipif(
-    shutil.which("colcon") is None or "COLCON" in os.environ or "AMENT_TEST_RESULTS_DIR" in os.environ,
-    reason="colcon is not installed, or this is its own test",
-)
+@pytest.mark.skipif(COLCON is None or INSTALLED is not None, reason="colcon is not installed, or this is its own test")
 def test_colcon_workspace_gives_messages_module_and_executable(tmp_path: Path) -> None:
     environment = {**os.environ, "AMENT_PREFIX_PATH": sys.prefix, "CMAKE_PREFIX_PATH": sys.prefix}
-    build = ["colcon", "--log-base", "log", "build", "--base-paths", str(ROOT), "--packages-select", "mastsam_ros"]
+    build = [str(COLCON), "--log-base", "log", "build", "--base-paths", str(ROOT), "--packages-select", "mastsam_ros"]
     arguments = ["--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
     built = subprocess.run([*build, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
