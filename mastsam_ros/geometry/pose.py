@@ -127,7 +127,7 @@ def rigid_flow(
     measured = np.isfinite(depth) & (depth > 0)
     w = np.zeros_like(depth)
     w[measured] = 1 / depth[measured]
-    x, y, z = (h[0] * u + (h[1] * v + h[2]) + s * w for h, s in zip(homography, shift))
+    x, y, z = (h[0] * u + (h[1] * v + h[2]) + s * w for h, s in zip(homography, shift, strict=True))
     seen = measured & (z > 1e-6)
     flow = np.full((height, width, 2), np.nan, np.float32)
     flow[..., 0][seen] = (x[seen] / z[seen]) - np.broadcast_to(u, depth.shape)[seen]

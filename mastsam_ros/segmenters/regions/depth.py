@@ -60,7 +60,8 @@ EDGE_STEP = 5
 """Pixels between the points compared at the edge of two planes; a table's rim is not much wider."""
 SHORTEST_CREASE_STEP = 2
 """Normals are compared this many pixels to both sides of a crease, or as many as the local windows reach."""
-CONCAVE_SHARE = 0.5
+SMOOTH_SHARE = 0.3
+"""Parts are one thing if this share of their contact is neither gap nor inward crease."""
 SIMILAR_COLOUR = 10.0
 """Lab distance up to which two parts look alike; a crease between them must then be sharper by half."""
 SMALLEST_OBJECT_PX = 24
@@ -256,14 +257,20 @@ class DepthLayer:
         across, down = self._joined(surface, loose)
         crease = _concavity(surface, loose)
         limit = -2 * np.sin(np.deg2rad(self.settings.crease_angle_deg) / 2)
-        body = loose & (crease > limit)
+        # Where a crease passes into a gap the two may leave a hole between them; broad walls close it.
+        wall = (crease <= limit).astype(np.uint8)
+        for links, first, second in ((across, np.s_[:, :-1], np.s_[:, 1:]), (down, np.s_[:-1], np.s_[1:])):
+            gap = loose[first] & loose[second] & ~links
+            wall[first] |= gap
+            wall[second] |= gap
+        body = loose & (wall == 0)
         count, parts = _components(body, across & body[:, :-1] & body[:, 1:], down & body[:-1] & body[1:])
         _grow(parts, loose, across, down, 2 * surface.radius + 4)
         # What creases cut off all round, thin bars for example, are parts too.
         rest = loose & (parts == 0)
         more, others = _components(rest, across & rest[:, :-1] & rest[:, 1:], down & rest[:-1] & rest[1:])
         parts = np.where(others > 0, others + count, parts)
-        return _merge_parts(parts, count + more, across, down, crease, limit, lab)
+        return _merge_parts(parts, count + more, loose, across, down, crease, limit, lab)
 
     def _joined(self, surface: _Surface, loose: Bools) -> tuple[Bools, Bools]:
         """Whether a pixel and its right, and its lower neighbour belong to one surface: (H, W-1), (H-1, W)."""
@@ -302,7 +309,7 @@ class DepthLayer:
             np.add.at(contacts, (part, plane), 1)
             np.add.at(height, (part, plane), w[close] - expected)
         area = np.bincount(objects.ravel(), minlength=count + 1)
-        for part, plane in zip(*np.nonzero((contacts >= CONTACT_PIXELS) & (height < 0))):
+        for part, plane in np.argwhere((contacts >= CONTACT_PIXELS) & (height < 0)):
             mine = objects == part
             above = surface.w[mine] - _inverse_depth(surface, planes[plane - 1])[mine]
             behind = above < self._limit(surface, planes[plane - 1], surface.w[mine])
@@ -432,31 +439,8 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
 
     At edges the window that fits best among those shifted by its radius is taken: one that lies on one side.
     """
-    k = np.arange(-radius, radius + 1, dtype=np.float64)
-    one, square = np.ones_like(k), k * k
-    mask = measured.astype(np.float64)
-    value = w.astype(np.float64)  # variances are differences of large numbers
-
-    def total(image: npt.NDArray, along_x: npt.NDArray, along_y: npt.NDArray) -> npt.NDArray[np.float64]:
-        return cv2.sepFilter2D(image, cv2.CV_64F, along_x, along_y, borderType=cv2.BORDER_CONSTANT)
-
-    n = np.maximum(total(mask, one, one), 1e-9)
-    x, y = total(mask, k, one) / n, total(mask, one, k) / n
-    xx = total(mask, square, one) / n - x * x
-    xy = total(mask, k, k) / n - x * y
-    yy = total(mask, one, square) / n - y * y
-    mean = total(value, one, one) / n
-    xw = total(value, k, one) / n - x * mean
-    yw = total(value, one, k) / n - y * mean
-    ww = total(value * value, one, one) / n - mean * mean
-    determinant = xx * yy - xy * xy
-    known = (n >= one.size * one.size / 3) & (determinant > 0.05)
-    determinant[~known] = 1
-    du = (xw * yy - yw * xy) / determinant
-    dv = (yw * xx - xw * xy) / determinant
-    variance = np.where(known, np.maximum(ww - du * xw - dv * yw, 0), np.inf)
-    centre = mean - du * x - dv * y  # the fit's value in the middle of the window
-
+    du, dv, centre, variance = _window_fits(w, measured, radius)
+    known = np.isfinite(variance)
     flat = ROUGH * noise * noise + (ROUNDING_M * centre * centre) ** 2
     rough = np.flatnonzero(variance > flat)
     height, width = w.shape
@@ -477,7 +461,52 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
     known.ravel()[rough] = np.isfinite(best)
     # A pixel without a reading gets one only where its surroundings are one surface.
     known &= measured | (variance < flat)
+    if radius < LARGEST_RADIUS:
+        # The widest window reaches over holes that the small one does not.
+        hole = np.flatnonzero(~(measured | known))
+        if len(hole):
+            wide = _window_fits(w, measured, LARGEST_RADIUS, hole)
+            whole = wide[3] < ROUGH * noise * noise + (ROUNDING_M * wide[2] * wide[2]) ** 2
+            for image, values in zip((du, dv, centre), wide[:3], strict=True):
+                image.ravel()[hole[whole]] = values[whole]
+            known.ravel()[hole[whole]] = True
     return du.astype(np.float32), dv.astype(np.float32), centre.astype(np.float32), known
+
+
+def _window_fits(
+    w: Floats, measured: Bools, radius: int, at: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.float64], ...]:
+    """Slopes, value in the middle and variance of the plane in each window; of the pixels with index `at` only.
+
+    The variance is infinite where too little was measured.
+    """
+    k = np.arange(-radius, radius + 1, dtype=np.float64)
+    one, square = np.ones_like(k), k * k
+    mask = measured.astype(np.float32)
+    value = w.astype(np.float64)  # variances are differences of large numbers
+
+    def total(image: npt.NDArray, along_x: npt.NDArray, along_y: npt.NDArray) -> npt.NDArray:
+        kind = cv2.CV_32F if image.dtype == np.float32 else cv2.CV_64F
+        sums = np.asarray(cv2.sepFilter2D(image, kind, along_x, along_y, borderType=cv2.BORDER_CONSTANT))
+        return sums if at is None else sums.ravel()[at]
+
+    n = np.maximum(total(mask, one, one), 1e-6)
+    x, y = total(mask, k, one) / n, total(mask, one, k) / n
+    xx = total(mask, square, one) / n - x * x
+    xy = total(mask, k, k) / n - x * y
+    yy = total(mask, one, square) / n - y * y
+    mean = total(value, one, one) / n
+    xw = total(value, k, one) / n - x * mean
+    yw = total(value, one, k) / n - y * mean
+    ww = total(value * value, one, one) / n - mean * mean
+    determinant = xx * yy - xy * xy
+    unknown = (n < one.size * one.size / 3) | (determinant < 0.05)
+    determinant[unknown] = 1
+    du = (xw * yy - yw * xy) / determinant
+    dv = (yw * xx - xw * xy) / determinant
+    variance = np.maximum(ww - du * xw - dv * yw, 0)
+    variance[unknown] = np.inf
+    return du, dv, mean - du * x - dv * y, variance
 
 
 @dataclass(frozen=True, eq=False)
@@ -677,7 +706,7 @@ def _grow(parts: Ints, loose: Bools, across: Bools, down: Bools, steps: int) -> 
     empty = np.flatnonzero(loose.ravel() & (flat == 0))
     for _ in range(steps):
         found = np.zeros(len(empty), np.int32)
-        for link, offset in zip(links, (1, -1, width, -width)):
+        for link, offset in zip(links, (1, -1, width, -width), strict=True):
             open_ = link[empty] & (found == 0)
             found[open_] = flat[empty[open_] + offset]
         if not found.any():
@@ -687,15 +716,16 @@ def _grow(parts: Ints, loose: Bools, across: Bools, down: Bools, steps: int) -> 
 
 
 def _merge_parts(
-    parts: Ints, count: int, across: Bools, down: Bools, crease: Floats, limit: float, lab: Floats | None
+    parts: Ints, count: int, loose: Bools, across: Bools, down: Bools, crease: Floats, limit: float, lab: Floats | None
 ) -> Ints:
-    """Joins parts whose contact is not concave for the most part, and crumbs with what they touch; 1..n."""
-    first, second, depth = [], [], []
+    """Joins parts that pass into each other along most of their contact, and crumbs with what they touch; 1..n."""
+    first, second, depth, linked = [], [], [], []
     for links, a, b in ((across, np.s_[:, :-1], np.s_[:, 1:]), (down, np.s_[:-1], np.s_[1:])):
-        contact = links & (parts[a] != parts[b])
+        contact = loose[a] & loose[b] & (parts[a] != parts[b])
         first.append(parts[a][contact])
         second.append(parts[b][contact])
         depth.append(np.minimum(crease[a][contact], crease[b][contact]))
+        linked.append(links[contact])
     low = np.minimum(np.concatenate(first), np.concatenate(second)).astype(np.int64)
     high = np.maximum(np.concatenate(first), np.concatenate(second)).astype(np.int64)
     pairs, index = np.unique(low * (count + 1) + high, return_inverse=True)
@@ -708,16 +738,17 @@ def _merge_parts(
         colour /= np.maximum(area, 1)[:, None]
         alike = np.linalg.norm(colour[low] - colour[high], axis=1) < SIMILAR_COLOUR
         required[alike] = 1.5 * limit
+    link = np.concatenate(linked)
     contacts = np.bincount(index, minlength=len(pairs))
-    concave = np.bincount(index, np.concatenate(depth) < required[index], minlength=len(pairs))
+    links = np.bincount(index, link, len(pairs))
+    smooth = np.bincount(index, link & (np.concatenate(depth) >= required[index]), len(pairs))
     group = np.arange(count + 1)
-    order = np.argsort(-contacts, kind="stable")
-    for join_all in (False, True):
+    for crumbs in (False, True):
         size = np.bincount(group, area, count + 1)
-        for pair in order:
+        for pair in np.argsort(-links, kind="stable"):
             a, b = group[low[pair]], group[high[pair]]
-            crumb = min(size[a], size[b]) < SMALLEST_OBJECT_PX
-            if a != b and (crumb if join_all else concave[pair] < CONCAVE_SHARE * contacts[pair]):
+            small = min(size[a], size[b]) < SMALLEST_OBJECT_PX
+            if a != b and links[pair] and (small if crumbs else smooth[pair] > SMOOTH_SHARE * contacts[pair]):
                 group[group == b] = a
                 size[a] += size[b]
     group[0] = 0
