@@ -40,7 +40,7 @@ lint: build
 	mypy
 
 bench: build
-	python bench/run.py $(if $(DATA),"$(DATA)")
+	mastsam bench $(if $(DATA),"$(DATA)")
 
 colcon: build
 	colcon --log-base $(COLCON_DIR)/log build --base-paths . --packages-select mastsam_ros \
