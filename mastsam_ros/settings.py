@@ -141,7 +141,7 @@ class RegionsSettings(_Checked):
     lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
     contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
     noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
-    boundary_cost: float = _setting(20.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
+    boundary_cost: float = _setting(15.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
     region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
     prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
     # Depth
@@ -404,7 +404,7 @@ def _checked(name: str, value: Any, kind: type, meta: Mapping[str, Any]) -> Any:
             raise SettingsError(f"{name} must be finite, got an integer beyond all floats") from None
     if type(value) is not kind:
         raise SettingsError(f"{name} must be {kind.__name__}, got {repr(value)[:60]}")
-    if kind is float and not math.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         raise SettingsError(f"{name} must be finite, got {value}")
     minimum, maximum, choices = meta["minimum"], meta["maximum"], meta["choices"]
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
