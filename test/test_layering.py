@@ -126,7 +126,7 @@ def test_layers_look_downwards(name: str, path: Path) -> None:
         if root != "mastsam_ros" or own == rest.split(".")[0]:
             continue
         other = rest.split(".")[0]
-        if other == "msg" or other == "__version__" or other in mastsam_ros.__all__:
+        if other in {"", "msg", "__version__"} or other in mastsam_ros.__all__:
             continue
         assert other in RANK, f"{name} imports {imported}, which has no layer"
         assert RANK[other] <= RANK[own], f"{name} imports {imported} from the layer above"
