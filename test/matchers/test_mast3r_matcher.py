@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 
@@ -168,3 +169,12 @@ def test_matches_follow_an_analytic_warp(size0: tuple[int, int], size1: tuple[in
     error = matches.xy1.numpy() @ to_first.T + shift - matches.xy0.numpy()
     assert np.median(np.linalg.norm(error, axis=1)) < 0.5
     assert np.abs(np.median(error, axis=0)).max() < 0.15
+
+
+def test_the_compiled_network_gives_the_same(tiny_network: Mast3rNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = _frames(2)
+    plain = Mast3rMatcher(SMALL, network=tiny_network).match(*frames)
+    # Traced as for compilation, then run without a C++ compiler, which would take minutes.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    compiled = Mast3rMatcher(dataclasses.replace(SMALL, compile=True), network=tiny_network).match(*frames)
+    assert _equal(plain, compiled)
