@@ -19,7 +19,7 @@ def main() -> int:
     try:
         return bench.run(parser.parse_args())
     except MastsamError as error:
-        print(f"bench: {error}", file=sys.stderr)
+        sys.stderr.write(f"bench: {error}\n")
         return 1
 
 

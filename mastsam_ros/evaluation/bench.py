@@ -1,8 +1,9 @@
-"""`mastsam bench`: measures the embedded default on DAVIS and scenes, and the tracker alone; prints the README's tables."""
+"""`mastsam bench`: the embedded default on videos and scenes, and the tracker alone; the README's tables."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
 from mastsam_ros.evaluation.protocols import FlowCache
@@ -21,6 +23,7 @@ from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import InputError
 
+_LOG = logging.getLogger(__name__)
 DEFAULT_DATA = Path("../shared/data")
 GENERATED = Path("out") / "bench_data"
 FLOW_CACHE = Path("out") / "bench_cache"
@@ -38,22 +41,16 @@ def bench_davis(sequences: list[LabelledSequence], settings: Settings) -> dict[s
     return {s.name: measured(s, create_mastsam(settings), False, wanted) for s in sequences}
 
 
-def print_davis(runs: dict[str, Run]) -> None:
-    """The table of the videos."""
-    heads = ["DAVIS", "IoU", "F1", "precision", "recall", "best track", "consistency %", "masks", "coverage %", "fps"]
-    rows = []
-    for name, done in runs.items():
-        score = done.score
-        assert score.best_mask is not None and score.best_track is not None
-        best = score.best_mask
-        consistency = float("nan") if score.consistency is None else score.consistency
-        values = [best.iou, best.f1, best.precision, best.recall, score.best_track, consistency]
-        rows.append((name, [*values, score.masks_per_frame, 100 * score.coverage, done.frames_per_second]))
-    spent = sum(sum(done.step_ms) for done in runs.values())
-    overall_fps = 1000 * sum(len(done.step_ms) for done in runs.values()) / spent
-    rows.append(("mean", [*np.mean([values[:-1] for _, values in rows], axis=0), overall_fps]))
-    print(table(heads, rows, ".3f .3f .3f .3f .3f .2f .1f .1f .1f"))
-    print_stages(runs)
+def davis_table(runs: dict[str, Run]) -> str:
+    """The table of the videos; the mean's frames per second are all frames by all time."""
+    columns = [*COLUMNS["best-mask"], *COLUMNS["best-track"], *COLUMNS["consistency"][:1], *ALWAYS]
+    rows: list[tuple[str, list[Any]]] = [
+        (name, [*(column.value(run.score) for column in columns), run.frames_per_second]) for name, run in runs.items()
+    ]
+    steps = [step for run in runs.values() for step in run.step_ms]
+    scores = [run.score for run in runs.values()]
+    rows.append(("mean", [*(mean_of(column, scores) for column in columns), 1000 * len(steps) / sum(steps)]))
+    return table(["DAVIS", *(c.head for c in columns), "fps"], rows, " ".join([*(c.format for c in columns), ".1f"]))
 
 
 def bench_scenes(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
@@ -65,19 +62,15 @@ def bench_scenes(sequences: list[LabelledSequence], settings: Settings) -> dict[
     return runs
 
 
-def print_scenes(runs: dict[str, Run]) -> None:
+def scenes_table(runs: dict[str, Run]) -> str:
     """The table of the scenes."""
-    heads = ["scenes", "found", "tube IoU", "H %", "kept", "ids made/true", "scene PQ", "masks", "coverage %", "ms"]
-    rows = []
-    for name, done in runs.items():
-        score, identity = done.score, done.score.identity
-        assert identity is not None
-        ids = f"{identity.ids_made}/{identity.ids_true}"
-        H = float("nan") if score.H is None else score.H
-        values = [identity.found, identity.tube_iou, H, identity.kept, ids, identity.scene_pq, score.masks_per_frame]
-        rows.append((name, [*values, 100 * score.coverage, float(np.mean(done.step_ms))]))
-    print(table(heads, rows, ".2f .3f .1f .2f s .2f .1f .1f .0f"))
-    print_stages(runs)
+    shown = ("found", "tube IoU", "kept", "scene PQ", "ids made", "ids true")
+    columns = [*(column for column in COLUMNS["identity"] if column.head in shown), COLUMNS["consistency"][1], *ALWAYS]
+    rows = [
+        (name, [*(column.value(run.score) for column in columns), float(np.mean(run.step_ms))])
+        for name, run in runs.items()
+    ]
+    return table(["scenes", *(c.head for c in columns), "ms"], rows, " ".join([*(c.format for c in columns), ".0f"]))
 
 
 TRACKER_RUNS: dict[str, Callable[[LabelledSequence], TruthMatcher]] = {
@@ -96,7 +89,7 @@ def bench_tracker(sequences: list[LabelledSequence], settings: Settings) -> dict
     return runs
 
 
-def print_stages(runs: dict[str, Run]) -> None:
+def stages_line(runs: dict[str, Run]) -> str:
     """Milliseconds per stage, mean over all frames."""
     frames = sum(len(done.step_ms) for done in runs.values())
     stages: dict[str, float] = defaultdict(float)
@@ -104,7 +97,7 @@ def print_stages(runs: dict[str, Run]) -> None:
         for stage, spent in done.stages_ms.items():
             stages[stage] += spent * len(done.step_ms) / frames
     stages["total"] = stages.pop("total", 0.0)  # last
-    print("ms per stage: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in stages.items()) + "\n")
+    return "ms per stage: " + ", ".join(f"{stage} {spent:.1f}" for stage, spent in stages.items())
 
 
 def open_data(data: Path | None, names: list[str] | None) -> tuple[list[LabelledSequence], list[LabelledSequence]]:
@@ -125,7 +118,7 @@ def generated_scenes() -> Path:
     """The sample scene along its three paths, written once, for machines without other data."""
     for path, frames in (("orbit", 60), ("look_away", 60), ("wide_baseline", 24)):
         if not (GENERATED / "scenes" / path / "scene.json").is_file():
-            print(f"rendering the sample scene '{path}' ...", file=sys.stderr)
+            _LOG.info("rendering the sample scene '%s'", path)
             SampleScene(path=path, frames=frames).write_scene_folder(GENERATED / "scenes" / path)
     return GENERATED
 
@@ -136,7 +129,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "data",
         nargs="?",
         type=Path,
-        help=f"DAVIS folder, scenes, or a folder with davis/ and scenes/ (default: {DEFAULT_DATA}, else generated scenes)",
+        help=f"DAVIS, scenes, or a folder with davis/ and scenes/ (default: {DEFAULT_DATA}, else generated scenes)",
     )
     parser.add_argument("--only", choices=("davis", "scenes", "tracker"), help="one of the three tables")
     parser.add_argument("--sequences", help="only these, separated by commas")
@@ -152,13 +145,14 @@ def run(arguments: argparse.Namespace) -> int:
     videos, scenes = open_data(arguments.data, names)
     figures: dict[str, Any] = {}
     for kind, sequences, measure, show in (
-        ("davis", videos, bench_davis, print_davis),
-        ("scenes", scenes, bench_scenes, print_scenes),
-        ("tracker", scenes, bench_tracker, print_scenes),
+        ("davis", videos, bench_davis, davis_table),
+        ("scenes", scenes, bench_scenes, scenes_table),
+        ("tracker", scenes, bench_tracker, scenes_table),
     ):
         if sequences and arguments.only in (None, kind):
             runs = measure([sequence.first(arguments.frames) for sequence in sequences], settings)
-            show(runs)
+            sys.stdout.write(f"{show(runs)}\n{stages_line(runs)}\n\n")
+            sys.stdout.flush()
             figures[kind] = {name: done.to_mapping() for name, done in runs.items()}
     if arguments.json:
         write_json(arguments.json, figures)

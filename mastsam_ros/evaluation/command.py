@@ -4,83 +4,23 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
+from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, read_labels
 from mastsam_ros.evaluation.protocols import PROTOCOLS, SequenceScore, SequenceScorer
 from mastsam_ros.evaluation.tables import table, write_json
 from mastsam_ros.types import InputError
 
-
-@dataclass(frozen=True)
-class Column:
-    """One figure of the tables: its head, format, and where it comes from."""
-
-    head: str
-    format: str
-    value: Callable[[SequenceScore], float | int | None]
-
-
-def _part(part: str, name: str, factor: float = 1.0) -> Callable[[SequenceScore], float | int | None]:
-    def value(score: SequenceScore) -> float | int | None:
-        owner: Any = getattr(score, part)
-        for attribute in name.split("."):
-            owner = None if owner is None else getattr(owner, attribute)
-        return None if owner is None else owner * factor
-
-    return value
-
-
-COLUMNS: dict[str, tuple[Column, ...]] = {
-    "best-mask": (
-        Column("IoU", ".3f", _part("best_mask", "iou")),
-        Column("F1", ".3f", _part("best_mask", "f1")),
-        Column("precision", ".3f", _part("best_mask", "precision")),
-        Column("recall", ".3f", _part("best_mask", "recall")),
-    ),
-    "best-track": (Column("best track IoU", ".3f", lambda score: score.best_track),),
-    "davis": (
-        Column("J&F", ".3f", _part("davis", "j_and_f")),
-        Column("J mean", ".3f", _part("davis", "j.mean")),
-        Column("J recall", ".3f", _part("davis", "j.recall")),
-        Column("J decay", ".3f", _part("davis", "j.decay")),
-        Column("F mean", ".3f", _part("davis", "f.mean")),
-        Column("F recall", ".3f", _part("davis", "f.recall")),
-        Column("F decay", ".3f", _part("davis", "f.decay")),
-    ),
-    "identity": (
-        Column("found", ".2f", _part("identity", "found")),
-        Column("tube IoU", ".3f", _part("identity", "tube_iou")),
-        Column("kept", ".2f", _part("identity", "kept")),
-        Column("kept after leaving", ".2f", _part("identity", "kept_after_leaving")),
-        Column("scene PQ", ".3f", _part("identity", "scene_pq")),
-        Column("ids made", ".0f", _part("identity", "ids_made")),
-        Column("ids true", ".0f", _part("identity", "ids_true")),
-        Column("switches", ".0f", _part("identity", "switches")),
-        Column("IDF1", ".3f", _part("identity", "idf1")),
-        Column("HOTA", ".3f", _part("identity", "hota")),
-        Column("AssA", ".3f", _part("identity", "ass_a")),
-        Column("OWTA", ".3f", _part("identity", "owta")),
-        Column("STQ's AQ", ".3f", _part("identity", "association_quality")),
-    ),
-    "consistency": (
-        Column("consistency %", ".2f", lambda score: score.consistency),
-        Column("H %", ".2f", lambda score: score.H),
-    ),
-}
-ALWAYS = (
-    Column("masks/frame", ".1f", lambda score: score.masks_per_frame),
-    Column("coverage %", ".1f", lambda score: 100 * score.coverage),
-)
+_LOG = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,9 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     pairs = paired(arguments.prediction, open_sequences(arguments.ground_truth, names))
     scores = score_all(pairs, protocols, arguments.workers)
     for protocol in protocols:
-        print(protocol_table(protocol, scores) + "\n")
-    for remark in remarks(scores, protocols):
-        print(remark)
+        sys.stdout.write(protocol_table(protocol, scores) + "\n\n")
+    sys.stdout.writelines(f"{remark}\n" for remark in remarks(scores))
     if arguments.json:
         write_json(arguments.json, as_mapping(scores, protocols))
     return 0
@@ -143,10 +82,11 @@ def paired(prediction: Path, sequences: list[LabelledSequence]) -> list[tuple[La
         pairs.append((sequence, labels))
     if not pairs:
         raise InputError(
-            f"{prediction} holds no labels for {', '.join(without)}; expected <sequence>/*.png or <sequence>/labels/*.png"
+            f"{prediction} holds no labels for {', '.join(without)};"
+            " expected <sequence>/*.png or <sequence>/labels/*.png"
         )
     if without:
-        print(f"no predictions, left out: {', '.join(without)}", file=sys.stderr)
+        _LOG.warning("no predictions, left out: %s", ", ".join(without))
     return pairs
 
 
@@ -175,12 +115,6 @@ def score_all(
         return list(pool.map(scored, pairs))
 
 
-def mean_of(column: Column, scores: Sequence[SequenceScore]) -> float | None:
-    """Mean over the sequences that have the figure."""
-    values = [value for score in scores if (value := column.value(score)) is not None and np.isfinite(value)]
-    return float(np.mean(values)) if values else None
-
-
 def protocol_table(protocol: str, scores: Sequence[SequenceScore]) -> str:
     """One protocol's figures, a row per sequence and one for the mean; always with masks per frame and coverage."""
     columns = [
@@ -195,7 +129,7 @@ def protocol_table(protocol: str, scores: Sequence[SequenceScore]) -> str:
     return table([protocol, *(column.head for column in columns)], rows, " ".join(column.format for column in columns))
 
 
-def remarks(scores: Sequence[SequenceScore], protocols: Sequence[str]) -> list[str]:
+def remarks(scores: Sequence[SequenceScore]) -> list[str]:
     """What a reader must know beside the figures."""
     lines = []
     if any(score.degenerate for score in scores):

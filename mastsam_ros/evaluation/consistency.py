@@ -29,7 +29,7 @@ def matched_pixels(previous: npt.NDArray[np.uint8], current: npt.NDArray[np.uint
     forward and back comes home to within one pixel.
     """
     before, now = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (previous, current))
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there, back = dis.calc(now, before, None), dis.calc(before, now, None)
     height, width = now.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
@@ -88,7 +88,7 @@ class LabelConsistency:
             raise InputError(f"voxel_m must be positive, got {voxel_m}")
         self._voxel_m = voxel_m
         self._keys = np.zeros(0, np.uint64)
-        self._counts = np.zeros(0, np.int64)
+        self._counts: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._pending: list[tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]] = []
 
     def add(self, labels: npt.NDArray[np.integer], points: npt.NDArray[np.floating]) -> None:

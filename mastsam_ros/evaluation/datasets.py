@@ -137,7 +137,8 @@ def open_sequences(root: str | Path, names: Iterable[str] | None = None) -> list
     found = _scenes(root) or _scannet(root) or _davis(root)
     if not found:
         raise InputError(
-            f"{root} holds no sequences with truth; expected a DAVIS or MOSE folder (Annotations/[480p/]<sequence>/*.png,"
+            f"{root} holds no sequences with truth; expected a DAVIS or MOSE folder"
+            " (Annotations/[480p/]<sequence>/*.png,"
             " JPEGImages beside), a scene (rgb/, instance/, scene.json), or a ScanNet export"
             " (color/, depth/, pose/, instance-filt/, intrinsic/)"
         )

@@ -1,4 +1,4 @@
-"""DAVIS measures: region similarity J, boundary accuracy F, their mean, recall and decay (Perazzi et al., CVPR 2016)."""
+"""DAVIS measures (Perazzi et al., CVPR 2016): region similarity J, boundary accuracy F; mean, recall and decay."""
 
 from __future__ import annotations
 

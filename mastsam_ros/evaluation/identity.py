@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -96,7 +97,7 @@ def ids_kept_after_leaving(
         if objects is not None and instance not in objects:
             continue
         seen = np.flatnonzero([instance in overlap.instances for overlap in overlaps])
-        for left, back in zip(seen[:-1], seen[1:], strict=True):
+        for left, back in pairwise(seen):
             if back - left > least_away:
                 before = main_ids(overlaps[max(0, left - look + 1) : left + 1])
                 after = main_ids(overlaps[back : back + look])
@@ -156,7 +157,7 @@ def idf1(overlaps: Sequence[FrameOverlap], threshold: float = 0.5) -> float:
     both = np.zeros((len(tubes.instances), len(tubes.ids)))
     for overlap in overlaps:
         rows, columns = np.searchsorted(tubes.instances, overlap.instances), np.searchsorted(tubes.ids, overlap.ids)
-        both[np.ix_(rows, columns)] += overlap.iou.T >= threshold
+        both[np.ix_(rows, columns)] += threshold <= overlap.iou.T
     found = both[linear_sum_assignment(both, maximize=True)].sum()
     detections = tubes.instance_frames.sum() + tubes.id_frames.sum()
     return float(2 * found / detections) if detections else float("nan")

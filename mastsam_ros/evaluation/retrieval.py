@@ -47,7 +47,7 @@ def correct_at_1(
     """
     if similarity.shape != (len(instances_a), len(instances_b)):
         raise InputError(
-            f"similarity must be ({len(instances_a)}, {len(instances_b)}), as there are segments, got {similarity.shape}"
+            f"similarity must be ({len(instances_a)}, {len(instances_b)}) for these segments, got {similarity.shape}"
         )
     queries = np.flatnonzero((instances_a > 0) & np.isin(instances_a, instances_b))
     if not len(queries):

@@ -1,0 +1,159 @@
+"""`mastsam evaluate` from labels on disk to tables and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tracemalloc
+
+import cv2
+import numpy as np
+import pytest
+
+from mastsam_ros.evaluation import command
+from mastsam_ros.evaluation.datasets import open_sequences, read_labels
+from mastsam_ros.evaluation.protocols import PROTOCOLS, FlowCache, SequenceScorer
+from mastsam_ros.types import InputError
+
+
+def write_video(root, frames: int = 6, names=("cat", "dog"), suffix: str = ""):
+    """A bright square on texture that moves two pixels a frame; the truth is the square."""
+    texture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 200, (60, 80, 3)).astype(np.uint8), (0, 0), 1.5)
+    for name in names:
+        for part in ("Annotations", "JPEGImages"):
+            (root / part / name).mkdir(parents=True)
+        for t in range(frames):
+            x = 5 + 2 * (t % 20)
+            truth = np.zeros((60, 80), np.uint8)
+            truth[20:40, x : x + 25] = 255
+            image = texture.copy()
+            image[20:40, x : x + 25] = texture[:20, :25] // 2 + 120
+            cv2.imwrite(str(root / "Annotations" / name / f"{t:05d}.png"), truth)
+            cv2.imwrite(str(root / "JPEGImages" / name / f"{t:05d}.png"), image)
+    return root
+
+
+def write_labels(root, truth_root, function):
+    for path in sorted((truth_root / "Annotations").rglob("*.png")):
+        target = root / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), function(read_labels(path)).astype(np.uint16))
+    return root
+
+
+def evaluate(*arguments) -> int:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def truth(tmp_path):
+    return write_video(tmp_path / "data")
+
+
+def perfect(labels):
+    return np.where(labels > 0, 300, 5)
+
+
+def test_perfect_labels(tmp_path, truth, capsys):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    assert evaluate(predictions, "--ground-truth", truth, "--json", tmp_path / "x" / "figures.json") == 0
+    printed = capsys.readouterr().out
+    for word in ("best-mask", "best-track", "davis", "identity", "consistency", "masks/frame", "coverage %", "mean"):
+        assert word in printed
+    figures = json.loads((tmp_path / "x" / "figures.json").read_text())
+    assert set(figures["sequences"]) == {"cat", "dog"} and figures["protocols"] == list(PROTOCOLS)
+    cat = figures["sequences"]["cat"]
+    assert cat["best_mask"]["iou"] == cat["best_track"] == cat["davis"]["j"]["mean"] == cat["davis"]["f"]["mean"] == 1.0
+    assert cat["identity"]["tube_iou"] == 1.0 and cat["coverage"] == 1.0 and cat["masks_per_frame"] == 2.0
+    assert cat["consistency"] > 95 and not cat["degenerate"]
+    assert cat["H"] is None
+    assert figures["mean"]["IoU"] == 1.0
+
+
+def test_one_id_for_everything_is_flagged(tmp_path, truth, capsys):
+    predictions = write_labels(tmp_path / "out", truth, np.ones_like)
+    evaluate(predictions, "--ground-truth", truth, "--protocol", "consistency")
+    printed = capsys.readouterr().out
+    assert "100.00" in printed and "cat *" in printed and "degenerate" in printed
+
+
+def test_one_protocol_alone(tmp_path, truth, capsys):
+    evaluate(write_labels(tmp_path / "out", truth, perfect), "--ground-truth", truth, "--protocol", "best-mask")
+    printed = capsys.readouterr().out
+    assert "IoU" in printed and "HOTA" not in printed and "masks/frame" in printed
+
+
+def test_where_predictions_may_lie(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    cat, dog = open_sequences(truth)
+    (predictions / "run" / "cat").mkdir(parents=True)
+    (predictions / "cat").rename(predictions / "run" / "cat" / "labels")
+    for given in (predictions / "run", predictions / "run" / "cat", predictions / "run" / "cat" / "labels"):
+        ((sequence, labels),) = command.paired(given, [cat, dog])
+        assert sequence is cat and len(labels) == 6
+    ((sequence, _),) = command.paired(predictions / "dog", [dog])
+    assert sequence is dog
+
+
+def test_missing_frames_and_sequences(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    (predictions / "cat" / "00003.png").unlink()
+    with pytest.raises(InputError, match=r"cat: 1 of 6 frames.*00003\.png"):
+        evaluate(predictions, "--ground-truth", truth)
+    assert evaluate(predictions, "--ground-truth", truth, "--sequences", "dog") == 0
+    with pytest.raises(InputError, match="holds no labels for cat, dog"):
+        evaluate(tmp_path, "--ground-truth", truth)
+    with pytest.raises(InputError, match="not a folder"):
+        evaluate(tmp_path / "nothing", "--ground-truth", truth)
+
+
+def test_size_that_differs_names_the_frame(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, lambda labels: perfect(labels)[::2, ::2])
+    with pytest.raises(InputError, match="cat/00000: labels are 40x30, the truth is 80x60"):
+        evaluate(predictions, "--ground-truth", truth)
+
+
+def test_truth_without_images_says_why_a_figure_is_missing(tmp_path, truth, capsys):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    (truth / "JPEGImages").rename(tmp_path / "elsewhere")
+    evaluate(predictions, "--ground-truth", truth)
+    assert "cat: no consistency: neither images" in capsys.readouterr().out
+
+
+def test_workers_do_not_change_the_figures(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    pairs = command.paired(predictions, open_sequences(truth))
+    one, four = (command.score_all(pairs, PROTOCOLS, workers) for workers in (1, 4))
+    assert repr(one) == repr(four)  # as text, where NaN equals NaN
+
+
+def test_flow_cache_gives_the_same(tmp_path, truth):
+    files = open_sequences(truth)[0].frames
+    plain, cached = FlowCache(), FlowCache(tmp_path / "cache")
+    expected = plain.matched(files[0].image, files[1].image)
+    for _ in range(2):
+        assert np.array_equal(cached.matched(files[0].image, files[1].image), expected)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    def peak(frames: int) -> int:
+        root = write_video(tmp_path / f"data{frames}", frames, names=("cat",))
+        predictions = write_labels(tmp_path / f"out{frames}", root, perfect)
+        (sequence,) = open_sequences(root)
+        scorer = SequenceScorer(sequence)
+        tracemalloc.start()
+        for files in sequence.frames:
+            scorer.add(files, read_labels(predictions / "cat" / f"{files.stem}.png"))
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    assert peak(90) - peak(10) < 80 * 60 * 80 * 2 / 2  # far below one kept label image (uint16) per frame
+
+
+def test_unknown_protocol(truth):
+    with pytest.raises(InputError, match="unknown protocol 'beauty'"):
+        SequenceScorer(open_sequences(truth)[0], ["beauty"])
