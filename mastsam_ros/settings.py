@@ -128,7 +128,12 @@ class Mast3rSettings(_Checked):
 class SegmenterSettings(_Checked):
     """Which segmenter, and what every segmenter shares."""
 
-    name: str = _setting("regions", "Segmenter: regions (embedded default).", choices=("regions",), read_only=True)
+    name: str = _setting(
+        "regions",
+        "Segmenter: regions (embedded default), sam (package segment-anything) or hf_sam (package transformers).",
+        choices=("regions", "sam", "hf_sam"),
+        read_only=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,26 @@ class RegionsSettings(_Checked):
         0.005, "Lower bumps on a plane and smaller steps between objects do not count, beyond the noise, metres.", 0, 1
     )
     crease_angle_deg: float = _setting(40.0, "Surfaces that meet in a sharper inward crease are two objects.", 1, 179)
+
+
+@dataclass(frozen=True)
+class SamSettings(_Checked):
+    """Segment Anything and its kin as the segmenter, `sam` and `hf_sam` alike."""
+
+    checkpoint: str = _setting(
+        "", "sam: the published .pth file; hf_sam: a folder with config.json and weights.", read_only=True
+    )
+    precision: str = _setting(
+        "auto",
+        "Numbers the image encoder computes with; auto: bfloat16 on a GPU, float32 on the CPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        read_only=True,
+    )
+    prompts_per_call: int = _setting(64, "Prompts that the decoder answers at once; bounds memory.", 1, 4096)
+    grid_points: int = _setting(32, "Automatic masks: prompts along the image's long side.", 1, 256)
+    min_iou: float = _setting(0.88, "Automatic masks below this predicted IoU are left out.", 0, 1)
+    min_stability: float = _setting(0.92, "Automatic masks that change more with their threshold are left out.", 0, 1)
+    nms_iou: float = _setting(0.7, "Of two automatic masks that overlap more than this (IoU), one is left out.", 0, 1)
 
 
 @dataclass(frozen=True)
@@ -258,6 +283,7 @@ class Settings(_Checked):
     mast3r: Mast3rSettings = field(default_factory=Mast3rSettings)
     segmenter: SegmenterSettings = field(default_factory=SegmenterSettings)
     regions: RegionsSettings = field(default_factory=RegionsSettings)
+    sam: SamSettings = field(default_factory=SamSettings)
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
     node: NodeSettings = field(default_factory=NodeSettings)
