@@ -52,6 +52,8 @@ FRONT_SHARE = 0.3
 """A loose piece of a plane is kept if this share of its outline borders on things in front of the plane."""
 CONTACT_PIXELS = 15
 BEHIND_SHARE = 0.95
+LOW_SHARE = 0.9
+"""The rest of a bump may be anything; noise has no upper end."""
 RIM_STEP_M = 0.02
 """A rim is rounded or bevelled by at most this much."""
 RIM_REACH = 3
@@ -156,7 +158,7 @@ class DepthLayer:
         on_plane = self._assign(surface, self._planes)
         _release_loose_pieces(surface, self._planes, on_plane)
         objects = self._objects(surface, on_plane, lab)
-        self._give_rims_back(surface, self._planes, on_plane, objects)
+        self._give_back(surface, self._planes, on_plane, objects)
         return self._finish(surface, self._planes, self._ids, on_plane, objects, lab)
 
     # Planes
@@ -290,10 +292,12 @@ class DepthLayer:
             joined.append(loose[first] & loose[second] & (jump < noise + step * nearer * nearer))
         return joined[0], joined[1]
 
-    def _give_rims_back(
-        self, surface: _Surface, planes: npt.NDArray[np.float64], on_plane: Ints, objects: Ints
-    ) -> None:
-        """Parts that touch a plane at an outward edge and lie wholly behind it are its rim; changed in place."""
+    def _give_back(self, surface: _Surface, planes: npt.NDArray[np.float64], on_plane: Ints, objects: Ints) -> None:
+        """Gives rims and bumps to the plane that they touch most; changed in place.
+
+        A rim lies wholly behind the plane and meets it at an outward edge. A bump does not stand out of the
+        noise: the smaller it is, the more it would have to.
+        """
         count = int(objects.max())
         if not count or not len(planes):
             return
@@ -308,14 +312,23 @@ class DepthLayer:
             expected = np.einsum("ni,ni->n", planes[plane - 1], surface.rays[first][touching][close])
             np.add.at(contacts, (part, plane), 1)
             np.add.at(height, (part, plane), w[close] - expected)
-        area = np.bincount(objects.ravel(), minlength=count + 1)
-        for part, plane in np.argwhere((contacts >= CONTACT_PIXELS) & (height < 0)):
-            mine = objects == part
-            above = surface.w[mine] - _inverse_depth(surface, planes[plane - 1])[mine]
-            behind = above < self._limit(surface, planes[plane - 1], surface.w[mine])
-            if part and behind.sum() > BEHIND_SHARE * area[part]:
-                on_plane[mine] = plane
-                objects[mine] = 0
+        home = contacts.argmax(1)
+        each = np.arange(count + 1)
+        here = (objects > 0) & (home[objects] > 0)
+        part, w = objects[here], surface.w[here]
+        plane = planes[home[part] - 1]
+        above = w - np.einsum("ni,ni->n", plane, surface.rays[here])
+        above /= PLANE_SIGMAS * surface.smooth_noise + self.settings.surface_tolerance_m * w * np.linalg.norm(
+            plane, axis=1
+        )
+        area = np.maximum(np.bincount(part, minlength=count + 1), 1)
+        behind = np.bincount(part, above < 1, count + 1) / area
+        low = np.bincount(part, np.abs(above) < 1 + np.sqrt(SMALLEST_OBJECT_PX / area)[part], count + 1) / area
+        rim = (contacts[each, home] >= CONTACT_PIXELS) & (height[each, home] < 0) & (behind > BEHIND_SHARE)
+        returned = (rim | (low > LOW_SHARE)) & (home > 0)
+        given = here & returned[objects]
+        on_plane[given] = home[objects[given]]
+        objects[given] = 0
 
     def _same_thing(self, surface: _Surface, planes: npt.NDArray[np.float64], on_plane: Ints) -> Ints:
         """(P,) int32: planes with the same number are one thing, being the same plane twice or its convex faces."""
