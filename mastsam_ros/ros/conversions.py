@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +50,11 @@ def depth_of(message: Image) -> npt.NDArray[np.float32]:
     )
 
 
-def frame_of(messages: Input, K: npt.NDArray[np.float64] | None) -> Frame:
-    """The frame that these messages are. Raises InputError for what cannot be used."""
+def frame_of(messages: Input, camera: Callable[[int, int], npt.NDArray[np.float64] | None]) -> Frame:
+    """The frame that these messages are. camera: K (3, 3) for an image of this width and height, or None.
+
+    Raises InputError for what cannot be used.
+    """
     header = messages.image.header
     image = pixels_of(messages.image)
     depth = None
@@ -61,6 +65,7 @@ def frame_of(messages: Input, K: npt.NDArray[np.float64] | None) -> Frame:
                 f"depth image is {depth.shape[1]}x{depth.shape[0]}, the colour image "
                 f"{image.shape[1]}x{image.shape[0]}; subscribe to the depth that is registered to colour"
             )
+    K = camera(image.shape[1], image.shape[0])
     return Frame(image, stamp_nanoseconds(header.stamp), header.frame_id, K, depth)
 
 

@@ -33,7 +33,7 @@ from mastsam_ros.ros.parameters import SettingsParameters
 from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError
+from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError, ModelError
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -89,14 +89,14 @@ class MastsamNode(Node):
         self._state_changed.trigger()
 
     def _on_failed(self, error: Exception) -> None:
-        self._failure = error
+        known = isinstance(error, MastsamError)
+        self._failure = error if known else ModelError(f"{type(error).__name__}: {error} ({_place(error)})")
         self._state_changed.trigger()
 
     def _process(self, mastsam: Mastsam, messages: Input) -> None:
         start = time.perf_counter()
         try:
-            frame = frame_of(messages, None)
-            frame = self._with_intrinsics(frame)
+            frame = frame_of(messages, self._camera)
         except InputError as error:
             self._fail("input", f"image dropped: {error}")
             return
@@ -113,6 +113,8 @@ class MastsamNode(Node):
                 raise
             return  # shut down between two messages
         self._tell_resets(result)
+        if result.points is not None and not result.points.metric:
+            self._watch.warn("metric", "points are not metric: their scale is unknown and may change")
         self._fault = ""
         self._statistics.processed(
             {
@@ -123,17 +125,17 @@ class MastsamNode(Node):
             }
         )
 
-    def _with_intrinsics(self, frame: Frame) -> Frame:
+    def _camera(self, width: int, height: int) -> npt.NDArray[np.float64] | None:
         info = self._inputs.camera_info if self._inputs is not None else None
-        if info is None or frame.depth is None:
-            return frame
+        settings = self._tunable.settings.node
+        if info is None:
+            return None
         try:
-            rectified = self._tunable.settings.node.rectified
-            K: npt.NDArray[np.float64] | None = intrinsics_of(info, frame.width, frame.height, rectified)
+            return intrinsics_of(info, width, height, settings.rectified)
         except InputError as error:
-            self._complaints.warn("camera_info", str(error))
-            return frame
-        return Frame(frame.image, frame.stamp_ns, frame.frame_id, K, frame.depth)
+            if settings.depth_topic:
+                self._complaints.warn("camera_info", str(error))
+            return None
 
     def _step(self, mastsam: Mastsam, frame: Frame) -> FrameResult | None:
         """The result, or None: what went wrong has been said, and the tracks start anew."""

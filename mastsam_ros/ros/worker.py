@@ -49,8 +49,8 @@ class LatestBox(Generic[Item]):
 class ModelWorker(threading.Thread, Generic[Model, Item]):
     """Makes the model, then handles the latest item again and again.
 
-    create: makes the model and warms it up. ready: called once it is there. failed: called with what `create`
-    raised. handle: one item. All of them run in this thread; `handle` deals with its own errors.
+    create: makes the model and warms it up. ready: called once it is there. failed: called with what
+    `create` or `handle` raised: the worker ends. handle: one item. All of them run in this thread.
     """
 
     def __init__(
@@ -82,10 +82,12 @@ class ModelWorker(threading.Thread, Generic[Model, Item]):
     def run(self) -> None:
         """The thread's life."""
         try:
-            model = self._create()
-        except Exception as error:  # noqa: BLE001 - whatever it is ends the node, in the thread that can do so
+            self._work()
+        except Exception as error:  # noqa: BLE001 - whatever it is, a worker that is gone must not go unnoticed
             self._failed(error)
-            return
+
+    def _work(self) -> None:
+        model = self._create()
         if self._stop_asked.is_set():
             return
         self._ready()

@@ -54,15 +54,16 @@ def test_images_survive_the_way_to_a_message_and_back():
 def test_a_frame_takes_stamp_and_frame_id_from_the_image():
     image = np.zeros((4, 6, 3), np.uint8)
     depth = Image(height=4, width=6, step=12, encoding="16UC1", data=np.full((4, 6), 1500, "<u2").tobytes())
-    frame = frame_of(Input(rgb_message(image, HEADER), depth, 0), np.eye(3))
+    frame = frame_of(Input(rgb_message(image, HEADER), depth, 0), lambda width, height: np.diag([width, height, 1.0]))
     assert (frame.stamp_ns, frame.frame_id) == (12_000_000_345, "optical")
     assert frame.depth is not None and np.allclose(frame.depth, 1.5)
+    assert frame.K is not None and (frame.K[0, 0], frame.K[1, 1]) == (6, 4)
 
 
 def test_depth_of_another_size_names_the_cure():
     depth = Image(height=2, width=6, step=12, encoding="16UC1", data=bytes(24))
     with pytest.raises(InputError, match=r"6x2.*6x4.*registered"):
-        frame_of(Input(rgb_message(np.zeros((4, 6, 3), np.uint8), HEADER), depth, 0), None)
+        frame_of(Input(rgb_message(np.zeros((4, 6, 3), np.uint8), HEADER), depth, 0), lambda width, height: None)
 
 
 def test_intrinsics_follow_resizing_binning_and_region():

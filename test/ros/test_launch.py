@@ -42,8 +42,9 @@ def installed():
 
 
 def test_every_argument_is_declared_and_described(installed):
-    from launch import LaunchContext
     from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    from launch import LaunchContext
 
     description = PythonLaunchDescriptionSource(str(LAUNCH_FILE)).get_launch_description(LaunchContext())
     declared = {argument.name: argument for argument in description.get_launch_arguments()}

@@ -16,7 +16,6 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from mastsam_ros.msg import InstanceArray, TrackEvent
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -24,6 +23,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from mastsam_ros.io import point_cloud2
+from mastsam_ros.msg import InstanceArray, TrackEvent
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.types import Frame
 
@@ -157,7 +157,9 @@ def test_bad_input_is_told_in_one_line_and_the_node_lives_on(start_node, robot, 
 
 
 def test_compressed_images_services_and_parameters(start_node, robot, picture):
-    node = start_node(*RELIABLE, "-p", "node.compressed:=true", "-r", "image:=/camera/jpeg", "-r", "__ns:=/robot1")
+    reliable = "qos_overrides./camera/jpeg.subscription.reliability:=reliable"
+    arguments = ("-p", "node.compressed:=true", "-r", "image:=/camera/jpeg", "-r", "__ns:=/robot1")
+    node = start_node("-p", reliable, *arguments)
     robot.listen(Image, "/robot1/mastsam/labels")
     robot.listen(TrackEvent, "/robot1/mastsam/events")
     robot.listen(DiagnosticArray, "/diagnostics")

@@ -1,0 +1,105 @@
+"""What goes wrong in the model: a frame is dropped and told of, or the node ends with one line."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
+
+import rclpy
+import torch
+from rclpy.executors import SingleThreadedExecutor
+
+from mastsam_ros.types import IdsExhaustedError, ModelError
+
+
+@pytest.fixture
+def make_node(ros_domain):
+    from mastsam_ros.ros.node import MastsamNode
+
+    nodes = []
+    rclpy.init(args=["--ros-args", "-p", "node.reliability:=reliable"])
+    executor = SingleThreadedExecutor()
+
+    def make(create):
+        nodes.append(MastsamNode(create))
+        executor.add_node(nodes[-1])
+        return executor
+
+    yield make
+    for node in nodes:
+        assert node.close()
+        node.destroy_node()
+    rclpy.shutdown()
+
+
+def spin_until(executor, condition, count=400):
+    for _ in range(count):
+        if condition():
+            return
+        executor.spin_once(timeout_sec=0.05)
+    raise AssertionError("it did not happen")
+
+
+def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    from mastsam_ros.msg import TrackEvent
+    from mastsam_ros.pipeline import create_mastsam
+
+    faults = [torch.cuda.OutOfMemoryError("CUDA out of memory"), IdsExhaustedError("no ids"), ZeroDivisionError("bug")]
+    pipelines = []
+
+    def create(settings):
+        mastsam = create_mastsam(settings)
+        step = mastsam.step
+
+        def failing_step(frame):
+            if faults and frame.stamp_ns >= 2_000_000_000:
+                raise faults.pop(0)
+            return step(frame)
+
+        mastsam.step = failing_step
+        pipelines.append(mastsam)
+        return mastsam
+
+    executor = make_node(create)
+    robot.listen(Image, "/mastsam/labels")
+    robot.listen(TrackEvent, "/mastsam/events")
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images = robot.publisher(Image, "/image", wait=False)
+    spin_until(executor, images.get_subscription_count)
+    spin_until(executor, lambda: len(robot.received["/diagnostics"]) > 0)
+    for number, stamp in enumerate((1, 2, 3, 4, 5)):
+        images.publish(robot.image(picture(), stamp * 1_000_000_000))
+        spin_until(
+            executor,
+            lambda wanted=number + 1: (
+                robot.counts()["received"] == str(wanted)
+                and int(robot.counts()["processed"]) + int(robot.counts()["failed"]) == wanted
+            ),
+        )
+    assert robot.counts()["failed"] == "3" and robot.counts()["processed"] == "2"
+    reasons = [event.reason for event in robot.received["/mastsam/events"] if event.kind == TrackEvent.KIND_RESET]
+    assert "out of memory" in reasons
+
+
+@pytest.mark.parametrize("error", [ModelError("weights are damaged"), ImportError("no module named 'sam'")])
+def test_a_model_that_does_not_load_ends_the_node(make_node, error):
+    def create(settings):
+        raise error
+
+    executor = make_node(create)
+    with pytest.raises(ModelError, match=str(error)):
+        spin_until(executor, lambda: False, 100)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_is_one_line(start_node):
+    node = start_node("-p", "device:=cuda", ready=False)
+    assert node.process.wait(40) == 1
+    node.end()
+    assert [line for line in node.lines if line.startswith("mastsam_node: device is 'cuda'")], node.log
+    assert "Traceback" not in node.log
