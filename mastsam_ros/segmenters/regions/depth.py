@@ -131,8 +131,8 @@ class DepthLayer:
 
     def reset(self) -> None:
         """Forgets the planes of the previous frame."""
-        self._planes = np.zeros((0, 3))
-        self._ids = np.zeros(0, np.int32)
+        self._planes: npt.NDArray[np.float64] = np.zeros((0, 3))
+        self._ids: Ints = np.zeros(0, np.int32)
         self._next_id = 1
 
     def update(
@@ -569,14 +569,14 @@ def _cells(surface: _Surface, thickness: float) -> _Cells:
     products = np.stack([swx, swy, sw], 1)[enough]
     n, sww = n[enough], sww[enough]
     ridge = 1e-9 * np.eye(3)
-    planes = np.linalg.solve(squares + ridge, products[..., None])[..., 0]
+    planes: npt.NDArray[np.float64] = np.linalg.solve(squares + ridge, products[..., None])[..., 0]
     variance = np.maximum(sww - np.einsum("ci,ci->c", planes, products), 0) / n
     length = np.maximum(np.linalg.norm(planes, axis=1), 1e-9)
     mean_w = products[:, 2] / n
     allowed = 1.5 * surface.smooth_noise + 0.5 * thickness * length * mean_w
     # One pixel at depth z covers z^2 / f^2, more where the surface is seen aslant.
     slant = np.maximum(mean_w / length, 0.1)
-    area = n / (mean_w * mean_w * surface.focal**2 * slant)
+    area: npt.NDArray[np.float64] = n / (mean_w * mean_w * surface.focal**2 * slant)
     return _Cells(
         planes,
         planes / length[:, None],
@@ -748,7 +748,7 @@ def _merge_parts(
     if lab is not None:
         flat = parts.ravel()
         colour = np.stack([np.bincount(flat, c.ravel(), count + 1) for c in np.moveaxis(lab, 2, 0)], 1)
-        colour /= np.maximum(area, 1)[:, None]
+        colour = colour / np.maximum(area, 1)[:, None]
         alike = np.linalg.norm(colour[low] - colour[high], axis=1) < SIMILAR_COLOUR
         required[alike] = 1.5 * limit
     link = np.concatenate(linked)
