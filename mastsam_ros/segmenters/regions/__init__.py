@@ -67,7 +67,7 @@ class RegionSegmenter:
             self._motion.reset()
             self._depth.reset()
             self._bodies_over_time.reset()
-        self._bodies = self._find_bodies(frame, matches, graph, lab)
+        self._bodies = self._find_bodies(frame, matches, graph, lab, smooth_lab)
         self._graph = graph
         self._pixels = torch.from_numpy(graph.labels).long()
         ratio = frame.image.shape[0] * frame.image.shape[1] / _REFERENCE_PIXELS
@@ -121,7 +121,12 @@ class RegionSegmenter:
         return self._graph
 
     def _find_bodies(
-        self, frame: Frame, matches: Matches | None, graph: RegionGraph, lab: npt.NDArray[np.float32]
+        self,
+        frame: Frame,
+        matches: Matches | None,
+        graph: RegionGraph,
+        lab: npt.NDArray[np.float32],
+        smooth_lab: npt.NDArray[np.float32],
     ) -> npt.NDArray[np.int32]:
         """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
         flow_back, visible = _dense_flow_back(matches, frame)
@@ -129,7 +134,7 @@ class RegionSegmenter:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
             self._body_score = _SCORE_DEPTH
         elif flow_back is not None and visible is not None and self._settings.use_motion:
-            segments = self._motion.update(graph, lab, flow_back, visible).labels
+            segments = self._motion.update(graph, smooth_lab, flow_back, visible).labels
             self._body_score = _SCORE_MOVING
         else:
             return np.zeros(frame.image.shape[:2], np.int32)
@@ -174,7 +179,9 @@ class RegionSegmenter:
                 index[mask] = track + 1
             return index
         owner = np.zeros(self._ready().count, np.int64)
-        for track, (points, labels) in enumerate(zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)):
+        for track, (points, labels) in enumerate(
+            zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)
+        ):
             x = points[labels == 1, 0].round().astype(int).clip(0, width - 1)
             y = points[labels == 1, 1].round().astype(int).clip(0, height - 1)
             owner[self._ready().labels[y, x]] = track + 1
@@ -197,9 +204,9 @@ def _agreement(
 def _body_of(carried: npt.NDArray[np.int64], bodies: npt.NDArray[np.int32], count: int) -> list[int]:
     """For each of `count` tracks the body that holds most of it, 0 if most of it is outside all of them."""
     bodies_count = int(bodies.max(initial=0)) + 1
-    shared = np.bincount(
-        carried.ravel() * bodies_count + bodies.ravel(), minlength=(count + 1) * bodies_count
-    ).reshape(count + 1, bodies_count)[1:]
+    shared = np.bincount(carried.ravel() * bodies_count + bodies.ravel(), minlength=(count + 1) * bodies_count).reshape(
+        count + 1, bodies_count
+    )[1:]
     whole = shared.sum(axis=1)
     shared[:, 0] = 0
     in_bodies = shared.sum(axis=1) >= np.maximum(1, _BODY_MAJORITY * whole)

@@ -66,9 +66,7 @@ class Bodies:
         self._image, self._age = image, age
         return image
 
-    def _carried(
-        self, shape: tuple[int, ...], flow_back: npt.NDArray[np.float32] | None
-    ) -> npt.NDArray[np.int32]:
+    def _carried(self, shape: tuple[int, ...], flow_back: npt.NDArray[np.float32] | None) -> npt.NDArray[np.int32]:
         if self._image is None or self._image.shape != shape:
             self.reset()
             return np.zeros(shape, np.int32)

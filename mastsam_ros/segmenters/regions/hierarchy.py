@@ -52,9 +52,7 @@ class RegionHierarchy:
         products = np.stack([colours[..., a] * colours[..., b] for a, b in _COVARIANCES], axis=-1)
         outline = np.bincount(first, graph.boundary, graph.count) + np.bincount(second, graph.boundary, graph.count)
         moments = self.accumulate(
-            np.concatenate(
-                [graph.area[:, None], graph.sum(colours), graph.sum(products), outline[:, None]], axis=1
-            )
+            np.concatenate([graph.area[:, None], graph.sum(colours), graph.sum(products), outline[:, None]], axis=1)
         )
         self.area = moments[:, 0]
         self.mean = moments[:, 1:4] / self.area[:, None]

@@ -1,0 +1,93 @@
+"""The life of ids: birth, proof, loss, return, merging, removal."""
+
+from __future__ import annotations
+
+import pytest
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.types import EventKind, IdsExhaustedError, TrackState
+
+SETTINGS = TrackerSettings(confirm_after=3, coast_frames=2, mature_after=2, forget_after=4)
+
+
+def kinds(identities: Identities) -> list[tuple[EventKind, int]]:
+    return [(event.kind, event.id) for event in identities.events]
+
+
+def test_a_tentative_track_is_shown_as_its_parent_until_it_has_proven_itself() -> None:
+    identities = Identities(SETTINGS)
+    identities.begin_frame()
+    parent = identities.born(0.8, sure=True)
+    child = identities.born(0.8, parent)
+    identities.end_frame([parent, child])
+    assert identities.shown_as(child) == parent
+    assert kinds(identities) == [(EventKind.BORN, parent)]
+    for _ in range(2):
+        identities.begin_frame()
+        identities.seen(child, 0.9, 0.8)
+    assert identities.shown_as(child) == child
+    assert kinds(identities) == [(EventKind.BORN, child)]
+
+
+def test_a_tentative_track_that_vanishes_leaves_no_trace() -> None:
+    identities = Identities(SETTINGS)
+    parent = identities.born(0.8, sure=True)
+    child = identities.born(0.8, parent)
+    identities.begin_frame()
+    identities.disappear(child)
+    assert not identities.exists(child) and identities.events == []
+
+
+def test_an_orphan_stands_on_its_own() -> None:
+    identities = Identities(SETTINGS)
+    parent = identities.born(0.8, sure=True)
+    child = identities.born(0.8, parent)
+    identities.disappear(parent)
+    identities.end_frame([child])
+    assert identities.shown_as(child) == child
+
+
+def test_lost_revived_removed() -> None:
+    identities = Identities(SETTINGS)
+    id = identities.born(0.8, sure=True)
+    identities.begin_frame()
+    identities.disappear(id)
+    assert identities.lost() == [id] and kinds(identities) == [(EventKind.LOST, id)]
+    identities.begin_frame()
+    identities.revive(id, "looks alike")
+    assert identities[id].state is TrackState.TRACKED and kinds(identities) == [(EventKind.REVIVED, id)]
+    identities.begin_frame()
+    identities.disappear(id)
+    for _ in range(SETTINGS.forget_after):
+        identities.begin_frame()
+        identities.end_frame([])
+    assert not identities.exists(id) and kinds(identities) == [(EventKind.REMOVED, id)]
+
+
+def test_merging_keeps_the_survivor_and_hands_children_over() -> None:
+    identities = Identities(SETTINGS)
+    a, b = identities.born(0.8, sure=True), identities.born(0.8, sure=True)
+    child = identities.born(0.8, b)
+    identities.begin_frame()
+    identities.merge(b, a)
+    assert not identities.exists(b)
+    assert identities.shown_as(child) == a
+    assert [(e.kind, e.id, e.other_id) for e in identities.events] == [(EventKind.MERGED, b, a)]
+
+
+def test_only_mature_tracks_coast_and_not_for_ever() -> None:
+    identities = Identities(SETTINGS)
+    id = identities.born(0.8, sure=True)
+    assert not identities.coasted(id)
+    identities.seen(id, 1.0, 0.8)
+    assert [identities.coasted(id) for _ in range(3)] == [True, True, False]
+
+
+def test_ids_are_never_reused_and_running_out_is_an_error() -> None:
+    identities = Identities(SETTINGS)
+    for expected in range(1, 65536):
+        assert identities.born(0.5, sure=True) == expected
+        identities.reset("test")
+    with pytest.raises(IdsExhaustedError, match="65535"):
+        identities.born(0.5)

@@ -1,0 +1,73 @@
+"""Union-find of coinciding masks, and one id per pixel."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel, union_find
+
+SETTINGS = TrackerSettings()
+
+
+def rectangle(left: int, right: int) -> torch.Tensor:
+    mask = torch.zeros(40, 100, dtype=torch.bool)
+    mask[:, left:right] = True
+    return mask
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20), st.permutations(range(12)))
+def test_union_find_equals_connected_components(pairs: list[tuple[int, int]], seniority: list[int]) -> None:
+    groups = [{n} for n in range(12)]
+    for a, b in pairs:
+        joined = groups[a] | groups[b]
+        for n in joined:
+            groups[n] = joined
+    expected = {n: min(groups[n], key=seniority.index) for n in range(12)}
+    assert union_find(12, pairs, seniority) == expected
+
+
+def test_the_oldest_id_survives() -> None:
+    masks = torch.stack([rectangle(0, 50), rectangle(0, 48), rectangle(60, 90)])
+    assert OverlapFilter(SETTINGS).join([5, 2, 9], [3, 20, 20], masks) == {5: 2}
+
+
+def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
+    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    overlap = OverlapFilter(SETTINGS)
+    for _ in range(SETTINGS.join_after - 1):
+        assert overlap.join([1, 2], [50, 40], masks) == {}
+    assert overlap.join([1, 2], [50, 40], masks) == {2: 1}
+
+
+def test_an_interrupted_overlap_starts_anew() -> None:
+    same = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    apart = torch.stack([rectangle(0, 50), rectangle(50, 99)])
+    overlap = OverlapFilter(SETTINGS)
+    for _ in range(3):
+        for _ in range(SETTINGS.join_after - 1):
+            assert overlap.join([1, 2], [50, 40], same) == {}
+        assert overlap.join([1, 2], [50, 40], apart) == {}
+
+
+def test_switched_off() -> None:
+    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    assert OverlapFilter(TrackerSettings(overlap_filtering=False)).join([1, 2], [1, 1], masks) == {}
+
+
+def test_each_pixel_has_the_id_with_the_highest_priority_or_the_carried_one() -> None:
+    masks = torch.stack([rectangle(0, 60), rectangle(40, 100)])
+    by_priority = one_id_per_pixel(masks, torch.tensor([0.2, 0.9]), None)
+    assert by_priority[0].tolist() == [1] * 40 + [2] * 60
+    carried = torch.zeros(40, 100, dtype=torch.int64)
+    carried[:, 35:50] = 1
+    carried[:, 95:] = 1  # not claimed by mask 1 any more
+    kept = one_id_per_pixel(masks, torch.tensor([0.2, 0.9]), carried)
+    assert kept[0].tolist() == [1] * 50 + [2] * 50
+
+
+def test_no_mask_at_all() -> None:
+    empty = torch.zeros(0, 4, 5, dtype=torch.bool)
+    assert int(one_id_per_pixel(empty, torch.zeros(0), torch.zeros(4, 5, dtype=torch.int64)).sum()) == 0

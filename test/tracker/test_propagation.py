@@ -1,0 +1,98 @@
+"""Carrying masks along matches, and the filters that keep noise out of them."""
+
+from __future__ import annotations
+
+import torch
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.propagation import carry, connected_groups
+from mastsam_ros.types import Matches
+
+SETTINGS = TrackerSettings()
+
+
+def square(height: int = 64, width: int = 80, top: int = 16, left: int = 16, side: int = 24) -> torch.Tensor:
+    index = torch.zeros(height, width, dtype=torch.int64)
+    index[top : top + side, left : left + side] = 1
+    return index
+
+
+def dense_matches(height: int, width: int, dx: float, dy: float) -> Matches:
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
+    xy0 = xy1 - torch.tensor([dx, dy])
+    inside = (xy0[:, 0] >= 0) & (xy0[:, 1] >= 0) & (xy0[:, 0] < width) & (xy0[:, 1] < height)
+    return Matches(xy0[inside], xy1[inside], torch.ones(int(inside.sum())))
+
+
+def test_a_mask_moves_with_its_matches() -> None:
+    carried = carry(square(), 1, dense_matches(64, 80, 7, -3), SETTINGS)
+    assert torch.equal(carried.index, square(top=13, left=23))
+    assert not bool(carried.matched[:, 0].any())
+
+
+def test_without_matches_masks_stay() -> None:
+    assert torch.equal(carry(square(), 1, None, SETTINGS).index, square())
+    still = TrackerSettings(carry=False)
+    assert torch.equal(carry(square(), 1, dense_matches(64, 80, 7, 0), still).index, square())
+
+
+def test_sparse_matches_give_a_dense_mask() -> None:
+    dense = dense_matches(64, 80, 6, 2)
+    some = (dense.xy1[:, 0] % 4 == 2) & (dense.xy1[:, 1] % 4 == 2)
+    sparse = Matches(dense.xy0[some], dense.xy1[some], dense.confidence[some])
+    carried = carry(square(), 1, sparse, SETTINGS).index > 0
+    expected = square(top=18, left=22) > 0
+    assert int((carried & expected).sum()) / int((carried | expected).sum()) > 0.95
+
+
+def test_matches_of_low_confidence_carry_nothing() -> None:
+    matches = dense_matches(64, 80, 0, 0)
+    doubtful = Matches(matches.xy0, matches.xy1, torch.full((len(matches),), 0.01))
+    assert int(carry(square(), 1, doubtful, SETTINGS).index.sum()) == 0
+
+
+def test_a_point_that_moves_unlike_its_neighbours_is_dropped() -> None:
+    matches = dense_matches(64, 80, 0, 0)
+    xy0 = matches.xy0.clone()
+    x, y = matches.xy1.T
+    stray = (x >= 28) & (x < 32) & (y >= 28) & (y < 32)
+    xy0[stray] += torch.tensor([6.0, 0.0])
+    noisy = Matches(xy0, matches.xy1, matches.confidence)
+    carried = carry(square(), 1, noisy, SETTINGS)
+    assert not bool(carried.index[28:32, 28:32].any())
+    assert bool(carry(square(), 1, noisy, TrackerSettings(motion_filter=False)).index[28:32, 28:32].all())
+
+
+def test_a_small_group_away_from_the_main_body_is_dropped() -> None:
+    index = square()
+    index[48:52, 64:68] = 1
+    matches = dense_matches(64, 80, 0, 0)
+    assert not bool(carry(index, 1, matches, SETTINGS).index[48:52, 64:68].any())
+    assert bool(carry(index, 1, matches, TrackerSettings(connectivity_filter=False)).index[48:52, 64:68].all())
+
+
+def test_carried_points_lie_on_their_track() -> None:
+    index = square()
+    index[:10, :10] = 2
+    carried = carry(index, 2, dense_matches(64, 80, 3, 5), SETTINGS)
+    x, y = carried.xy.long().T
+    assert torch.equal(carried.index[y, x] - 1, carried.track)
+    assert set(carried.track.tolist()) == {0, 1}
+
+
+def test_connected_groups_follow_a_spiral() -> None:
+    spiral = torch.tensor([[1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1]])
+    groups = connected_groups(spiral)
+    assert len(groups[spiral == 1].unique()) == 1
+    parted = spiral.clone()
+    parted[4, 2] = 0
+    parted[4, 3] = 0
+    assert len(connected_groups(parted)[parted == 1].unique()) == 2
+
+
+def test_the_order_of_matches_does_not_matter() -> None:
+    matches = dense_matches(64, 80, 2, 1)
+    shuffle = torch.randperm(len(matches), generator=torch.Generator().manual_seed(1))
+    mixed = Matches(matches.xy0[shuffle], matches.xy1[shuffle], matches.confidence[shuffle])
+    assert torch.equal(carry(square(), 1, matches, SETTINGS).index, carry(square(), 1, mixed, SETTINGS).index)

@@ -1,0 +1,57 @@
+"""Recognising a lost track by its looks."""
+
+from __future__ import annotations
+
+import torch
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.revival import LostTracks, appearances, jensen_shannon
+from mastsam_ros.types import Matches
+
+
+def scene(left: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randint(90, 110, (80, 120, 3), generator=generator, dtype=torch.uint8)
+    index = torch.zeros(80, 120, dtype=torch.int64)
+    index[20:50, left : left + 30] = 1
+    image[20:50, left : left + 30, 0] = 200
+    return index, image
+
+
+def test_appearance_is_mean_covariance_area_and_centre() -> None:
+    index, image = scene(40)
+    look = appearances(index, 1, image)
+    pixels = image[20:50:2, 40:70:2].reshape(-1, 3).double()
+    assert float(look.area[0]) == 900.0
+    assert torch.allclose(look.centre[0], torch.tensor([54.0, 34.0], dtype=torch.float64))
+    assert torch.allclose(look.mean[0], pixels.mean(0))
+    expected = torch.cov(pixels.T, correction=0) + torch.eye(3, dtype=torch.float64) * 64
+    assert torch.allclose(look.covariance[0], expected)
+
+
+def test_divergence_is_zero_for_equals_and_grows_with_the_difference() -> None:
+    mean, covariance = torch.zeros(3, 3).double(), torch.eye(3).double().expand(3, 3, 3) * 100
+    other = torch.tensor([[0.0, 0, 0], [10, 0, 0], [40, 0, 0]]).double()
+    value = jensen_shannon(other, covariance, mean[0], covariance[0])
+    assert abs(float(value[0])) < 1e-12 and 0 < float(value[1]) < float(value[2])
+
+
+def test_a_lost_track_is_recognised_where_the_matches_lead() -> None:
+    settings = TrackerSettings()
+    index, image = scene(20)
+    lost = LostTracks(settings)
+    lost.remember([7], appearances(index, 1, image))
+    here = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    lost.move([7], Matches(here, here + torch.tensor([50.0, 0.0]), torch.ones(len(here))))
+    index, image = scene(70)
+    assert lost.recognise([7], appearances(index, 1, image)) == {0: 7}
+    image[20:50, 70:100] = torch.tensor([20, 20, 220], dtype=torch.uint8)
+    assert lost.recognise([7], appearances(index, 1, image)) == {}
+
+
+def test_far_away_is_somebody_else() -> None:
+    index, image = scene(0)
+    lost = LostTracks(TrackerSettings())
+    lost.remember([7], appearances(index, 1, image))
+    index, image = scene(90)
+    assert lost.recognise([7], appearances(index, 1, image)) == {}
