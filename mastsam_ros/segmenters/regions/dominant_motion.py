@@ -18,6 +18,8 @@ TUNING = 2.5
 MIN_NOISE = 0.05
 """No flow is better than this, pixels."""
 QUADRATIC_ITERATIONS = 6
+RING = 0.15
+"""Share of the width and height, from the border, that the second start of the quadratic fit looks at."""
 EPIPOLAR_SAMPLES = 800
 EPIPOLAR_TRIALS = 2
 EPIPOLAR_ITERATIONS = 6
@@ -69,15 +71,27 @@ def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
     samples = flow[cells].reshape(-1, 2).astype(np.float64)
     rows = basis[cells].reshape(-1, 6).astype(np.float64)
     prior = weight[cells].ravel().astype(np.float64)
+    # Robust fits stop at the nearest minimum. They start from a sliding picture and from the picture's rim,
+    # which what moves on its own seldom fills; the tighter answer stands.
     middle = [weighted_median(samples[:, axis], prior) for axis in (0, 1)]
-    error = np.hypot(*(samples - middle).T)
+    rim = (np.maximum(abs(x), abs(y) * width / height) > 0.5 - RING)[cells].ravel()
+    starts = np.hypot(*(samples - middle).T), np.hypot(*(samples - rows @ _solved(rows, samples, prior * rim)).T)
+    noise, terms = min((_refined(rows, samples, prior, error) for error in starts), key=lambda fit: fit[0])
+    return QuadraticMotion(basis @ terms.astype(np.float32), noise)
+
+
+def _solved(rows: Floats, samples: Floats, weight: npt.NDArray) -> Floats:
+    weighted = rows * weight[:, None]
+    return np.linalg.solve(weighted.T @ rows + 1e-4 * np.eye(rows.shape[1]), weighted.T @ samples)
+
+
+def _refined(rows: Floats, samples: Floats, prior: Floats, error: Floats) -> tuple[float, Floats]:
+    """Noise and terms of the robust fit that starts from residuals `error`."""
     for _ in range(QUADRATIC_ITERATIONS):
         scale = max(1.4826 * weighted_median(error, prior), MIN_NOISE)
-        weighted = rows * (prior * _robust_weight(error, scale))[:, None]
-        terms = np.linalg.solve(weighted.T @ rows + 1e-4 * np.eye(6), weighted.T @ samples)
+        terms = _solved(rows, samples, prior * _robust_weight(error, scale))
         error = np.hypot(*(samples - rows @ terms).T)
-    noise = max(1.4826 * weighted_median(error, prior), MIN_NOISE)
-    return QuadraticMotion(basis @ terms.astype(np.float32), noise)
+    return max(1.4826 * weighted_median(error, prior), MIN_NOISE), terms
 
 
 def _midpoints(x: npt.NDArray, y: npt.NDArray, flow: npt.NDArray, height: int, width: int) -> Floats:
@@ -156,8 +170,10 @@ def _robust_weight(error: Floats, scale: float) -> Floats:
 
 
 def _centred(height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return (x - width / 2) / width, (y - height / 2) / width
+    across = (np.arange(width) - width / 2) / width
+    down = (np.arange(height) - height / 2) / width
+    x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
+    return x, y
 
 
 def _quadratic_basis(x: npt.NDArray, y: npt.NDArray) -> npt.NDArray:

@@ -55,7 +55,8 @@ class Foreground:
 
     def background_share(self, height: int, width: int) -> npt.NDArray[np.float32]:
         """(H, W) in 0..1: how likely each pixel is background."""
-        return 1 / (1 + np.exp(_centre_prior(height, width) if self.evidence is None else self.evidence))
+        log_odds = _centre_prior(height, width) if self.evidence is None else self.evidence
+        return np.asarray(1 / (1 + np.exp(log_odds)), np.float32)
 
     def update(
         self,

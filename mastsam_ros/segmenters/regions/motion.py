@@ -197,9 +197,13 @@ def _inside_votes(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     height, width = flow.shape[:2]
     half = cv2.resize(flow, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     steps = np.sqrt(
-        (cv2.Sobel(half, cv2.CV_32F, 1, 0, scale=1 / 16) ** 2 + cv2.Sobel(half, cv2.CV_32F, 0, 1, scale=1 / 16) ** 2).sum(2)
+        (
+            cv2.Sobel(half, cv2.CV_32F, 1, 0, scale=1 / 16) ** 2 + cv2.Sobel(half, cv2.CV_32F, 0, 1, scale=1 / 16) ** 2
+        ).sum(2)
     )
-    votes = sum(_odd_crossings(1 - np.exp(-sensitivity * steps) > 0.5) for sensitivity in VOTE_SCALES)
+    votes = np.zeros(steps.shape, np.int32)
+    for sensitivity in VOTE_SCALES:
+        votes += _odd_crossings(1 - np.exp(-sensitivity * steps) > 0.5)
     return cv2.resize(votes.astype(np.float32), (width, height)) / (8 * len(VOTE_SCALES))
 
 

@@ -106,7 +106,6 @@ class ParallaxGate:
         votes = np.zeros(count)
         if not count:
             return votes
-        height, width = bodies.shape
         near = cv2.dilate((bodies > 0).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
         cells = (slice(None, None, SAMPLE), slice(None, None, SAMPLE))
         seen = certain[cells]

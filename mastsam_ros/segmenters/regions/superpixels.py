@@ -41,7 +41,7 @@ class RegionGraph:
         """Sum of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
         index = self.labels.ravel()
         if values.ndim == 2:
-            return np.bincount(index, values.ravel(), self.count)
+            return np.bincount(index, values.ravel(), self.count).astype(np.float64)
         return np.stack([np.bincount(index, channel.ravel(), self.count) for channel in np.moveaxis(values, 2, 0)], 1)
 
     def mean(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
@@ -92,7 +92,7 @@ def compressed_lab(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def gradient_magnitude(image: npt.NDArray) -> npt.NDArray[np.float32]:
-    """Edge strength of an (H, W) or (H, W, C) image: (H, W) float32, the root of the channels' summed squared Sobel slopes."""
+    """Edge strength of an (H, W) or (H, W, C) image, (H, W) float32: root of its squared slopes, per pixel."""
     channels = image.astype(np.float32, copy=False)
     squared = cv2.Sobel(channels, cv2.CV_32F, 1, 0, scale=1 / 8) ** 2
     squared += cv2.Sobel(channels, cv2.CV_32F, 0, 1, scale=1 / 8) ** 2
@@ -166,8 +166,10 @@ def _contacts(
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Edges (E, 2), number of contact pixel pairs (E,), mean gradient there (E,)."""
     low, high, weights = [], [], []
-    for one, other in (((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-                       ((slice(None, -1), slice(None)), (slice(1, None), slice(None)))):
+    for one, other in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
+    ):
         a, b = labels[one], labels[other]
         touching = np.nonzero(a != b)
         a, b = a[touching], b[touching]

@@ -1,0 +1,89 @@
+"""Superpixels: a partition that follows outlines, and the graph of its contacts."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from mastsam_ros.segmenters.regions.superpixels import RegionGraph, build_region_graph, compressed_lab
+
+
+def blobs(height: int = 120, width: int = 160, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy picture of three discs on grey, low in contrast, and the discs' mask (0 = background)."""
+    rng = np.random.default_rng(seed)
+    truth = np.zeros((height, width), np.uint8)
+    for index, (x, y, radius) in enumerate(((40, 40, 22), (110, 50, 30), (70, 95, 17)), start=1):
+        cv2.circle(truth, (x, y), radius, index, -1)
+    colours = np.array([[110, 110, 110], [135, 118, 100], [100, 130, 112], [108, 112, 140]])
+    return np.clip(colours[truth] + rng.normal(0, 3, (height, width, 3)), 0, 255).astype(np.uint8), truth
+
+
+def test_every_superpixel_is_one_connected_piece() -> None:
+    graph = build_region_graph(blobs()[0])
+    assert graph.labels.dtype == np.int32
+    assert np.array_equal(np.bincount(graph.labels.ravel(), minlength=graph.count), graph.area)
+    assert graph.area.min() >= 1
+    for index in range(0, graph.count, 7):
+        assert cv2.connectedComponents((graph.labels == index).astype(np.uint8), connectivity=4)[0] == 2
+
+
+@pytest.mark.parametrize("spacing", [6, 8])
+def test_weak_outlines_are_followed(spacing: int) -> None:
+    image, truth = blobs()
+    graph = build_region_graph(image, spacing)
+    votes = np.stack([graph.sum(truth == k) for k in range(4)], 1)
+    best = votes.argmax(1)[graph.labels]
+    for k in (1, 2, 3):
+        assert np.sum((best == k) & (truth == k)) / np.sum((best == k) | (truth == k)) > 0.93
+
+
+def test_contacts_are_counted_as_a_loop_over_pixels_counts_them() -> None:
+    image = blobs(30, 41)[0]
+    gradient = np.random.default_rng(1).random((30, 41)).astype(np.float32)
+    graph = build_region_graph(image, gradient=gradient)
+    pairs: dict[tuple[int, int], list[float]] = {}
+    for y in range(30):
+        for x in range(41):
+            for v, u in ((y, x + 1), (y + 1, x)):
+                if v < 30 and u < 41 and graph.labels[y, x] != graph.labels[v, u]:
+                    key = tuple(sorted((int(graph.labels[y, x]), int(graph.labels[v, u]))))
+                    pairs.setdefault(key, []).append(max(gradient[y, x], gradient[v, u]))
+    assert {tuple(edge) for edge in graph.edges.tolist()} == set(pairs)
+    for edge, boundary, contrast in zip(graph.edges.tolist(), graph.boundary, graph.contrast, strict=True):
+        assert boundary == len(pairs[tuple(edge)])
+        assert contrast == pytest.approx(np.mean(pairs[tuple(edge)]), rel=1e-5)
+
+
+def test_means_sums_and_components() -> None:
+    labels = np.array([[0, 0, 1, 1], [2, 2, 3, 3]], np.int32)
+    edges = np.array([[0, 1], [0, 2], [1, 3], [2, 3]], np.int32)
+    graph = RegionGraph(labels, 4, np.full(4, 2.0), edges, np.array([1.0, 2, 2, 1]), np.zeros(4))
+    values = np.arange(8.0).reshape(2, 4)
+    assert graph.sum(values).tolist() == [1, 5, 9, 13]
+    assert graph.mean(np.dstack([values, -values])).tolist() == [[0.5, -0.5], [2.5, -2.5], [4.5, -4.5], [6.5, -6.5]]
+    number, group = graph.components(np.array([1, 0, 1, 0]))
+    assert number == 2
+    assert group[0] == group[2] != group[1] == group[3]
+    assert graph.components(np.zeros(4), np.array([True, False, False, True]))[0] == 2
+
+
+@pytest.mark.parametrize("shape", [(2, 2), (5, 90), (7, 7), (48, 3)])
+def test_small_pictures_and_flat_ones(shape: tuple[int, int]) -> None:
+    graph = build_region_graph(np.full((*shape, 3), 90, np.uint8))
+    assert graph.labels.min() == 0
+    assert graph.labels.max() == graph.count - 1
+
+
+def test_the_same_picture_gives_the_same_bytes() -> None:
+    image = blobs()[0]
+    first, second = build_region_graph(image), build_region_graph(image.copy())
+    assert first.labels.tobytes() == second.labels.tobytes()
+    assert first.edges.tobytes() == second.edges.tobytes()
+
+
+def test_compressed_lab_keeps_lightness_within_100() -> None:
+    lab = compressed_lab(np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], np.uint8))
+    assert lab.dtype == np.float32
+    assert lab[0, :, 0] == pytest.approx([100, 0, 53.3], abs=0.5)
+    assert lab[0, 0, 1:] == pytest.approx([128, 128])
