@@ -47,6 +47,9 @@ CLOSE_ALIGNMENT = 0.3
 CELL_ALIGNMENT = 0.97
 """The same for whole cells, whose direction is exact."""
 KNOWN_PLANE_BONUS = 1.2
+SAME_PLANE_OVERLAP = 0.5
+CARRIED_ALIGNMENT = 0.94
+"""Cosine: between two frames a camera seldom turns by more than 20 degrees."""
 SAME_PLANE_ALIGNMENT = 0.985
 FRONT_SHARE = 0.3
 """A loose piece of a plane is kept if this share of its outline borders on things in front of the plane."""
@@ -133,6 +136,7 @@ class DepthLayer:
         """Forgets the planes of the previous frame."""
         self._planes: npt.NDArray[np.float64] = np.zeros((0, 3))
         self._ids: Ints = np.zeros(0, np.int32)
+        self._on_plane: Ints = np.zeros((0, 0), np.int32)
         self._next_id = 1
 
     def update(
@@ -150,13 +154,15 @@ class DepthLayer:
         """
         surface = _measure(depth, K)
         if surface is None:
-            self._planes, self._ids = self._planes[:0], self._ids[:0]
+            self._planes, self._ids, self._on_plane = self._planes[:0], self._ids[:0], self._on_plane[:0, :0]
             nothing = np.zeros(depth.shape, np.int32)
             return DepthSegments(nothing, np.zeros(1, bool), np.zeros((1, 4), np.float32), np.zeros(1, np.int32), 0.0)
-        self._planes, rows = self._find_planes(surface, _carried(self._planes, T_previous_current))
-        self._ids = self._identify(rows, self._ids)
+        carried = _carried(self._planes, T_previous_current)
+        self._planes, rows = self._find_planes(surface, carried)
         on_plane = self._assign(surface, self._planes)
         _release_loose_pieces(surface, self._planes, on_plane)
+        self._ids = self._identify(rows, carried, on_plane)
+        self._on_plane = on_plane.copy()
         objects = self._objects(surface, on_plane, lab)
         self._give_back(surface, self._planes, on_plane, objects)
         return self._finish(surface, self._planes, self._ids, on_plane, objects, lab)
@@ -240,15 +246,32 @@ class DepthLayer:
             nearest[here] = distance[here]
         return on_plane
 
-    def _identify(self, rows: npt.NDArray[np.int32], ids: Ints) -> Ints:
-        """The number of each plane: the one it continues, or a new one."""
-        numbers = np.zeros(len(rows), np.int32)
-        for index, row in enumerate(rows):
-            if row >= 0:
-                numbers[index] = ids[row]
-            else:
-                numbers[index] = self._next_id
-                self._next_id += 1
+    def _identify(self, rows: npt.NDArray[np.int32], carried: npt.NDArray[np.float64], on_plane: Ints) -> Ints:
+        """The number of each plane: that of the one that it continues, or a new one.
+
+        It continues the plane whose place led to it (`rows`), or one of similar direction that covered the same
+        part of the picture: without the camera's motion a far wall is soon elsewhere.
+        """
+        number, before = len(rows), len(carried)
+        score = np.zeros((number, before))
+        if number and before and self._on_plane.shape == on_plane.shape:
+            both = self._on_plane.ravel().astype(np.int64) * (number + 1) + on_plane.ravel()
+            table = np.bincount(both, minlength=(before + 1) * (number + 1)).reshape(before + 1, number + 1)
+            smaller = np.minimum(table.sum(0)[1:, None], table.sum(1)[None, 1:])
+            score = table[1:, 1:].T / np.maximum(smaller, 1)
+            score[score < SAME_PLANE_OVERLAP] = 0
+        led = np.flatnonzero(rows >= 0)
+        score[led, rows[led]] += 1
+        unit = self._planes / np.linalg.norm(self._planes, axis=1, keepdims=True)
+        score[unit @ (carried / np.linalg.norm(carried, axis=1, keepdims=True)).T < CARRIED_ALIGNMENT] = 0
+        numbers = np.zeros(number, np.int32)
+        while score.size and score.max() > 0:
+            index, row = np.unravel_index(np.argmax(score), score.shape)
+            numbers[index] = self._ids[row]
+            score[index], score[:, row] = 0, 0
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = self._next_id + np.arange(len(new))
+        self._next_id += len(new)
         return numbers
 
     # Objects
@@ -569,7 +592,7 @@ def _cells(surface: _Surface, thickness: float) -> _Cells:
     products = np.stack([swx, swy, sw], 1)[enough]
     n, sww = n[enough], sww[enough]
     ridge = 1e-9 * np.eye(3)
-    planes: npt.NDArray[np.float64] = np.linalg.solve(squares + ridge, products[..., None])[..., 0]
+    planes = np.asarray(np.linalg.solve(squares + ridge, products[..., None])[..., 0], np.float64)
     variance = np.maximum(sww - np.einsum("ci,ci->c", planes, products), 0) / n
     length = np.maximum(np.linalg.norm(planes, axis=1), 1e-9)
     mean_w = products[:, 2] / n
