@@ -26,7 +26,20 @@ class Segmenter(Protocol):
 
 
 def create_segmenter(settings: Settings) -> Segmenter:
-    """The segmenter that `settings.segmenter.name` names."""
+    """The segmenter that `settings.segmenter.name` names, on the device that `settings.device` names.
+
+    Raises MissingPackageError for a package that is not installed, ModelError for weights that cannot be loaded.
+    """
+    if settings.segmenter.name == "sam":
+        from mastsam_ros.device import torch_device
+        from mastsam_ros.segmenters.sam import create_sam_segmenter
+
+        return create_sam_segmenter(settings.sam, torch_device(settings.device))
+    if settings.segmenter.name == "hf_sam":
+        from mastsam_ros.device import torch_device
+        from mastsam_ros.segmenters.hf_sam import create_hf_sam_segmenter
+
+        return create_hf_sam_segmenter(settings.sam, torch_device(settings.device))
     from mastsam_ros.segmenters.regions import RegionSegmenter
 
     return RegionSegmenter(settings.regions)

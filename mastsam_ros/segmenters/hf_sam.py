@@ -1,0 +1,95 @@
+"""SAM, SAM-HQ, SAM 2 and EdgeTAM by the package transformers, from a folder with config.json and weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mastsam_ros.segmenters.prompted import PromptedSegmenter
+from mastsam_ros.settings import SamSettings
+from mastsam_ros.types import MissingPackageError, ModelError
+
+_CLASSES = {
+    "sam": "SamModel",
+    "sam_hq": "SamHQModel",
+    "sam2": "Sam2Model",
+    "sam2_video": "Sam2Model",
+    "edgetam": "EdgeTamModel",
+    "edgetam_video": "EdgeTamModel",
+}
+"""`model_type` of config.json -> the class that segments single images."""
+
+
+class TransformersNetwork:
+    """One of these models behind the seam of `PromptedSegmenter`."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._is_hq = model.config.model_type == "sam_hq"
+        self.keeps_aspect = model.config.model_type in ("sam", "sam_hq")
+        size = model.config.prompt_encoder_config.image_size
+        self.side = size if isinstance(size, int) else int(size[0])
+
+    def encode(self, image: torch.Tensor) -> dict[str, Any]:
+        """image (1, 3, side, side) -> what the model's forward takes in place of the image."""
+        features = self._model.get_image_embeddings(image)
+        if self._is_hq:
+            embeddings, intermediate = features
+            return {
+                "image_embeddings": embeddings.float(),
+                "intermediate_embeddings": [level.float() for level in intermediate],
+            }
+        if self.keeps_aspect:
+            return {"image_embeddings": features.float()}
+        return {"image_embeddings": [level.float() for level in features]}
+
+    def decode(
+        self, features: dict[str, Any], xy: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """xy (N, K, 2), labels (N, K) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
+        answer = self._model(input_points=xy[None], input_labels=labels[None], multimask_output=True, **features)
+        return answer.pred_masks[0], answer.iou_scores[0]
+
+
+def create_hf_sam_segmenter(settings: SamSettings, device: torch.device) -> PromptedSegmenter:
+    """A segmenter with the model in the folder `settings.checkpoint`; nothing is downloaded.
+
+    Raises MissingPackageError without transformers, ModelError for a folder that holds no such model.
+    """
+    if not settings.checkpoint:
+        raise ModelError("no weights for hf_sam: set sam.checkpoint to a folder with config.json and model.safetensors")
+    model = _load(Path(settings.checkpoint))
+    return PromptedSegmenter(TransformersNetwork(model.eval().requires_grad_(False).to(device)), settings, device)
+
+
+def _load(folder: Path) -> Any:
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder} is not a folder of a model of transformers: no readable config.json") from error
+    if kind not in _CLASSES:
+        raise ModelError(f"{folder} holds a model of type '{kind}', expected one of {', '.join(_CLASSES)}")
+    try:
+        import transformers
+
+        model_class = getattr(transformers, _CLASSES[kind])
+    except (ImportError, AttributeError) as error:
+        raise MissingPackageError(
+            f"segmenter 'hf_sam' needs transformers with {_CLASSES[kind]}: pip install 'transformers>=4.57'"
+        ) from error
+    try:
+        model, found = model_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"{folder} cannot be loaded as {_CLASSES[kind]}: {str(error).splitlines()[0][:200]}"
+        ) from error
+    missing, misshapen = sorted(found["missing_keys"]), sorted(str(key) for key in found["mismatched_keys"])
+    if missing or misshapen:
+        raise ModelError(
+            f"{folder}: the weights do not fit {_CLASSES[kind]}: {len(missing)} missing,"
+            f" {len(misshapen)} of another shape, the first '{(missing + misshapen)[0]}'"
+        )
+    return model

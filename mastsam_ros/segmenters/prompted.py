@@ -1,0 +1,215 @@
+"""Any network that answers point prompts with masks, as a segmenter: one encoding per frame, prompts in batches.
+
+The networks are in sam.py (package segment-anything) and hf_sam.py (package transformers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mastsam_ros.settings import SamSettings
+from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, ModelError, PointPrompts
+
+_MEAN = (123.675, 116.28, 103.53)
+_STD = (58.395, 57.12, 57.375)
+"""Mean and deviation of RGB, 0 to 255, that SAM, SAM-HQ, SAM 2 and EdgeTAM were trained with."""
+_STABILITY_OFFSET = 1.0
+"""A stable mask changes little when its logits are cut this far above and below zero (SAM, appendix B)."""
+
+
+class PromptableNetwork(Protocol):
+    """A network that encodes a square image once and then answers prompts."""
+
+    side: int
+    """Width and height of the network's image, pixels."""
+    keeps_aspect: bool
+    """True: the image's long side fills the square and the rest is padded; False: the image is stretched."""
+
+    def encode(self, image: torch.Tensor) -> Any:
+        """image (1, 3, side, side) float32, normalised -> features, whatever `decode` takes."""
+
+    def decode(self, features: Any, xy: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """xy (N, K, 2) float32 pixels of the network's image, labels (N, K) -> logits (N, 3, h, w), IoU (N, 3).
+
+        The logits cover the whole square; IoU is the network's own estimate for each mask.
+        """
+
+
+@dataclass(frozen=True)
+class SquareMapping:
+    """How a frame of (height, width) lies in the network's square: in its top left (used_height, used_width)."""
+
+    height: int
+    width: int
+    used_height: int
+    used_width: int
+    side: int
+
+    @staticmethod
+    def of_size(height: int, width: int, side: int, keeps_aspect: bool) -> SquareMapping:
+        """The mapping that SAM was trained with (padded) or that SAM 2 was trained with (stretched)."""
+        if not keeps_aspect:
+            return SquareMapping(height, width, side, side, side)
+        scale = side / max(height, width)
+        used_height, used_width = int(height * scale + 0.5), int(width * scale + 0.5)
+        return SquareMapping(height, width, max(1, used_height), max(1, used_width), side)
+
+    def square(self, image: torch.Tensor) -> torch.Tensor:
+        """image (H, W, 3) uint8 RGB -> (1, 3, side, side) float32, normalised, zero beyond the image."""
+        pixels = image.permute(2, 0, 1)[None].float()
+        size = (self.used_height, self.used_width)
+        if size != (self.height, self.width):
+            pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
+        pixels = (pixels - mean) / std
+        return F.pad(pixels, (0, self.side - self.used_width, 0, self.side - self.used_height))
+
+    def to_network(self, xy: torch.Tensor) -> torch.Tensor:
+        """Pixels of the frame (..., 2) -> pixels of the square."""
+        scale = xy.new_tensor((self.used_width / self.width, self.used_height / self.height))
+        return (xy + 0.5) * scale - 0.5
+
+    def on_frame(self, logits: torch.Tensor) -> torch.Tensor:
+        """logits (N, C, h, w) of the square -> (N, C, H, W) at the frame's pixels, bilinear."""
+        across = self._normalised(self.width, self.used_width, logits.device)
+        down = self._normalised(self.height, self.used_height, logits.device)
+        grid = torch.stack([across.expand(self.height, -1), down[:, None].expand(-1, self.width)], dim=-1)
+        flat = logits.flatten(0, 1)[None]
+        sampled = F.grid_sample(flat, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+        return sampled[0].unflatten(0, logits.shape[:2])
+
+    def covered(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
+        """(rows, columns) bool: the cells of a map of the square whose centres lie on the frame."""
+        y = (torch.arange(rows, device=device) + 0.5) * (self.side / rows) < self.used_height
+        x = (torch.arange(columns, device=device) + 0.5) * (self.side / columns) < self.used_width
+        return y[:, None] & x
+
+    def _normalised(self, size: int, used: int, device: torch.device) -> torch.Tensor:
+        """Centres of the frame's pixels along one axis, the square's edges at -1 and 1."""
+        return (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 * used / (size * self.side)) - 1
+
+
+class PromptedSegmenter:
+    """Segment Anything and its kin as a segmenter (paper, section IV-D): three candidates for every track."""
+
+    def __init__(self, network: PromptableNetwork, settings: SamSettings, device: torch.device) -> None:
+        self._network = network
+        self._settings = settings
+        self._device = device
+        precision = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+        automatic = torch.bfloat16 if device.type == "cuda" else None
+        self._encoder_dtype = automatic if settings.precision == "auto" else precision[settings.precision]
+        self._mapping: SquareMapping | None = None
+        self._features: Any = None
+
+    @torch.no_grad()
+    def set_frame(self, frame: Frame, matches: Matches | None) -> None:
+        """Encodes the image; the one costly step of a frame. `matches` are not used."""
+        self._mapping = SquareMapping.of_size(frame.height, frame.width, self._network.side, self._network.keeps_aspect)
+        image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device)
+        with torch.autocast(self._device.type, self._encoder_dtype, enabled=self._encoder_dtype is not None):
+            self._features = self._network.encode(self._mapping.square(image))
+
+    @torch.no_grad()
+    def predict(self, prompts: PointPrompts) -> CandidateMasks:
+        """Three candidates per prompt, masks (N, 3, H, W) at the frame's size, scores (N, 3): the predicted IoU.
+
+        All prompts go through one call of the decoder, or through several of `prompts_per_call`. Raises InputError
+        before the first `set_frame`, ModelError if the network gives no finite numbers.
+        """
+        mapping = self._current()
+        empty = torch.zeros(0, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
+        masks, scores = [empty], [torch.zeros(0, 3, device=self._device)]
+        for logits, iou in self._answers(prompts.xy, prompts.labels):
+            masks.append(mapping.on_frame(logits) > 0)
+            scores.append(iou)
+        return CandidateMasks(torch.cat(masks), _finite(torch.cat(scores)).clamp(0, 1))
+
+    @torch.no_grad()
+    def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
+        """Automatic masks (N, 1, H, W), cut to `region` (H, W) bool if it is given; best first.
+
+        One positive prompt at each point of a grid, inside the region only; what is not sure of itself
+        (`min_iou`), not stable (`min_stability`) or the same as a better mask (`nms_iou`) is left out.
+        """
+        mapping = self._current()
+        inside = torch.ones(mapping.height, mapping.width, dtype=torch.bool, device=self._device)
+        if region is not None:
+            inside = region.to(self._device)
+        xy = self._grid(inside)[:, None]
+        labels = torch.ones(xy.shape[:2], dtype=torch.int64, device=self._device)
+        kept_logits, kept_scores = [], []
+        for logits, iou in self._answers(xy, labels):
+            on_image = mapping.covered(logits.shape[2], logits.shape[3], self._device)
+            certain = ((logits > _STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
+            possible = ((logits > -_STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
+            stable = certain >= self._settings.min_stability * possible.clamp(min=1)
+            kept = (_finite(iou) >= self._settings.min_iou) & stable & (certain > 0)
+            kept_logits.append(logits[kept])
+            kept_scores.append(iou[kept])
+        if not kept_logits or not sum(len(scores) for scores in kept_scores):
+            empty = torch.zeros(0, 1, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
+            return CandidateMasks(empty, torch.zeros(0, 1, device=self._device))
+        all_logits, all_scores = torch.cat(kept_logits), torch.cat(kept_scores)
+        order = all_scores.argsort(descending=True, stable=True)
+        on_image = mapping.covered(all_logits.shape[1], all_logits.shape[2], self._device)
+        best = order[first_of_each(all_logits[order] > 0, on_image, self._settings.nms_iou)]
+        masks = torch.cat([mapping.on_frame(part[:, None]) > 0 for part in all_logits[best].split(64)])
+        return CandidateMasks(masks & inside, all_scores[best, None].clamp(0, 1))
+
+    def _current(self) -> SquareMapping:
+        if self._mapping is None:
+            raise InputError("no frame: call set_frame before predict and everything")
+        return self._mapping
+
+    def _answers(self, xy: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The decoder's answers, `prompts_per_call` at a time: float32 logits (n, 3, h, w) and IoU (n, 3)."""
+        size = self._settings.prompts_per_call
+        at = self._current().to_network(xy.to(self._device))
+        labels = labels.to(self._device)
+        for start in range(0, len(at), size):
+            part = slice(start, start + size)
+            logits, iou = self._network.decode(self._features, at[part], labels[part])
+            yield logits.float(), iou.float()
+
+    def _grid(self, inside: torch.Tensor) -> torch.Tensor:
+        """(M, 2) float32 pixels: the centres of square cells, `grid_points` along the long side, inside only."""
+        height, width = inside.shape
+        cell = max(height, width) / self._settings.grid_points
+        y = (torch.arange(round(height / cell), device=self._device) + 0.5) * cell - 0.5
+        x = (torch.arange(round(width / cell), device=self._device) + 0.5) * cell - 0.5
+        xy = torch.stack(torch.meshgrid(x.clamp(max=width - 1), y.clamp(max=height - 1), indexing="xy"), dim=-1)
+        xy = xy.flatten(0, 1)
+        return xy[inside[xy[:, 1].round().long(), xy[:, 0].round().long()]]
+
+
+def first_of_each(masks: torch.Tensor, on_image: torch.Tensor, max_iou: float) -> torch.Tensor:
+    """Non-maximum suppression of masks (N, h, w) bool, best first: indices of those kept, in order.
+
+    A mask goes if its IoU with a kept better one exceeds `max_iou`, both within `on_image` (h, w) bool.
+    """
+    flat = (masks & on_image)[:, ::2, ::2].flatten(1).float()
+    both = flat @ flat.T
+    area = both.diagonal()
+    alike = both > max_iou * (area[:, None] + area - both)
+    beaten_by = alike.tril(diagonal=-1)
+    kept = torch.ones(len(masks), dtype=torch.bool, device=masks.device)
+    # Settles from the best mask down, at least one more per round: the result of the sequential rule.
+    for _ in range(len(masks)):
+        now = ~(beaten_by & kept).any(dim=1)
+        if torch.equal(now, kept):
+            break
+        kept = now
+    return torch.nonzero(kept).flatten()
+
+
+def _finite(scores: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(scores).all():
+        raise ModelError("the segmenter's network gave no finite numbers: set sam.precision to float32")
+    return scores
