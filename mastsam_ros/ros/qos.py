@@ -35,17 +35,28 @@ def output_qos(depth: int = 5) -> QoSProfile:
 
 def large_data_cure() -> str:
     """What makes large images arrive over Fast DDS."""
+    if _confined():
+        return (
+            "have the camera driver and this node use reliable (node.reliability:=reliable), or leave out "
+            f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST, which overrules {LARGE_DATA}"
+        )
     return (
         f"set {LARGE_DATA}=LARGE_DATA for the camera driver and for this node, "
         "or have both use reliable (node.reliability:=reliable)"
     )
 
 
+def _confined() -> bool:
+    """True where Fast DDS keeps to this machine and to transports of its own choice."""
+    reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    return reach == "LOCALHOST" or os.environ.get("ROS_LOCALHOST_ONLY") == "1"
+
+
 def large_best_effort_warning(topic: str, size: int, reliability: ReliabilityPolicy, middleware: str) -> str | None:
     """A warning for an image of `size` bytes that best effort over plain UDP can lose, or None."""
     if reliability != ReliabilityPolicy.BEST_EFFORT or size <= _ONE_DATAGRAM or "fastrtps" not in middleware:
         return None
-    if os.environ.get(LARGE_DATA, "").startswith("LARGE_DATA"):
+    if os.environ.get(LARGE_DATA, "").startswith("LARGE_DATA") and not _confined():
         return None
     return f"{topic}: images of {size} bytes come best effort and can get lost; {large_data_cure()}"
 

@@ -40,12 +40,17 @@ def test_quality_of_service_that_cannot_match_is_named():
     assert "durability" in qos.incompatible_qos_warning("/image", QoSPolicyKind.DURABILITY)
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in (qos.LARGE_DATA, "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_large_images_lost_best_effort_name_large_data():
     assert "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA" in why([publisher()])
 
 
 def test_large_best_effort_is_warned_of_only_where_it_can_fail(monkeypatch):
-    monkeypatch.delenv(qos.LARGE_DATA, raising=False)
     best, reliable = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
     fast = "rmw_fastrtps_cpp"
     assert "LARGE_DATA" in (qos.large_best_effort_warning("/image", 921_600, best, fast) or "")
@@ -54,3 +59,5 @@ def test_large_best_effort_is_warned_of_only_where_it_can_fail(monkeypatch):
     assert qos.large_best_effort_warning("/image", 921_600, best, "rmw_cyclonedds_cpp") is None
     monkeypatch.setenv(qos.LARGE_DATA, "LARGE_DATA")
     assert qos.large_best_effort_warning("/image", 921_600, best, fast) is None
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    assert "LOCALHOST, which overrules" in (qos.large_best_effort_warning("/image", 921_600, best, fast) or "")
