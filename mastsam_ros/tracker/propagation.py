@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.types import Matches
 
+_SPARSE = 1.5
+"""Pixels between matches from which on a mask is carried by its surroundings' motion, not pixel by pixel."""
+
 
 @dataclass(frozen=True, eq=False)
 class Carried:
@@ -46,22 +49,67 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
             torch.arange(height, device=index.device), torch.arange(width, device=index.device), indexing="ij"
         )
         xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-        return _filtered(index, matched, xy1, torch.zeros_like(xy1), count, settings)
+        return _filtered(index, matched, xy1, count, settings)
     kept = matches.confidence >= settings.min_match_confidence
     xy0, xy1 = matches.xy0.to(index.device)[kept], matches.xy1.to(index.device)[kept]
+    spacing = (height * width / max(1, len(xy1))) ** 0.5
+    sparse = spacing > _SPARSE
+    if settings.motion_filter and len(xy1):
+        agrees, common = _consensus(index, xy0, xy1 - xy0, max(settings.carry_cell, round(spacing)), settings)
+        # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
+        xy1 = (xy0 + common if sparse else xy1)[agrees]
+        xy0 = xy0[agrees]
+    if sparse:
+        carried, matched = _densified(index, xy0, xy1, spacing)
+    else:
+        carried, matched = _splat(index, xy0, xy1)
+    return _filtered(carried, matched, xy1, count, settings)
+
+
+def _splat(index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carried index and matched pixels, each match filling its own pixel."""
+    height, width = index.shape
     x0 = xy0[:, 0].round().long().clamp(0, width - 1)
     y0 = xy0[:, 1].round().long().clamp(0, height - 1)
     x1 = xy1[:, 0].round().long().clamp(0, width - 1)
     y1 = xy1[:, 1].round().long().clamp(0, height - 1)
-    flat = y1 * width + x1
     # The largest index wins where two points land on one pixel, so that the order of matches does not matter.
     carried = torch.full((height * width,), -1, dtype=torch.int64, device=index.device)
-    carried.scatter_reduce_(0, flat, index[y0, x0], "amax")
-    carried, matched = carried.view(height, width).clamp(min=0), (carried >= 0).view(height, width)
-    spacing = (height * width / max(1, len(xy1))) ** 0.5
-    if spacing > 1.5:
-        carried, matched = _densified(index, xy0, xy1, spacing)
-    return _filtered(carried, matched, xy1, xy1 - xy0, count, settings)
+    carried.scatter_reduce_(0, y1 * width + x1, index[y0, x0], "amax")
+    return carried.view(height, width).clamp(min=0), (carried >= 0).view(height, width)
+
+
+def _consensus(
+    index: torch.Tensor, xy0: torch.Tensor, motion: torch.Tensor, cell: int, settings: TrackerSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which matches move like those around them, (N,) bool, and how those move, (N, 2).
+
+    The surroundings are the 3x3 cells of the previous frame round the match, as far as they belong to the same
+    track; their motion is the median. The tolerance grows with the noise that the frame shows.
+    """
+    height, width = index.shape
+    rows, columns = -(-height // cell), -(-width // cell)
+    point, occupied = _one_per_cell(xy0, cell, rows, columns)
+    x, y = xy0[:, 0].round().long().clamp(0, width - 1), xy0[:, 1].round().long().clamp(0, height - 1)
+    number = index[y, x]
+    of_cell = torch.where(occupied, number[point], -1).view(rows, columns)
+    moved = motion[point].view(rows, columns, 2)
+    nothing = float("nan")
+    around = []
+    for dy, dx in (*_AROUND, (0, 0)):
+        same = (_shifted(of_cell, dy, dx, -1) == of_cell) & (of_cell >= 0)
+        around.append(torch.where(same[..., None], _shifted(moved, dy, dx, 0.0), nothing))
+    median = torch.nanmedian(torch.stack(around), dim=0).values
+    known = ~median.isnan().any(dim=-1)
+    noise = 1.5 * (moved - median).norm(dim=-1)[known].median() if bool(known.any()) else torch.tensor(0.0)
+    limit = settings.motion_tolerance_px + settings.motion_tolerance_ratio * median.norm(dim=-1)
+    limit = torch.maximum(limit, 2 * noise)
+    at = (y // cell) * columns + x // cell
+    # A match of another track than the one that stands for its cell has nobody to be compared with.
+    comparable = (of_cell.flatten()[at] == number) & known.flatten()[at]
+    common = torch.where(comparable[:, None], median.view(-1, 2)[at], motion)
+    agrees = (motion - common).norm(dim=1) <= torch.where(comparable, limit.flatten()[at], 0.0)
+    return agrees, common
 
 
 def _densified(
@@ -94,11 +142,10 @@ def _filtered(
     index: torch.Tensor,
     matched: torch.Tensor,
     xy1: torch.Tensor,
-    motion: torch.Tensor,
     count: int,
     settings: TrackerSettings,
 ) -> Carried:
-    """Thins the points to one per cell, drops the noisy cells, and takes their pixels out of the carried index."""
+    """Thins the points to one per cell, drops small groups, and takes their pixels out of the carried index."""
     height, width = index.shape
     if len(xy1) == 0:
         none = torch.zeros(0, dtype=torch.int64, device=index.device)
@@ -110,8 +157,6 @@ def _filtered(
     x, y = at[:, 0].round().long().clamp(0, width - 1), at[:, 1].round().long().clamp(0, height - 1)
     number = torch.where(occupied, index[y, x], torch.zeros_like(x)).view(rows, columns)
     keep = number > 0
-    if settings.motion_filter:
-        keep &= _moves_like_neighbours(number, motion[point].view(rows, columns, 2), settings)
     if settings.connectivity_filter:
         keep &= _connected_to_main_body(torch.where(keep, number, torch.zeros_like(number)), count, settings)
     # A dropped cell takes the pixels of its own track with it, not those of another track that share the cell.
@@ -141,19 +186,6 @@ def _one_per_cell(xy: torch.Tensor, cell: int, rows: int, columns: int) -> tuple
 
 
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-
-
-def _moves_like_neighbours(number: torch.Tensor, motion: torch.Tensor, settings: TrackerSettings) -> torch.Tensor:
-    """(rows, columns) bool: the point's motion is near the median motion of its neighbours of the same track."""
-    nothing = float("nan")
-    neighbours = []
-    for dy, dx in _AROUND:
-        same = (_shifted(number, dy, dx, 0) == number) & (number > 0)
-        neighbours.append(torch.where(same[..., None], _shifted(motion, dy, dx, 0.0), nothing))
-    median = torch.nanmedian(torch.stack(neighbours), dim=0).values
-    difference = (motion - median).norm(dim=-1)
-    limit = settings.motion_tolerance_px + settings.motion_tolerance_ratio * median.norm(dim=-1)
-    return (difference <= limit) | median.isnan().any(dim=-1)
 
 
 def _connected_to_main_body(number: torch.Tensor, count: int, settings: TrackerSettings) -> torch.Tensor:
