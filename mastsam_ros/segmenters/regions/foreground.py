@@ -25,6 +25,8 @@ CUT_PRECISION = 100
 """Max-flow takes integers: capacities are rounded to a hundredth."""
 MAX_SHARE = 0.6
 """More than this share of the picture is not all foreground: the cut has run over, the best evidence stays."""
+MIN_SUPPORT = 0.25
+"""Share of a body that has to show evidence of its own where colour does not suffice."""
 BINS = 16
 
 
@@ -35,7 +37,9 @@ class Foreground:
     After `carry` they are those of the previous frame where the current one shows them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, colour_suffices: bool = True) -> None:
+        """colour_suffices: whether a body stays that no longer shows any evidence but its colours."""
+        self._colour_suffices = colour_suffices
         self.evidence: npt.NDArray[np.float32] | None = None
         self.mask: npt.NDArray[np.bool_] | None = None
         self._inside = np.zeros(BINS**3)
@@ -71,12 +75,17 @@ class Foreground:
         """
         evidence = observed if self.evidence is None else DECAY * self.evidence + observed
         evidence = np.clip(evidence, -LIMIT, LIMIT)
-        total = graph.mean(evidence)
+        shown = graph.mean(evidence)
+        total = shown.copy()
         if self._inside.any():
             total += COLOUR_WEIGHT * graph.mean(_log_ratio(self._inside, self._outside)[bins])
         chosen = _cut(graph, colours, total)
         if graph.area[chosen].sum() > MAX_SHARE * graph.area.sum():
             chosen &= total > np.quantile(total, 1 - MAX_SHARE)
+        if not self._colour_suffices:
+            number, group = graph.components(chosen)
+            support = np.bincount(group, graph.area * (shown > 0), number) / np.bincount(group, graph.area, number)
+            chosen &= support[group] > MIN_SUPPORT
         self.mask = chosen[graph.labels]
         feedback = np.where(self.mask, np.float32(FEEDBACK), np.float32(-FEEDBACK))
         self.evidence = np.clip(evidence + feedback, -LIMIT, LIMIT).astype(np.float32)

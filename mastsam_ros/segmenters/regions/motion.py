@@ -74,7 +74,7 @@ class MotionLayer:
     def reset(self) -> None:
         """Forgets everything: the next frame has no past."""
         self._shape: tuple[int, ...] = ()
-        self._flat, self._deep = Foreground(), Foreground()
+        self._flat, self._deep = Foreground(), Foreground(colour_suffices=False)
         self._gate = ParallaxGate()
         self._epipolar: EpipolarMotion | None = None
 
@@ -130,7 +130,7 @@ class MotionLayer:
         error = self._epipolar.errors(flow)
         at_rest = self._gate.at_rest(answer.components[graph.labels], answer.count, flow, size, error, certain)
         if not self._gate.shows_parallax:
-            self._deep = Foreground()
+            self._deep = Foreground(colour_suffices=False)
             return self._answer(graph, total, moving & ~np.append(False, at_rest)[answer.components], residual)
         observed = _evidence(error, _noise(error, likely_rest * trust), flow, self._deep.mask)
         observed = certain * observed - RELUCTANCE

@@ -25,6 +25,8 @@ ALIGNMENT_WEIGHT = 3.0
 MISFIT = 0.15
 """A body at rest stays on its epipolar lines: three quarters of it err by less than this share of its motion."""
 MIN_TRUST = 0.5
+MIN_SAMPLES = 20
+"""Bodies with fewer certain samples are not judged."""
 VOTE_LIMIT = 1.0
 DECAY = 0.95
 LIMIT = 8.0
@@ -85,7 +87,9 @@ class ParallaxGate:
             )
         area = np.bincount(bodies.ravel(), minlength=count + 1)
         before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
-        after = DECAY * before[1:] + self._votes(bodies, count, flow, displacement, error, certain)
+        votes = self._votes(bodies, count, flow, displacement, error, certain)
+        # A body too thin or too blank to tell follows the scene.
+        after = np.where(np.isnan(votes), self._scene + DECAY * (before[1:] - self._scene), DECAY * before[1:] + votes)
         after = np.clip(after, -LIMIT, LIMIT)
         if count:
             share = min(1, area[1:].sum() / (SCENE_SHARE * bodies.size))
@@ -102,8 +106,8 @@ class ParallaxGate:
         error: npt.NDArray[np.float32],
         certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float64]:
-        """This frame's log odds of rest for each body, (count,)."""
-        votes = np.zeros(count)
+        """This frame's log odds of rest for each body, (count,); NaN where nothing can be told."""
+        votes = np.full(count, np.nan)
         if not count:
             return votes
         near = cv2.dilate((bodies > 0).astype(np.uint8), np.ones((GAP, GAP), np.uint8))
@@ -115,17 +119,16 @@ class ParallaxGate:
             return votes
         spread = np.percentile(size[rest], 90)
         members = [body == k for k in range(1, count + 1)]
-        judged = np.array([member.any() for member in members])
+        judged = np.array([np.count_nonzero(member) >= MIN_SAMPLES for member in members])
         typical = np.array([max(np.median(size[member]), MIN_NOISE) if member.any() else 1 for member in members])
-        votes = np.where(judged, np.log(max(spread, MIN_NOISE) / typical / SPREAD), 0)
+        votes = np.log(max(spread, MIN_NOISE) / typical / SPREAD)
         noise = np.percentile(misfit[rest], 75)
         across = max(noise, 1e-3) / max(np.percentile(size[rest], 75), MIN_NOISE)
         votes += ALIGNMENT_WEIGHT * np.log(ALIGNMENT / across)
         for k in np.flatnonzero(judged):
             excess = max(np.percentile(misfit[members[k]], 75) - noise, 1e-3) / typical[k]
             votes[k] = min(votes[k], np.log(MISFIT / excess))
-        votes = np.where(judged, votes, 0)
-        return np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT)
+        return np.where(judged, np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT), np.nan)
 
 
 def certain_pixels(trust: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
