@@ -80,7 +80,11 @@ TRACKER_RUNS: dict[str, Callable[[LabelledSequence], TruthMatcher]] = {
 
 
 def bench_tracker(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
-    """The tracker alone: masks from the truth without ids, matches from the truth."""
+    """The tracker alone: masks from the truth without ids, matches from the truth.
+
+    At full size: shrunk masks would measure the resampling.
+    """
+    settings = settings.updated({"frame.working_pixels": 0})
     runs = {}
     for kind, matcher in TRACKER_RUNS.items():
         for sequence in sequences:

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, read_labels
-from mastsam_ros.evaluation.protocols import PROTOCOLS, SequenceScore, SequenceScorer
-from mastsam_ros.evaluation.tables import table, write_json
+from mastsam_ros.evaluation.protocols import PROTOCOLS, Scored, SequenceScore, SequenceScorer
+from mastsam_ros.evaluation.tables import table, write_json, write_text
 from mastsam_ros.types import InputError
 
 _LOG = logging.getLogger(__name__)
@@ -26,32 +26,86 @@ _LOG = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mastsam evaluate`."""
     parser.add_argument(
-        "prediction", metavar="PRED", type=Path, help="a labels/ folder, or a folder with one per sequence"
+        "prediction", metavar="PRED", nargs="?", type=Path, help="a labels/ folder, or a folder with one per sequence"
     )
     parser.add_argument(
         "--ground-truth",
         metavar="DIR",
         type=Path,
-        required=True,
         help="DAVIS-style folders of PNG, a scene folder, or a ScanNet export",
     )
     parser.add_argument("--protocol", choices=(*PROTOCOLS, "all"), default="all", help="what to measure (default: all)")
     parser.add_argument("--sequences", metavar="A,B", help="only these, separated by commas")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a self-contained HTML page")
+    parser.add_argument(
+        "--compare", action="append", default=[], metavar="NAME=DIR", help="other predictions beside PRED (repeatable)"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="sequences scored at the same time")
+    parser.add_argument(
+        "--ablate",
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="instead of scoring PRED: run the system on data with truth, its steps switched off one by one",
+    )
+    parser.add_argument("--frames", type=int, help="with --ablate: only the first so many frames of each sequence")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="with --ablate: change a setting"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores, prints the tables and writes what was asked for. Raises MastsamError."""
-    protocols = PROTOCOLS if arguments.protocol == "all" else (arguments.protocol,)
     names = arguments.sequences.split(",") if arguments.sequences else None
-    pairs = paired(arguments.prediction, open_sequences(arguments.ground_truth, names))
-    scores = score_all(pairs, protocols, arguments.workers)
+    if arguments.ablate:
+        return _run_ablation(arguments, names)
+    if arguments.prediction is None or arguments.ground_truth is None:
+        raise InputError("nothing to score: give PRED and --ground-truth DIR, or --ablate SOURCE")
+    protocols = PROTOCOLS if arguments.protocol == "all" else (arguments.protocol,)
+    sequences = open_sequences(arguments.ground_truth, names)
+    folders = {str(arguments.prediction): arguments.prediction, **_compared(arguments.compare)}
+    systems = {
+        name: score_all(paired(folder, sequences), protocols, arguments.workers) for name, folder in folders.items()
+    }
+    scores = {name: [scored.score for scored in of] for name, of in systems.items()}
+    own = next(iter(scores.values()))
     for protocol in protocols:
         sys.stdout.write(protocol_table(protocol, scores) + "\n\n")
-    sys.stdout.writelines(f"{remark}\n" for remark in remarks(scores))
+    sys.stdout.writelines(f"{remark}\n" for of in scores.values() for remark in remarks(of))
     if arguments.json:
-        write_json(arguments.json, as_mapping(scores, protocols))
+        compared = {name: as_mapping(of, protocols) for name, of in scores.items() if of is not own}
+        write_json(arguments.json, {**as_mapping(own, protocols), "compared": compared})
+    if arguments.report:
+        from mastsam_ros.evaluation.report import report
+
+        write_text(arguments.report, report(systems, protocols))
+    return 0
+
+
+def _compared(assignments: Sequence[str]) -> dict[str, Path]:
+    folders = {}
+    for text in assignments:
+        name, equals, folder = text.partition("=")
+        if not equals or not name or not folder:
+            raise InputError(f"expected --compare NAME=DIR, got '{text}'")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _run_ablation(arguments: argparse.Namespace, names: Sequence[str] | None) -> int:
+    from mastsam_ros.evaluation.ablation import ablate, ablation_table
+    from mastsam_ros.settings import Settings
+
+    sequences = [
+        sequence.first(arguments.frames) for source in arguments.ablate for sequence in open_sequences(source, names)
+    ]
+    runs = ablate(sequences, Settings().with_assignments(arguments.set))
+    sys.stdout.write(ablation_table(runs) + "\n")
+    if arguments.json:
+        write_json(
+            arguments.json, {name: {run.score.name: run.to_mapping() for run in of} for name, of in runs.items()}
+        )
     return 0
 
 
@@ -96,36 +150,42 @@ def _pngs(folder: Path) -> dict[str, Path]:
 
 def score_all(
     pairs: Sequence[tuple[LabelledSequence, dict[str, Path]]], protocols: Sequence[str], workers: int = 1
-) -> list[SequenceScore]:
-    """The scores of the sequences, in their order, whatever order the workers finish in."""
+) -> list[Scored]:
+    """The sequences scored, in their order, whatever order the workers finish in."""
     frames = sum(len(sequence.frames) for sequence, _ in pairs)
     with (
         tqdm(total=frames, unit="frame", leave=False, disable=not sys.stderr.isatty()) as bar,
         ThreadPoolExecutor(max(1, min(workers, len(pairs)))) as pool,
     ):
 
-        def scored(pair: tuple[LabelledSequence, dict[str, Path]]) -> SequenceScore:
+        def scored(pair: tuple[LabelledSequence, dict[str, Path]]) -> Scored:
             sequence, labels = pair
             scorer = SequenceScorer(sequence, protocols)
             for files in sequence.frames:
                 scorer.add(files, read_labels(labels[files.stem]))
                 bar.update()
-            return scorer.score()
+            return Scored(sequence, labels, scorer.score(), scorer.overlaps, scorer.pairs)
 
         return list(pool.map(scored, pairs))
 
 
-def protocol_table(protocol: str, scores: Sequence[SequenceScore]) -> str:
-    """One protocol's figures, a row per sequence and one for the mean; always with masks per frame and coverage."""
+def protocol_table(protocol: str, systems: Mapping[str, Sequence[SequenceScore]]) -> str:
+    """One protocol's figures, a row per sequence and one for the mean; always with masks per frame and coverage.
+
+    systems: name -> scores; the names of all but the first stand behind the sequence's.
+    """
+    every = [score for scores in systems.values() for score in scores]
     columns = [
-        column for column in (*COLUMNS[protocol], *ALWAYS) if column in ALWAYS or mean_of(column, scores) is not None
+        column for column in (*COLUMNS[protocol], *ALWAYS) if column in ALWAYS or mean_of(column, every) is not None
     ]
-    rows: list[tuple[str, list[Any]]] = [
-        (score.name + (" *" if score.degenerate else ""), [column.value(score) for column in columns])
-        for score in scores
-    ]
-    if len(scores) > 1:
-        rows.append(("mean", [mean_of(column, scores) for column in columns]))
+    rows: list[tuple[str, list[Any]]] = []
+    for place, (system, scores) in enumerate(systems.items()):
+        suffix = f" ({system})" if place else ""
+        for score in scores:
+            name = score.name + suffix + (" *" if score.degenerate else "")
+            rows.append((name, [column.value(score) for column in columns]))
+        if len(scores) > 1:
+            rows.append((f"mean{suffix}", [mean_of(column, scores) for column in columns]))
     return table([protocol, *(column.head for column in columns)], rows, " ".join(column.format for column in columns))
 
 

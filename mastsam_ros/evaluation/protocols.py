@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -157,6 +157,43 @@ class SequenceScorer:
         )
 
     @property
+    def pairs(self) -> list[float]:
+        """Consistency of every frame with the one before, in [0, 1]; empty where H is measured instead."""
+        return self._pairs
+
+    @property
     def overlaps(self) -> list[FrameOverlap]:
         """The counts of every frame added so far."""
         return self._overlaps
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One sequence of one system: where its labels lie, its score, and the counts of every frame.
+
+    pairs: consistency of every frame with the one before, in [0, 1]; empty where it was not measured.
+    """
+
+    sequence: LabelledSequence
+    labels: Mapping[str, Path]
+    score: SequenceScore
+    overlaps: Sequence[FrameOverlap]
+    pairs: Sequence[float]
+
+    def best_mask_curve(self) -> list[float]:
+        """Per frame the best mask's IoU, mean over the instances; NaN without truth."""
+        found = [[score.iou for _, score in masks.best_masks(overlap).values()] for overlap in self.overlaps]
+        return [float(np.mean(ious)) if ious else float("nan") for ious in found]
+
+    def best_track_curve(self) -> list[float]:
+        """Per frame the IoU of the ids that are best over the whole sequence, mean over the instances."""
+        tracks = {instance: id for instance, (id, _) in masks.best_tracks(self.overlaps).items()}
+        curve = []
+        for overlap in self.overlaps:
+            iou = overlap.iou
+            ious = [
+                float(iou[overlap.ids == tracks[int(instance)], column].sum())
+                for column, instance in enumerate(overlap.instances)
+            ]
+            curve.append(float(np.mean(ious)) if ious else float("nan"))
+        return curve

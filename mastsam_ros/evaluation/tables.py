@@ -15,14 +15,15 @@ def table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Any]]], forma
     """A Markdown table, its columns aligned. formats: one format per value, separated by spaces; NaN and None: -."""
     cells = [list(heads)]
     for name, values in rows:
-        cells.append([name, *(_cell(v, f) for v, f in zip(values, formats.split(), strict=True))])
+        cells.append([name, *(cell(v, f) for v, f in zip(values, formats.split(), strict=True))])
     widths = [max(len(row[n]) for row in cells) for n in range(len(heads))]
     lines = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in cells]
     rule = "|" + "|".join("-" * (width + 1) + ("-" if n == 0 else ":") for n, width in enumerate(widths)) + "|"
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def _cell(value: Any, format_spec: str) -> str:
+def cell(value: Any, format_spec: str) -> str:
+    """One figure as text; NaN and None: -."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"
     return format(value, format_spec)
@@ -34,9 +35,14 @@ def _aligned(row: list[str], widths: list[int]) -> list[str]:
 
 def write_json(path: Path, figures: Mapping[str, Any]) -> None:
     """Writes the figures; NaN becomes null, which every JSON reader takes. Raises InputError."""
+    write_text(path, json.dumps(_plain(figures), indent=1, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file and the folders above it. Raises InputError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_plain(figures), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 

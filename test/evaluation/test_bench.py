@@ -54,7 +54,7 @@ def test_one_table_and_few_frames(data, tmp_path, monkeypatch, capsys):
 
 def test_generated_scenes_where_there_is_nothing_else(data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bench, "SampleScene", lambda path, frames: SampleScene(0, path, 1, width=64, height=48))
+    monkeypatch.setattr(bench, "SampleScene", lambda path, frames: SampleScene(0, path, 1, 64, 48, objects=1))
     videos, scenes = bench.open_data(None, None)
     assert videos == [] and [scene.name for scene in scenes] == ["look_away", "orbit", "wide_baseline"]
 

@@ -13,6 +13,7 @@ import pytest
 from mastsam_ros.evaluation import command
 from mastsam_ros.evaluation.datasets import open_sequences, read_labels
 from mastsam_ros.evaluation.protocols import PROTOCOLS, FlowCache, SequenceScorer
+from mastsam_ros.evaluation.report import worst_frames
 from mastsam_ros.types import InputError
 
 
@@ -125,7 +126,7 @@ def test_truth_without_images_says_why_a_figure_is_missing(tmp_path, truth, caps
 def test_workers_do_not_change_the_figures(tmp_path, truth):
     predictions = write_labels(tmp_path / "out", truth, perfect)
     pairs = command.paired(predictions, open_sequences(truth))
-    one, four = (command.score_all(pairs, PROTOCOLS, workers) for workers in (1, 4))
+    one, four = ([s.score for s in command.score_all(pairs, PROTOCOLS, workers)] for workers in (1, 4))
     assert repr(one) == repr(four)  # as text, where NaN equals NaN
 
 
@@ -152,6 +153,56 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
         return used
 
     assert peak(90) - peak(10) < 80 * 60 * 80 * 2 / 2  # far below one kept label image (uint16) per frame
+
+
+def test_comparison_and_page(tmp_path, truth, capsys):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    degenerate = write_labels(tmp_path / "other", truth, np.ones_like)
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    evaluate(
+        *(predictions, "--ground-truth", truth, "--compare", f"one id={degenerate}"),
+        *("--report", page, "--json", figures),
+    )
+    printed = capsys.readouterr().out
+    assert "cat (one id) *" in printed and "mean (one id)" in printed
+    assert json.loads(figures.read_text())["compared"]["one id"]["sequences"]["dog"]["degenerate"]
+    text = page.read_text()
+    for part in (
+        "<svg",
+        "data:image/jpeg",
+        "best track IoU",
+        "one id: best track IoU 0.1",
+        "frame 00000",
+        "degenerate",
+    ):
+        assert part in text
+    assert "http" not in text.replace("http://www.w3.org", "")  # self-contained
+
+
+def test_comparison_needs_a_name(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    with pytest.raises(InputError, match="NAME=DIR"):
+        evaluate(predictions, "--ground-truth", truth, "--compare", "somewhere")
+
+
+def test_nothing_to_score():
+    with pytest.raises(InputError, match="give PRED and --ground-truth"):
+        evaluate()
+
+
+def test_worst_frames_are_apart():
+    curve = [0.9] * 40
+    curve[10:13], curve[30], curve[20] = [0.1, 0.0, 0.1], 0.2, float("nan")
+    assert worst_frames(curve, count=2) == [11, 30]
+    assert worst_frames([], count=2) == []
+
+
+def test_ablation(tmp_path, truth, capsys):
+    evaluate("--ablate", truth, "--sequences", "cat", "--frames", 3, "--json", tmp_path / "a.json")
+    printed = capsys.readouterr().out
+    for row in ("all steps", "no discovery", "no overlap filtering", "no representative selection", "score alone"):
+        assert row in printed
+    assert json.loads((tmp_path / "a.json").read_text())["no discovery"]["cat"]["frames"] == 3
 
 
 def test_unknown_protocol(truth):
