@@ -21,7 +21,7 @@ _EXPORTS = {
     "MastsamError": "types",
     "Settings": "settings",
 }
-__all__ = ["Frame", "FrameResult", "Mastsam", "MastsamError", "Settings", "__version__"]  # noqa: F822
+__all__ = ["Frame", "FrameResult", "Mastsam", "MastsamError", "Settings", "__version__"]
 
 if TYPE_CHECKING:
     from mastsam_ros.pipeline import Mastsam
