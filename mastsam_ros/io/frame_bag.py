@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,60 @@ class FrameBag:
             types["geometry_msgs/msg/PoseWithCovariance"](pose, np.zeros(36)),
             types["geometry_msgs/msg/TwistWithCovariance"](types["geometry_msgs/msg/Twist"](zero, zero), np.zeros(36)),
         )
+
+
+def read_frames(folder: str | Path) -> Iterator[tuple[Frame, npt.NDArray[np.uint16] | None]]:
+    """The frames of a FrameBag with everything it holds, and the true instances (H, W) uint16 where there are any.
+
+    Raises InputError if the bag cannot be read.
+    """
+    from rosbags.highlevel import AnyReader, AnyReaderError
+
+    names = {topic: name for name, topic in TOPICS.items()}
+    try:
+        with AnyReader([Path(folder)]) as reader:
+            parts: dict[str, Any] = {}
+            connections = [connection for connection in reader.connections if connection.topic in names]
+            for connection, stamp_ns, raw in reader.messages(connections):
+                message: Any = reader.deserialize(raw, connection.msgtype)
+                name = names[connection.topic]
+                parts[name] = message
+                if name == "image":  # the last of its frame
+                    yield _frame(stamp_ns, parts), _pixels(parts["truth"], np.uint16) if "truth" in parts else None
+                    parts = {}
+    except (AnyReaderError, OSError) as error:
+        raise InputError(f"cannot read the bag {folder}: {error}") from error
+
+
+def _frame(stamp_ns: int, parts: dict[str, Any]) -> Frame:
+    image = parts["image"]
+    depth = _pixels(parts["depth"], np.uint16) / np.float32(1000) if "depth" in parts else None
+    K = parts["camera_info"].k.reshape(3, 3) if "camera_info" in parts else None
+    T_world_camera = None
+    if "odometry" in parts:
+        pose = parts["odometry"].pose.pose
+        q, at = pose.orientation, pose.position
+        T_world_camera = np.eye(4)
+        T_world_camera[:3, :3] = rotation_matrix((q.x, q.y, q.z, q.w))
+        T_world_camera[:3, 3] = at.x, at.y, at.z
+    pixels = image.data.reshape(image.height, image.width, 3)
+    return Frame(pixels, stamp_ns, image.header.frame_id, K, depth, T_world_camera)
+
+
+def _pixels(message: Any, kind: type[np.generic]) -> Any:
+    return message.data.view(kind).reshape(message.height, message.width)
+
+
+def rotation_matrix(quaternion_xyzw: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
+    """The rotation (3, 3) of a unit quaternion."""
+    x, y, z, w = quaternion_xyzw
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
 
 
 def quaternion_xyzw(R: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:

@@ -140,9 +140,8 @@ class SampleScene:
         for name in ("rgb", "depth", "instance"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for index, view in enumerate(self):
-            assert view.frame.depth is not None
             bgr = np.ascontiguousarray(view.frame.image[..., ::-1])
-            millimetres = np.rint(view.frame.depth * 1000).astype(np.uint16)
+            millimetres = np.rint(np.asarray(view.frame.depth) * 1000).astype(np.uint16)
             cv2.imwrite(str(folder / "rgb" / f"{index:05d}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
             cv2.imwrite(str(folder / "depth" / f"{index:05d}.png"), millimetres)
             cv2.imwrite(str(folder / "instance" / f"{index:05d}.png"), view.instance)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -63,7 +64,11 @@ class Player:
                 continue
             self._publishers[connection.topic] = self._node.create_publisher(kind, connection.topic, qos)
         self.sent: dict[str, list[tuple[int, int]]] = {topic: [] for topic in self._publishers}
-        """Per topic: time in the bag, and the system's time when the message went out, both nanoseconds."""
+        """Per topic: the header's stamp (log time without header), and the system's time on sending; nanoseconds."""
+        self._has_header = {
+            topic: next(iter(publisher.msg_type.get_fields_and_field_types().values()), "") == "std_msgs/Header"
+            for topic, publisher in self._publishers.items()
+        }
 
     def wait_for_subscriber(self, topic: str, timeout_s: float) -> None:
         """Until somebody listens to `topic`. Raises InputError if nobody does within `timeout_s`."""
@@ -90,7 +95,8 @@ class Player:
             self._wait_until(begin, first, stamp_ns)
             if self._stopped:
                 return
-            self.sent[connection.topic].append((stamp_ns, time.time_ns()))
+            own_ns = _header_stamp(raw) if self._has_header[connection.topic] else stamp_ns
+            self.sent[connection.topic].append((own_ns, time.time_ns()))
             self._publishers[connection.topic].publish(bytes(raw))
         for publisher in self._publishers.values():
             if publisher.get_subscription_count():
@@ -113,6 +119,12 @@ class Player:
         """Ends the node and the reader."""
         self._node.destroy_node()
         self._reader.close()
+
+
+def _header_stamp(raw: bytes | memoryview) -> int:
+    """Nanoseconds of the stamp that a serialized message with a header begins with."""
+    seconds, nanoseconds = struct.unpack_from("<iI" if raw[1] else ">iI", raw, 4)  # after the encapsulation's 4 bytes
+    return seconds * 1_000_000_000 + nanoseconds
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.log:
             arguments.log.write_text(json.dumps(player.sent), encoding="utf-8")
     except MastsamError as error:
-        print(f"play: {error}", file=sys.stderr)
+        sys.stderr.write(f"play: {error}\n")
         return 1
     finally:
         if player is not None:

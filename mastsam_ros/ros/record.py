@@ -116,16 +116,17 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
         recorder.subscribe(arguments.topics, arguments.timeout)
-        print("recording", flush=True)
+        sys.stdout.write("recording\n")
+        sys.stdout.flush()
         recorder.record()
     except MastsamError as error:
-        print(f"record: {error}", file=sys.stderr)
+        sys.stderr.write(f"record: {error}\n")
         return 1
     finally:
         if recorder is not None:
             recorder.close()
         rclpy.try_shutdown()
-    print(", ".join(f"{topic}: {count}" for topic, count in recorder.counts.items()))
+    sys.stdout.write(", ".join(f"{topic}: {count}" for topic, count in recorder.counts.items()) + "\n")
     return 0
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mastsam_ros.io.frame_bag import TOPICS, quaternion_xyzw
+from mastsam_ros.io.frame_bag import TOPICS, quaternion_xyzw, read_frames
 from mastsam_ros.io.ray_caster import Cone, Ellipsoid, Flat
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import InputError
@@ -32,7 +32,7 @@ def to_world(view, stride: int = 1):
 def test_every_pixel_has_depth_and_an_instance_with_a_name(scene: SampleScene) -> None:
     view = scene.render(0)
     assert view.frame.image.shape == (480, 640, 3) and view.instance.dtype == np.uint16
-    assert view.frame.depth is not None and 0.3 < view.frame.depth.min() and view.frame.depth.max() < 10
+    assert view.frame.depth is not None and view.frame.depth.min() > 0.3 and view.frame.depth.max() < 10
     assert set(np.unique(view.instance)) <= set(scene.instance_names)
     assert sum(int((view.instance == number).sum() > 100) for number in scene.object_ids) >= 10
 
@@ -159,6 +159,10 @@ def test_the_bag_holds_what_the_views_hold(tmp_path) -> None:
     np.testing.assert_allclose(last[TOPICS["camera_info"]][1].k.reshape(3, 3), scene.K)
     with pytest.raises(InputError, match="exists"):
         scene.write_bag(folder)
+    (_, _), (frame, instance) = read_frames(folder)
+    assert frame.stamp_ns == view.frame.stamp_ns and np.array_equal(frame.image, view.frame.image)
+    assert np.array_equal(instance, view.instance) and np.abs(frame.depth - view.frame.depth).max() < 0.00051
+    np.testing.assert_allclose(frame.T_world_camera, view.frame.T_world_camera, atol=1e-12)
 
 
 def test_quaternions_turn_as_their_matrices_do() -> None:
