@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def _load(folder: Path) -> Any:
         raise ModelError(f"{folder} holds a model of type '{kind}', expected one of {', '.join(_CLASSES)}")
     try:
         import transformers
+        from safetensors import SafetensorError
 
         model_class = getattr(transformers, _CLASSES[kind])
     except (ImportError, AttributeError) as error:
@@ -82,7 +84,7 @@ def _load(folder: Path) -> Any:
         ) from error
     try:
         model, found = model_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         raise ModelError(
             f"{folder} cannot be loaded as {_CLASSES[kind]}: {str(error).splitlines()[0][:200]}"
         ) from error

@@ -1,0 +1,235 @@
+"""The two backends of Segment Anything: tiny random weights, the same masks from both, and clear errors."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mastsam_ros.segmenters import create_segmenter, sam
+from mastsam_ros.segmenters.hf_sam import TransformersNetwork
+from mastsam_ros.segmenters.prompted import PromptedSegmenter
+from mastsam_ros.segmenters.sam import SamNetwork
+from mastsam_ros.settings import SamSettings, Settings
+from mastsam_ros.types import CandidateMasks, Frame, MissingPackageError, ModelError, PointPrompts
+
+CPU = torch.device("cpu")
+KINDS = ("sam", "sam_hq", "sam2")
+
+
+def _frame() -> Frame:
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    return Frame(np.ascontiguousarray(coarse.repeat(10, axis=0).repeat(10, axis=1)))
+
+
+def _prompts() -> PointPrompts:
+    generator = torch.Generator().manual_seed(6)
+    xy = torch.rand(7, 3, 2, generator=generator) * torch.tensor([120, 90])
+    labels = torch.tensor([[1, 1, 0], [1, -1, -1], [1, 0, -1], [1, 1, 1], [1, 0, 0], [1, 1, -1], [1, -1, -1]])
+    return PointPrompts(xy, labels)
+
+
+def _answer(network: Any, **settings: Any) -> CandidateMasks:
+    segmenter = PromptedSegmenter(network, SamSettings(**settings), CPU)
+    segmenter.set_frame(_frame(), None)
+    return segmenter.predict(_prompts())
+
+
+_NAMES = [  # segment-anything's names -> those of transformers
+    (r"^image_encoder\.", "vision_encoder."),
+    (r"patch_embed\.proj\.", "patch_embed.projection."),
+    (r"^(vision_encoder)\.blocks\.", r"\1.layers."),
+    (r"neck\.0\.", "neck.conv1."),
+    (r"neck\.1\.", "neck.layer_norm1."),
+    (r"neck\.2\.", "neck.conv2."),
+    (r"neck\.3\.", "neck.layer_norm2."),
+    (r"\.norm(\d)\.", r".layer_norm\1."),
+    (r"norm_final_attn", "layer_norm_final_attn"),
+    (r"prompt_encoder\.pe_layer\.positional_encoding_gaussian_matrix", "shared_image_embedding.positional_embedding"),
+    (r"point_embeddings", "point_embed"),
+    (r"mask_downscaling\.0\.", "mask_embed.conv1."),
+    (r"mask_downscaling\.1\.", "mask_embed.layer_norm1."),
+    (r"mask_downscaling\.3\.", "mask_embed.conv2."),
+    (r"mask_downscaling\.4\.", "mask_embed.layer_norm2."),
+    (r"mask_downscaling\.6\.", "mask_embed.conv3."),
+    (r"output_upscaling\.0\.", "upscale_conv1."),
+    (r"output_upscaling\.1\.", "upscale_layer_norm."),
+    (r"output_upscaling\.3\.", "upscale_conv2."),
+    (r"(mlps\.\d|iou_prediction_head)\.layers\.0\.", r"\1.proj_in."),
+    (r"(mlps\.\d|iou_prediction_head)\.layers\.1\.", r"\1.layers.0."),
+    (r"(mlps\.\d|iou_prediction_head)\.layers\.2\.", r"\1.proj_out."),
+]
+
+
+def _renamed(name: str) -> str:
+    return functools.reduce(lambda text, rule: re.sub(*rule, text), _NAMES, name)
+
+
+def test_both_packages_give_the_same_masks_for_the_same_weights(
+    tiny_sam: Any, transformers_models: dict[str, Any]
+) -> None:
+    other = transformers_models["sam"]
+    weights = {_renamed(name): tensor for name, tensor in tiny_sam.state_dict().items()}
+    shared = weights["shared_image_embedding.positional_embedding"]
+    weights["prompt_encoder.shared_embedding.positional_embedding"] = shared
+    assert set(weights) == set(other.state_dict())
+    other.load_state_dict(weights)
+    first, second = _answer(SamNetwork(tiny_sam)), _answer(TransformersNetwork(other))
+    torch.testing.assert_close(first.scores, second.scores, atol=1e-4, rtol=1e-4)
+    assert (first.masks != second.masks).float().mean() < 1e-3
+    assert 0.01 < first.masks.float().mean() < 0.99
+
+
+def test_sam_by_segment_anything_answers_in_batches_as_one_by_one(tiny_sam: Any) -> None:
+    whole = _answer(SamNetwork(tiny_sam))
+    assert whole.masks.shape == (7, 3, 90, 120)
+    single = _answer(SamNetwork(tiny_sam), prompts_per_call=1)
+    torch.testing.assert_close(whole.scores, single.scores, atol=1e-5, rtol=1e-4)
+    assert (whole.masks != single.masks).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_family_of_transformers_answers(transformers_models: dict[str, Any], kind: str) -> None:
+    network = TransformersNetwork(transformers_models[kind])
+    assert network.keeps_aspect == (kind != "sam2")
+    answer = _answer(network)
+    assert answer.masks.shape == (7, 3, 90, 120) and answer.scores.shape == (7, 3)
+    single = _answer(network, prompts_per_call=1)
+    torch.testing.assert_close(answer.scores, single.scores, atol=1e-5, rtol=1e-4)
+    assert (answer.masks != single.masks).float().mean() < 1e-3
+    assert 0.01 < answer.masks.float().mean() < 0.99
+
+
+def test_edgetam_answers() -> None:
+    pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+    transformers = pytest.importorskip("transformers")
+    model = transformers.EdgeTamModel(transformers.EdgeTamConfig()).eval()
+    assert _answer(TransformersNetwork(model)).masks.shape == (7, 3, 90, 120)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_the_encoder_runs_in_half_precision(tiny_sam: Any, transformers_models: dict[str, Any], precision: str) -> None:
+    for network in (SamNetwork(tiny_sam), *(TransformersNetwork(transformers_models[kind]) for kind in KINDS)):
+        exact, half = _answer(network), _answer(network, precision=precision)
+        assert (exact.masks != half.masks).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_of_transformers_loads_through_the_settings(
+    transformers_models: dict[str, Any], tmp_path: Path, kind: str
+) -> None:
+    model = transformers_models[kind]
+    model.save_pretrained(tmp_path)
+    segmenter = create_segmenter(_settings("hf_sam", tmp_path))
+    segmenter.set_frame(_frame(), None)
+    answer = segmenter.predict(_prompts())
+    expected = _answer(TransformersNetwork(model))
+    assert torch.equal(answer.masks, expected.masks) and torch.equal(answer.scores, expected.scores)
+
+
+def _settings(name: str, checkpoint: Path | str) -> Settings:
+    return Settings.from_mapping({"device": "cpu", "segmenter.name": name, "sam.checkpoint": str(checkpoint)})
+
+
+def test_a_pth_file_of_sam_loads_through_the_settings(
+    tiny_sam: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import copy
+
+    blank = copy.deepcopy(tiny_sam)
+    for parameter in blank.parameters():
+        torch.nn.init.zeros_(parameter)
+    monkeypatch.setattr(sam, "_MODELS", {32: "tiny"})
+    monkeypatch.setattr(sam, "_registry", lambda: {"tiny": lambda: blank})
+    torch.save(tiny_sam.state_dict(), tmp_path / "sam.pth")
+    segmenter = create_segmenter(_settings("sam", tmp_path / "sam.pth"))
+    segmenter.set_frame(_frame(), None)
+    assert torch.equal(segmenter.predict(_prompts()).masks, _answer(SamNetwork(tiny_sam)).masks)
+
+    weights = tiny_sam.state_dict()
+    del weights["mask_decoder.iou_token.weight"]
+    torch.save(weights, tmp_path / "part.pth")
+    with pytest.raises(ModelError, match=r"part\.pth: .*missing: mask_decoder\.iou_token\.weight"):
+        create_segmenter(_settings("sam", tmp_path / "part.pth"))
+
+
+def test_the_published_models_are_known_to_the_package(segment_anything: Any) -> None:
+    assert set(sam._MODELS.values()) <= set(segment_anything.sam_model_registry)
+    with torch.device("meta"):
+        for width, name in sam._MODELS.items():
+            model = segment_anything.sam_model_registry[name]()
+            assert model.image_encoder.patch_embed.proj.weight.shape[0] == width
+            assert SamNetwork(model).side == 1024
+
+
+def test_foreign_files_are_named(segment_anything: Any, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(ModelError, match=r"other\.pth: not SAM's weights"):
+        create_segmenter(_settings("sam", tmp_path / "other.pth"))
+    with pytest.raises(ModelError, match=r"no file of weights at '.*absent\.pth'"):
+        create_segmenter(_settings("sam", tmp_path / "absent.pth"))
+    for name in ("sam", "hf_sam"):
+        with pytest.raises(ModelError, match=r"set sam\.checkpoint"):
+            create_segmenter(_settings(name, ""))
+
+
+def test_foreign_folders_are_named(transformers_models: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no readable config\.json"):
+        create_segmenter(_settings("hf_sam", tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ModelError, match="type 'bert', expected one of sam"):
+        create_segmenter(_settings("hf_sam", tmp_path))
+    transformers_models["sam"].config.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="cannot be loaded as SamModel"):
+        create_segmenter(_settings("hf_sam", tmp_path))
+    transformers_models["sam"].save_pretrained(tmp_path)
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match="cannot be loaded as SamModel") as caught:
+        create_segmenter(_settings("hf_sam", tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_model_do_not_load_half_way(transformers_models: dict[str, Any], tmp_path: Path) -> None:
+    transformers_models["sam"].save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"do not fit SamModel: \d+ missing"):
+        create_segmenter(_settings("hf_sam", tmp_path))
+
+
+@pytest.mark.parametrize(("name", "package"), [("sam", "segment_anything"), ("hf_sam", "transformers")])
+def test_a_missing_package_is_one_line_that_says_what_to_install(
+    name: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam"}))
+    real = builtins.__import__
+
+    def without(module: str, *rest: Any, **named: Any) -> Any:
+        if module.partition(".")[0] == package:
+            raise ImportError(f"No module named '{package}'")
+        return real(module, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingPackageError, match="pip install") as caught:
+        create_segmenter(_settings(name, tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_importing_the_backends_loads_no_model_library() -> None:
+    code = (
+        "import sys, mastsam_ros.segmenters.sam, mastsam_ros.segmenters.hf_sam;"
+        "sys.exit(any(name in sys.modules for name in ('transformers', 'segment_anything', 'torchvision')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
