@@ -64,7 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("nothing to score: give PRED and --ground-truth DIR, or --ablate SOURCE")
     protocols = PROTOCOLS if arguments.protocol == "all" else (arguments.protocol,)
     sequences = open_sequences(arguments.ground_truth, names)
-    folders = {str(arguments.prediction): arguments.prediction, **_compared(arguments.compare)}
+    own_folder = arguments.prediction.resolve()
+    own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.name
+    folders = {own_name: arguments.prediction, **_compared(arguments.compare)}
     systems = {
         name: score_all(paired(folder, sequences), protocols, arguments.workers) for name, folder in folders.items()
     }

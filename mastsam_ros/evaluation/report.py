@@ -21,6 +21,7 @@ Image = npt.NDArray[np.uint8]
 CURVE_COLORS = ("#0b6bcb", "#d9480f", "#2b8a3e", "#862e9c", "#a61e4d", "#5f3dc4")
 WORST_FRAMES = 4
 PICTURE_WIDTH = 420
+STRIP_COLUMNS = 4  # of html_page.film_strip
 MOST_ROWS = 26
 
 
@@ -55,8 +56,8 @@ def _figures(systems: Mapping[str, Sequence[Scored]], protocols: Sequence[str]) 
                     [name, score.name + mark, *(cell(column.value(score), column.format) for column in columns)]
                 )
             rows.append([name, "mean", *(cell(mean_of(column, of), column.format) for column in columns)])
-        heads = ["system", protocol, *(column.head for column in columns)]
-        blocks.append(html_page.figure_table(heads, rows, numbers=range(2, len(heads))))
+        heads = ["system", "sequence", *(column.head for column in columns)]
+        blocks.append(f"<h3>{protocol}</h3>" + html_page.figure_table(heads, rows, numbers=range(2, len(heads))))
     note = "Consistency says nothing alone: read it beside coverage and the number of masks."
     return html_page.section("Figures", note, *blocks)
 
@@ -127,7 +128,9 @@ def _ids_over_time(scored: Scored) -> str:
                 f' height="{bar:g}" rx="2" {fill}><title>{html.escape(told)}</title></rect>'
             )
         distinct = len({id for id in ids if id > 0})
-        parts.append(f'<text class="soft" x="{width - 52:g}" y="{y + bar - 2:g}">{distinct} ids</text>')
+        parts.append(
+            f'<text class="soft" x="{width - 52:g}" y="{y + bar - 2:g}">{distinct} {"id" if distinct == 1 else "ids"}</text>'
+        )
     return f"<figure>{''.join(parts)}</svg></figure>"
 
 
@@ -143,7 +146,7 @@ def worst_frames(curve: Sequence[float], count: int = WORST_FRAMES) -> list[int]
 
 
 def _worst_frames(scored: Scored, systems: Mapping[str, Scored]) -> list[str]:
-    strips = []
+    strips: list[list[tuple[Image, str]]] = []
     curve = scored.best_track_curve()
     for frame in worst_frames(curve):
         files = scored.sequence.frames[frame]
@@ -154,8 +157,10 @@ def _worst_frames(scored: Scored, systems: Mapping[str, Scored]) -> list[str]:
             picture = overlay(image, read_labels(of.labels[files.stem]), alpha=0.55)
             value = of.best_track_curve()[frame] if of is not scored else curve[frame]
             pictures.append((_shrunk(_with_outline(picture, truth)), f"{name}: best track IoU {value:.2f}"))
-        strips.append(html_page.film_strip(pictures))
-    return strips
+        strips.append(pictures)
+    if STRIP_COLUMNS % (1 + len(systems)) == 0:  # several frames fill a row
+        strips = [[picture for strip in strips for picture in strip]]
+    return [html_page.film_strip(strip) for strip in strips]
 
 
 def _with_outline(picture: Image, truth: npt.NDArray[np.uint16]) -> Image:
