@@ -41,7 +41,7 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
     ids, starts = np.unique(cloud.instance[order], return_index=True)
     groups = np.split(cloud.xyz[order], starts[1:])
     extents = {}
-    for instance, points in zip(ids.tolist(), groups, strict=True):
+    for instance, points in zip(ids.tolist(), groups, strict=bool(len(cloud))):  # nothing still splits into one group
         if instance and len(points) >= 10:
             low, middle, high = np.percentile(points.astype(np.float64), [5, 50, 95], axis=0)
             extents[instance] = (middle, high - low)
