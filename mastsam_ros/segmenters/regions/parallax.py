@@ -115,7 +115,7 @@ class ParallaxGate:
         seen = certain[cells]
         body, rest = bodies[cells][seen], near[cells][seen] == 0
         size, misfit = displacement[cells][seen], error[cells][seen]
-        if np.count_nonzero(rest) < 0.1 * len(rest):
+        if np.count_nonzero(rest) <= 0.1 * len(rest):
             return votes
         spread = np.percentile(size[rest], 90)
         members = [body == k for k in range(1, count + 1)]
