@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -10,6 +11,8 @@ def main() -> int:
     """Runs the node; a missing ROS is said in one line. Returns the exit status."""
     # Until rclpy takes over, Ctrl-C ends the process at once instead of with a traceback out of some import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # A robot's cores are shared: threads that spin while they wait made a step up to 20 times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from mastsam_ros.ros.node import main as run_node
     except ModuleNotFoundError as error:
