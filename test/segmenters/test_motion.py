@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -214,3 +216,27 @@ def test_the_cut_cleans_noisy_evidence() -> None:
     raw = iou(observed > 0, truth)
     _, chosen = Foreground().update(graph, graph.mean(lab), colour_bins(lab), observed)
     assert iou(chosen[graph.labels], truth) > max(0.8, raw + 0.3)
+
+
+def recorded(folder: str, pattern: str, start: int, stop: int) -> list[Image]:
+    """Images of a recorded sequence at about 100,000 pixels; skips the test where there is none."""
+    data = Path(os.environ.get("MASTSAM_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / folder
+    files = sorted(data.glob(pattern))[start:stop]
+    if not files:
+        pytest.skip(f"no {folder} data: set MASTSAM_DATA to a folder that holds it")
+    images = [cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB) for file in files]
+    scale = np.sqrt(100_000 / (images[0].shape[0] * images[0].shape[1]))
+    return [cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for image in images]
+
+
+def test_a_recorded_dog_is_found() -> None:
+    images = recorded("davis", "JPEGImages/480p/dog/*.jpg", 0, 12)
+    truth = recorded("davis", "Annotations/480p/dog/*.png", 0, 12)[-1][..., 0] > 127
+    *_, last = watch(images)
+    assert iou(last.labels > 0, truth) > 0.7
+
+
+@pytest.mark.parametrize("scene", ["orbit", "wide_baseline"])
+def test_recorded_scenes_at_rest_are_silent(scene: str) -> None:
+    answers = list(watch(recorded("scenes", f"{scene}/rgb/*.jpg", 0, 14)))
+    assert np.mean([answer.labels > 0 for answer in answers[3:]]) < 0.01

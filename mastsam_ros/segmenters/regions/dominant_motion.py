@@ -20,7 +20,7 @@ MIN_NOISE = 0.05
 QUADRATIC_ITERATIONS = 6
 RING = 0.15
 """Share of the width and height, from the border, that the second start of the quadratic fit looks at."""
-EPIPOLAR_SAMPLES = 800
+EPIPOLAR_SAMPLES = 600
 EPIPOLAR_TRIALS = 2
 EPIPOLAR_ITERATIONS = 6
 COST_SCALE = 0.5
@@ -66,18 +66,25 @@ def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
     """Dominant motion of `flow` (H, W, 2), pixels weighted by `weight` (H, W) >= 0, the sum > 0."""
     height, width = flow.shape[:2]
     cells = (slice(GRID // 2, None, GRID), slice(GRID // 2, None, GRID))
-    x, y = _centred(height, width)
-    basis = _quadratic_basis(x, y)
+    across = (np.arange(width) - width / 2) / width
+    down = (np.arange(height) - height / 2) / width
+    x, y = (values.ravel() for values in np.meshgrid(across[cells[1]], down[cells[0]]))
+    rows = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], 1)
     samples = flow[cells].reshape(-1, 2).astype(np.float64)
-    rows = basis[cells].reshape(-1, 6).astype(np.float64)
     prior = weight[cells].ravel().astype(np.float64)
     # Robust fits stop at the nearest minimum. They start from a sliding picture and from the picture's rim,
     # which what moves on its own seldom fills; the tighter answer stands.
     middle = [weighted_median(samples[:, axis], prior) for axis in (0, 1)]
-    rim = (np.maximum(abs(x), abs(y) * width / height) > 0.5 - RING)[cells].ravel()
+    rim = np.maximum(abs(x), abs(y) * width / height) > 0.5 - RING
     starts = np.hypot(*(samples - middle).T), np.hypot(*(samples - rows @ _solved(rows, samples, prior * rim)).T)
     noise, terms = min((_refined(rows, samples, prior, error) for error in starts), key=lambda fit: fit[0])
-    return QuadraticMotion(basis @ terms.astype(np.float32), noise)
+    planes = []
+    for c in terms.T:
+        rowwise = (c[2] * down + c[5] * down**2).astype(np.float32)
+        plane = (c[4] * down).astype(np.float32)[:, None] * across.astype(np.float32)
+        plane += (c[0] + c[1] * across + c[3] * across**2).astype(np.float32)
+        planes.append(plane + rowwise[:, None])
+    return QuadraticMotion(np.asarray(cv2.merge(planes), np.float32), noise)
 
 
 def _solved(rows: Floats, samples: Floats, weight: npt.NDArray) -> Floats:
@@ -167,17 +174,6 @@ def weighted_median(values: npt.NDArray, weight: npt.NDArray) -> float:
 def _robust_weight(error: Floats, scale: float) -> Floats:
     """Geman-McClure."""
     return 1 / (1 + (error / (TUNING * scale)) ** 2) ** 2
-
-
-def _centred(height: int, width: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    across = (np.arange(width) - width / 2) / width
-    down = (np.arange(height) - height / 2) / width
-    x, y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
-    return x, y
-
-
-def _quadratic_basis(x: npt.NDArray, y: npt.NDArray) -> npt.NDArray:
-    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1)
 
 
 def _turning_basis(points: Floats) -> Floats:

@@ -104,8 +104,9 @@ class Foreground:
 
 def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32."""
-    cells = np.clip((lab - [0, 80, 80]) / [6.26, 6, 6], 0, BINS - 1).astype(np.int32)
-    return (cells[..., 0] * BINS + cells[..., 1]) * BINS + cells[..., 2]
+    cells = (lab - np.array([0, 80, 80], np.float32)) * (1 / np.array([6.26, 6, 6], np.float32))
+    L, a, b = np.moveaxis(np.clip(cells, 0, BINS - 1).astype(np.int32), 2, 0)
+    return (L * BINS + a) * BINS + b
 
 
 def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
