@@ -88,7 +88,11 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
                 # None: only on a terminal
                 tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
             ):
+                last_stamp_ns = None
                 for stem, frame in frames:
+                    if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
+                        mastsam.reset(f"stamps jumped back by {(last_stamp_ns - frame.stamp_ns) / 1e9:.3f} s")
+                    last_stamp_ns = frame.stamp_ns
                     folder.write(stem, frame, mastsam.step(frame))
         except KeyboardInterrupt:
             status = _INTERRUPTED

@@ -19,6 +19,8 @@ import av
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 import mastsam_ros.cli as cli
 from mastsam_ros.io.sample_scene import SampleScene
@@ -269,26 +271,39 @@ def test_an_unreadable_image_ends_the_run_and_keeps_what_is_there(
         assert sum(1 for _ in video.decode(video=0)) == 2
 
 
-def test_a_bag_that_ends_in_damage_keeps_the_frames_before(
-    sample: SampleScene, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    from rosbags.rosbag2 import StoragePlugin, Writer
-    from rosbags.typesys import Stores, get_typestore
-
+def write_bag(folder: Path, sample: SampleScene, stamps_ns: list[int], cut_last: bool = False) -> None:
+    """A bag of one image topic."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     kind = "sensor_msgs/msg/Image"
-    with Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+    with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connection = writer.add_connection("/image", kind, typestore=store)
-        for index in range(3):
-            stamp = store.types["builtin_interfaces/msg/Time"](0, 100 + index)
+        for index, stamp_ns in enumerate(stamps_ns):
+            stamp = store.types["builtin_interfaces/msg/Time"](0, stamp_ns)
             header = store.types["std_msgs/msg/Header"](stamp, "camera")
             pixels = sample.render(index).frame.image.reshape(-1)
             message = store.types[kind](header, HEIGHT, WIDTH, "rgb8", 0, 3 * WIDTH, pixels)
             raw = bytes(store.serialize_cdr(message, kind))
-            writer.write(connection, index, raw if index < 2 else raw[: len(raw) // 2])
+            cut = cut_last and index == len(stamps_ns) - 1
+            writer.write(connection, index, raw[: len(raw) // 2] if cut else raw)
+
+
+def test_a_bag_that_ends_in_damage_keeps_the_frames_before(
+    sample: SampleScene, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_bag(tmp_path / "bag", sample, [100, 101, 102], cut_last=True)
     assert run(tmp_path / "bag", tmp_path / "out") == 1
-    assert "bag" in one_line(capsys)
+    assert "cannot read on in bag bag" in one_line(capsys)
     assert len(read_labels(tmp_path / "out")) == 2
+
+
+def test_stamps_that_jump_back_start_anew_and_say_so(sample: SampleScene, tmp_path: Path) -> None:
+    write_bag(tmp_path / "bag", sample, [500_000_000, 600_000_000, 100_000_000])
+    assert run(tmp_path / "bag", tmp_path / "out") == 0
+    events = [
+        [event for event in frame["events"] if event["kind"] == "reset"] for frame in read_frames(tmp_path / "out")
+    ]
+    assert [len(some) for some in events] == [0, 0, 1]
+    assert events[2][0]["reason"] == "stamps jumped back by 0.500 s"
 
 
 def test_a_size_change_starts_anew_and_goes_on(scene: Path, tmp_path: Path) -> None:
