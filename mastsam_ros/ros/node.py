@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -220,7 +221,8 @@ class MastsamNode(Node):
         settings = self._tunable.settings
         problem = self._inputs.problem() if self._inputs is not None and self._enabled else ""
         if problem:
-            self._watch.warn("no input", problem)
+            # Without the seconds in it: a new reason is told at once.
+            self._watch.warn(re.sub(r"\d+", "", problem), problem)
         state = self._state if self._enabled else "off"
         extra = {"matcher": settings.matcher.name, "segmenter": settings.segmenter.name, "device": settings.device}
         name = f"{self.get_fully_qualified_name().lstrip('/')}: tracking"
