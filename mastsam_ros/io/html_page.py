@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -180,43 +180,39 @@ class TimelineRow:
     note: str = ""
 
 
-def timeline(rows: Sequence[TimelineRow], seconds: Sequence[float], marks: Mapping[int, str] | None = None) -> str:
+def timeline(rows: Sequence[TimelineRow], seconds: Sequence[float]) -> str:
     """Ids over time as an SVG: a row per name, a bar per unbroken run of one id in the id's colour.
 
-    seconds: time of every frame. marks: frame -> what happened there, drawn as a vertical line.
+    seconds: time of every frame, rising.
     """
-    left, right, top, pitch, bar = 128.0, 64.0, 22.0, 21.0, 13.0
-    width, count = 1060.0, len(seconds)
+    left, right, top, pitch, bar, width = 128.0, 64.0, 10.0, 21.0, 13.0, 1060.0
     height = top + pitch * len(rows) + 26
-    step = (width - left - right) / max(count, 1)
+    times = np.asarray(seconds, np.float64) - (seconds[0] if len(seconds) else 0)
+    last = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    edges = np.append(times, times[-1:] + last)  # a frame lasts until the next one
+    x = left + (width - left - right) * edges / edges[-1]
     parts = [f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="ids over time">']
-    for index in _ticks(seconds):
-        x = left + step * (index + 0.5)
-        parts.append(f'<line class="rule" x1="{x:.1f}" y1="{top - 6:g}" x2="{x:.1f}" y2="{height - 20:g}"/>')
-        label = f"{seconds[index] - seconds[0]:g} s"
-        parts.append(f'<text class="soft" x="{x:.1f}" y="{height - 5:g}" text-anchor="middle">{label}</text>')
-    for place, row in enumerate(rows):
-        y = top + pitch * place
+    for time in _round_times(float(edges[-1])):
+        place = left + (width - left - right) * time / edges[-1]
+        parts.append(f'<line class="rule" x1="{place:.1f}" y1="{top - 6:g}" x2="{place:.1f}" y2="{height - 20:g}"/>')
+        parts.append(
+            f'<text class="soft" x="{place:.1f}" y="{height - 5:g}" text-anchor="middle">{round(time, 3):g} s</text>'
+        )
+    for number_of_row, row in enumerate(rows):
+        y = top + pitch * number_of_row
         parts.append(f'<text x="{left - 12:g}" y="{y + bar - 2:g}" text-anchor="end">{html.escape(row.name)}</text>')
         for begin, end, number in _runs(row.ids):
             if number < 0:
                 continue
-            x, span = left + step * begin, step * (end - begin)
             fill = f'fill="rgb({",".join(map(str, colors([number])[0]))})"' if number else 'class="bed"'
-            told = f"id {number}" if number else "no id"
+            told = f"{row.name}: " + (f"id {number}" if number else "no id")
             parts.append(
-                f'<rect x="{x:.1f}" y="{y:g}" width="{max(span, 0.8):.1f}" height="{bar:g}" rx="2" {fill}>'
-                f"<title>{html.escape(row.name)}: {told}, frames {begin} to {end - 1}</title></rect>"
+                f'<rect x="{x[begin]:.1f}" y="{y:g}" width="{max(x[end] - x[begin], 0.8):.1f}" height="{bar:g}" rx="2" '
+                f"{fill}><title>{html.escape(told)}, {edges[begin]:.2f} to {edges[end]:.2f} s</title></rect>"
             )
         if row.note:
             note_x = width - right + 12
             parts.append(f'<text class="soft" x="{note_x:g}" y="{y + bar - 2:g}">{html.escape(row.note)}</text>')
-    for index, told in (marks or {}).items():
-        x = left + step * index
-        parts.append(
-            f'<line x1="{x:.1f}" y1="{top - 6:g}" x2="{x:.1f}" y2="{height - 20:g}" stroke="currentColor" '
-            f'stroke-dasharray="2 3"><title>{html.escape(told)}</title></line>'
-        )
     return "".join([*parts, "</svg>"])
 
 
@@ -231,15 +227,11 @@ def _runs(ids: Sequence[int]) -> list[tuple[int, int, int]]:
     return runs
 
 
-def _ticks(seconds: Sequence[float]) -> list[int]:
-    """Frames at round times, four to nine of them."""
-    if not len(seconds):
-        return []
-    span = max(seconds[-1] - seconds[0], 1e-9)
+def _round_times(span: float) -> list[float]:
+    """Four to nine round numbers from 0 to `span`."""
     power = 10 ** math.floor(math.log10(span / 4))
     distance = next(power * factor for factor in (5, 2, 1) if span / (power * factor) >= 4 or factor == 1)
-    times = np.arange(0, span + 1e-9, distance)
-    return sorted({int(np.argmin(np.abs(np.asarray(seconds) - seconds[0] - time))) for time in times})
+    return [float(time) for time in np.arange(0, span, distance)]
 
 
 def _data_address(kind: str, content: bytes) -> str:

@@ -16,6 +16,7 @@ from types import FrameType
 
 import rclpy
 from rclpy.duration import Duration
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -27,6 +28,10 @@ from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import InputError, MastsamError, MissingPackageError
 
 CLOCK_PERIOD_S = 0.02
+SETTLE_S = 1.0
+"""The subscriber's side of a connection may come up later than ours, and would miss the first best effort message."""
+ANSWER_TIMEOUT_S = 10.0
+"""An image without an answer by then was dropped; the next one is sent."""
 
 
 class Player:
@@ -47,6 +52,9 @@ class Player:
         self._rate = rate
         self._stopped = False
         self._node = Node("mastsam_player")
+        self._executor = SingleThreadedExecutor()
+        self._followed = ""
+        self._answered_ns = 0
         self._clock = self._node.create_publisher(Clock, "/clock", 10) if clock else None
         known = {connection.topic for connection in self._reader.connections}
         for topic in topics or ():
@@ -82,6 +90,23 @@ class Player:
                 return
             time.sleep(0.05)
 
+    def follow(self, topic: str, answers: str) -> None:
+        """Has `play` wait, after every message of `topic`, for one on `answers` with its stamp: nobody falls behind.
+
+        Raises MissingPackageError if the type of `answers` is not installed, InputError if nobody publishes it.
+        """
+        kinds = dict(self._node.get_topic_names_and_types()).get(answers)
+        if not kinds:
+            raise InputError(f"nobody publishes {answers}, which the player is to follow")
+
+        def note(raw: bytes) -> None:
+            self._answered_ns = _header_stamp(raw)
+
+        qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+        self._node.create_subscription(message_class(kinds[0]), answers, note, qos, raw=True)
+        self._executor.add_node(self._node)
+        self._followed = topic
+
     def stop(self) -> None:
         """Makes `play` return after the message that is being sent."""
         self._stopped = True
@@ -92,12 +117,16 @@ class Player:
         begin, first = time.monotonic(), None
         for connection, stamp_ns, raw in self._reader.messages(chosen):
             first = stamp_ns if first is None else first
+            if self._followed:  # time lost with waiting is not made up for in a burst
+                begin = max(begin, time.monotonic() - (stamp_ns - first) / 1e9 / self._rate)
             self._wait_until(begin, first, stamp_ns)
             if self._stopped:
                 return
             own_ns = _header_stamp(raw) if self._has_header[connection.topic] else stamp_ns
             self.sent[connection.topic].append((own_ns, time.time_ns()))
             self._publishers[connection.topic].publish(bytes(raw))
+            if connection.topic == self._followed:
+                self._wait_for_answer(own_ns)
         for publisher in self._publishers.values():
             if publisher.get_subscription_count():
                 publisher.wait_for_all_acked(Duration(seconds=5))
@@ -115,8 +144,14 @@ class Player:
                 return
             time.sleep(min(left, CLOCK_PERIOD_S))
 
+    def _wait_for_answer(self, stamp_ns: int) -> None:
+        end = time.monotonic() + ANSWER_TIMEOUT_S
+        while self._answered_ns < stamp_ns and time.monotonic() < end and not self._stopped:
+            self._executor.spin_once(timeout_sec=CLOCK_PERIOD_S)
+
     def close(self) -> None:
         """Ends the node and the reader."""
+        self._executor.shutdown()
         self._node.destroy_node()
         self._reader.close()
 
@@ -135,6 +170,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--topics", nargs="+", help="only these topics")
     parser.add_argument("--clock", action="store_true", help="publish /clock")
     parser.add_argument("--wait-for", nargs="+", default=[], metavar="TOPIC", help="start when these have subscribers")
+    parser.add_argument(
+        "--follow",
+        nargs=2,
+        metavar=("TOPIC", "ANSWERS"),
+        help="after each message of TOPIC wait for one on ANSWERS with its stamp",
+    )
     parser.add_argument("--timeout", type=float, default=60.0, help="how long to wait for each, seconds")
     parser.add_argument("--log", type=Path, help="write when each message was sent to this JSON file")
     arguments = parser.parse_args(argv)
@@ -150,6 +191,10 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, stop)
         for topic in arguments.wait_for:
             player.wait_for_subscriber(topic, arguments.timeout)
+        if arguments.wait_for:
+            time.sleep(SETTLE_S)
+        if arguments.follow:
+            player.follow(*arguments.follow)
         player.play()
         if arguments.log:
             arguments.log.write_text(json.dumps(player.sent), encoding="utf-8")
