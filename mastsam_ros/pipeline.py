@@ -157,8 +157,12 @@ class Mastsam:
 
     def _without_overlap(self, active: list[int], carried: Carried, chosen: Chosen) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined = self._overlap.join(active, self._identities.ages(), chosen.masks)
-        index = one_id_per_pixel(chosen.masks, chosen.agreement + chosen.score, carried.index)
+        joined, hidden = self._overlap.join(active, self._identities.ages(), chosen.masks, chosen.agreement.tolist())
+        masks = chosen.masks
+        if hidden:
+            shows = torch.tensor([id not in hidden for id in active], device=self.device)
+            masks = masks & shows[:, None, None]
+        index = one_id_per_pixel(masks, chosen.agreement + chosen.score, carried.index)
         if joined:
             place = {id: n for n, id in enumerate(active)}
             table = torch.arange(len(active) + 1, device=self.device)

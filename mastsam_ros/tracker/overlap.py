@@ -6,6 +6,9 @@ import torch
 
 from mastsam_ros.settings import TrackerSettings
 
+_HIDDEN = 0.25
+"""Agreement below which a mask is another track's object, if that track's own agreement is more than twice this."""
+
 
 class OverlapFilter:
     """Joins tracks whose masks coincide, and remembers for how long two grown-up tracks have done so."""
@@ -18,15 +21,20 @@ class OverlapFilter:
         """Forgets every streak."""
         self._streak.clear()
 
-    def join(self, ids: list[int], ages: list[int], masks: torch.Tensor) -> dict[int, int]:
-        """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D).
+    def join(
+        self, ids: list[int], ages: list[int], masks: torch.Tensor, agreement: list[float]
+    ) -> tuple[dict[int, int], set[int]]:
+        """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
+        ones the one that agrees best); and which give way.
 
-        ids, ages: N each, in frames; masks: (N, H, W) bool. Two tracks are joined at once if the younger is
-        younger than `join_young`, else after `join_after` frames of overlap in a row: one frame in which the
-        segmenter takes two things for one must not end an id.
+        ids, ages: N each, in frames; masks: (N, H, W) bool; agreement: N, IoU of each mask with what was carried.
+        Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
+        overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
+        track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
+        joined with what hides it.
         """
         if not self.settings.overlap_filtering or len(ids) < 2:
-            return {}
+            return {}, set()
         stride = self.settings.agreement_stride
         flat = masks[:, ::stride, ::stride].flatten(1).float()
         inter = flat @ flat.T
@@ -35,15 +43,21 @@ class OverlapFilter:
         pairs = torch.nonzero(torch.triu(iou >= self.settings.join_iou, diagonal=1)).tolist()
         streak: dict[tuple[int, int], int] = {}
         joined = []
+        hidden: set[int] = set()
         for first, second in pairs:
+            young = min(ages[first], ages[second]) < self.settings.join_young
+            weak, strong = sorted((first, second), key=lambda n: agreement[n])
+            if not young and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
+                hidden.add(ids[weak])
+                continue
             key = (ids[first], ids[second])
             streak[key] = self._streak.get(key, 0) + 1
-            young = min(ages[first], ages[second]) < self.settings.join_young
             if young or streak[key] >= self.settings.join_after:
                 joined.append((first, second))
         self._streak = streak
-        seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], ids[n]))
-        return {ids[n]: ids[root] for n, root in union_find(len(ids), joined, seniority).items() if n != root}
+        seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], -agreement[n], ids[n]))
+        ends = {ids[n]: ids[root] for n, root in union_find(len(ids), joined, seniority).items() if n != root}
+        return ends, hidden - ends.keys() - set(ends.values())
 
 
 def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -> dict[int, int]:

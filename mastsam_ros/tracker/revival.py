@@ -15,6 +15,10 @@ _MATCHES = 4096
 """Matches that are looked through for where a lost track has gone..."""
 _NEAREST = 9
 """... and how many near it are asked."""
+_WHOLE = 0.6
+"""A mask below this share of the remembered area is taken for a part of the object..."""
+_FADE = 0.98
+"""... and what is remembered shrinks by this per frame, so that a change for good is accepted in time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +67,14 @@ class LostTracks:
         self._last.clear()
 
     def remember(self, ids: list[int], seen: Appearance) -> None:
-        """Keeps the latest appearance of every id in view."""
-        for n, id in enumerate(ids):
-            self._last[id] = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
+        """Keeps the appearance of every id in view: the latest, but not that of the last sliver before it was hidden."""
+        whole_areas = {id: float(look.area) for id, look in self._last.items()}
+        for n, (id, area) in enumerate(zip(ids, seen.area.tolist(), strict=True)):
+            look = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
+            if area < _WHOLE * whole_areas.get(id, 0.0):
+                whole = self._last[id]
+                look = Appearance(whole.area * _FADE, look.centre, whole.mean, whole.covariance)
+            self._last[id] = look
 
     def keep_only(self, ids: set[int]) -> None:
         """Drops ids that no longer exist."""
@@ -93,11 +102,13 @@ class LostTracks:
             look = self._last.get(id)
             if look is None or not len(new.area):
                 continue
-            ratio = torch.log(new.area.clamp(min=1) / look.area.clamp(min=1)).abs()
+            ratio = torch.log(new.area.clamp(min=1) / look.area.clamp(min=1))
             distance = (new.centre - look.centre).norm(dim=1)
             reach = torch.clamp(0.7 * look.area.sqrt(), min=self.settings.revival_radius_px)
             difference = jensen_shannon(new.mean, new.covariance, look.mean, look.covariance)
-            fits = (ratio < self.settings.revival_size_ratio) & (distance < reach)
+            # It may come back behind something, a part at first, but not larger than it was.
+            fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
+            fits &= distance < reach
             fits &= difference < self.settings.revival_colour
             cost = difference / self.settings.revival_colour + distance / reach
             pairs += [(float(cost[n]), id, int(n)) for n in torch.nonzero(fits).flatten()]

@@ -31,15 +31,15 @@ def test_union_find_equals_connected_components(pairs: list[tuple[int, int]], se
 
 def test_the_oldest_id_survives() -> None:
     masks = torch.stack([rectangle(0, 50), rectangle(0, 48), rectangle(60, 90)])
-    assert OverlapFilter(SETTINGS).join([5, 2, 9], [3, 20, 20], masks) == {5: 2}
+    assert OverlapFilter(SETTINGS).join([5, 2, 9], [3, 20, 20], masks, [0.8] * 3) == ({5: 2}, set())
 
 
 def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
     masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
     overlap = OverlapFilter(SETTINGS)
     for _ in range(SETTINGS.join_after - 1):
-        assert overlap.join([1, 2], [50, 40], masks) == {}
-    assert overlap.join([1, 2], [50, 40], masks) == {2: 1}
+        assert overlap.join([1, 2], [50, 40], masks, [0.8, 0.8]) == ({}, set())
+    assert overlap.join([1, 2], [50, 40], masks, [0.8, 0.8]) == ({2: 1}, set())
 
 
 def test_an_interrupted_overlap_starts_anew() -> None:
@@ -48,13 +48,21 @@ def test_an_interrupted_overlap_starts_anew() -> None:
     overlap = OverlapFilter(SETTINGS)
     for _ in range(3):
         for _ in range(SETTINGS.join_after - 1):
-            assert overlap.join([1, 2], [50, 40], same) == {}
-        assert overlap.join([1, 2], [50, 40], apart) == {}
+            assert overlap.join([1, 2], [50, 40], same, [0.8, 0.8]) == ({}, set())
+        assert overlap.join([1, 2], [50, 40], apart, [0.8, 0.8]) == ({}, set())
 
 
 def test_switched_off() -> None:
     masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
-    assert OverlapFilter(TrackerSettings(overlap_filtering=False)).join([1, 2], [1, 1], masks) == {}
+    off = OverlapFilter(TrackerSettings(overlap_filtering=False))
+    assert off.join([1, 2], [1, 1], masks, [0.8, 0.8]) == ({}, set())
+
+
+def test_a_hidden_track_gives_way_to_what_hides_it() -> None:
+    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    overlap = OverlapFilter(SETTINGS)
+    for _ in range(3 * SETTINGS.join_after):
+        assert overlap.join([1, 2], [50, 40], masks, [0.1, 0.9]) == ({}, {1})
 
 
 def test_each_pixel_has_the_id_with_the_highest_priority_or_the_carried_one() -> None:
