@@ -96,7 +96,7 @@ class RegionSegmenter:
         regions = int(self._cut.max()) + 1
         region_votes = np.zeros((regions, count))
         np.add.at(region_votes, self._cut, votes)
-        region_area = np.bincount(self._cut, graph.area, regions)
+        region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
         region_iou = _agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
