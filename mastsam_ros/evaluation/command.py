@@ -66,7 +66,10 @@ def run(arguments: argparse.Namespace) -> int:
     sequences = open_sequences(arguments.ground_truth, names)
     own_folder = arguments.prediction.resolve()
     own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.name
-    folders = {own_name: arguments.prediction, **_compared(arguments.compare)}
+    compared = _compared(arguments.compare)
+    if own_name in compared:
+        raise InputError(f"'{own_name}' is the name of PRED's folder: give the predictions to compare another name")
+    folders = {own_name: arguments.prediction, **compared}
     systems = {
         name: score_all(paired(folder, sequences), protocols, arguments.workers) for name, folder in folders.items()
     }
@@ -76,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(protocol_table(protocol, scores) + "\n\n")
     sys.stdout.writelines(f"{remark}\n" for of in scores.values() for remark in remarks(of))
     if arguments.json:
-        compared = {name: as_mapping(of, protocols) for name, of in scores.items() if of is not own}
-        write_json(arguments.json, {**as_mapping(own, protocols), "compared": compared})
+        others = {name: as_mapping(of, protocols) for name, of in scores.items() if of is not own}
+        write_json(arguments.json, {**as_mapping(own, protocols), "compared": others})
     if arguments.report:
         from mastsam_ros.evaluation.report import report
 

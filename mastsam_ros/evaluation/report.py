@@ -128,9 +128,8 @@ def _ids_over_time(scored: Scored) -> str:
                 f' height="{bar:g}" rx="2" {fill}><title>{html.escape(told)}</title></rect>'
             )
         distinct = len({id for id in ids if id > 0})
-        parts.append(
-            f'<text class="soft" x="{width - 52:g}" y="{y + bar - 2:g}">{distinct} {"id" if distinct == 1 else "ids"}</text>'
-        )
+        note = f"{distinct} id" if distinct == 1 else f"{distinct} ids"
+        parts.append(f'<text class="soft" x="{width - 52:g}" y="{y + bar - 2:g}">{note}</text>')
     return f"<figure>{''.join(parts)}</svg></figure>"
 
 

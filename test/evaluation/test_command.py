@@ -183,6 +183,8 @@ def test_comparison_needs_a_name(tmp_path, truth):
     predictions = write_labels(tmp_path / "out", truth, perfect)
     with pytest.raises(InputError, match="NAME=DIR"):
         evaluate(predictions, "--ground-truth", truth, "--compare", "somewhere")
+    with pytest.raises(InputError, match="another name"):
+        evaluate(predictions, "--ground-truth", truth, "--compare", f"out={predictions}")
 
 
 def test_nothing_to_score():
