@@ -52,7 +52,9 @@ def _palette() -> npt.NDArray[np.uint8]:
     levels = np.linspace(0, 255, 12).astype(np.uint8)
     rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(-1, 3)
     lab = np.asarray(cv2.cvtColor(rgb[None].astype(np.float32) / 255, cv2.COLOR_RGB2Lab))[0]
-    usable = (lab[:, 0] >= 45) & (np.hypot(lab[:, 1], lab[:, 2]) >= 30)  # neither dark nor grey, as images are
+    strength = np.hypot(lab[:, 1], lab[:, 2])
+    # Neither dark nor grey, as images are; neither white nor glaring, so that large masks can be looked at.
+    usable = (lab[:, 0] >= 45) & (lab[:, 0] <= 90) & (strength >= 30) & (strength <= 70)
     rgb, lab = rgb[usable], lab[usable]
     distance = np.linalg.norm(lab - (50, 0, 0), axis=1)
     chosen = []

@@ -60,7 +60,7 @@ def demo_page(outcome: Outcome, name: str) -> str:
     blocks.append(
         html_page.section(
             "Figures",
-            "Scored on the answered frames; best mask, best track and consistency are always to be read together.",
+            "Scored on the answered frames. Consistency alone says little: read it beside masks per frame and coverage.",
             html_page.figure_table(("figure", "value", "meaning"), outcome.table()),
         )
     )
@@ -136,7 +136,7 @@ def _strip(outcome: Outcome, count: int) -> list[tuple[npt.NDArray[np.uint8], st
     for index, frame, labels in _answered(outcome):
         if index in chosen:
             time_s = (frame.stamp_ns - outcome.stamps[0]) / 1e9
-            pictures.append((_shrunk(overlay(frame.image, labels, 0.55, numbers=True), 640), f"{time_s:.1f} s"))
+            pictures.append((_shrunk(overlay(frame.image, labels, 0.55), 640), f"{time_s:.1f} s"))
     return pictures
 
 
@@ -185,8 +185,8 @@ def _cloud_section(outcome: Outcome) -> list[str]:
         up = np.array([0, 0, 1.0])
         middle = eyes[len(eyes) // 2] - target
         views = [
-            (target + _turned(middle, 35) * 1.0 + up * 0.15, "From the camera's side."),
-            (target + _turned(middle, -75) * 0.75 + up * 1.1, "From above, turned by 110 degrees."),
+            (target + _turned(middle, 35) * 1.2 + up * 0.2, "From the camera's side."),
+            (target + _turned(middle, -75) * 0.85 + up * 1.35, "From above, turned by 110 degrees."),
         ]
     else:
         clouds = list(islice(read_clouds(outcome.session.result_bag), len(outcome.results) // 2 + 1))

@@ -43,10 +43,10 @@ def render_cloud(
     cloud: LabelledCloud,
     eye: npt.ArrayLike,
     target: npt.ArrayLike,
-    width: int = 900,
-    height: int = 620,
+    width: int = 760,
+    height: int = 520,
     field_of_view_deg: float = 48.0,
-    point_m: float = 0.014,
+    point_m: float = 0.016,
     up: npt.ArrayLike = (0.0, 0.0, 1.0),
 ) -> npt.NDArray[np.uint8]:
     """The cloud seen from `eye` towards `target`, (height, width, 4) uint8 RGBA, transparent where there is nothing.
@@ -65,7 +65,7 @@ def render_cloud(
     z = local[order, 2]
     x = focal * local[order, 0] / z + (width - 1) / 2
     y = focal * local[order, 1] / z + (height - 1) / 2
-    half = np.clip(0.5 * focal * point_m / z, 0.5, 4.0)
+    half = np.clip(0.5 * focal * point_m / z, 0.5, 5.0)
     depth = np.full((height, width), np.inf)
     chosen = np.full((height, width), -1, np.int64)
     reach = int(np.ceil(half.max())) if len(half) else 0
