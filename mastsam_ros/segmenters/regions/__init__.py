@@ -34,7 +34,7 @@ _SAME = 0.25
 """IoU with a carried mask below which the best region is not that track's any more."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
-_SMALLEST_SHARE = 2e-4
+_SMALLEST_SHARE = 6e-4
 """Regions below this share of the picture are no answer to `everything`."""
 _SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.4
 
@@ -111,7 +111,8 @@ class RegionSegmenter:
         if region is not None:
             image = torch.where(region, image, 0)
         present, size = torch.unique(image, return_counts=True)
-        present = present[(present != 0) & (size >= _SMALLEST_SHARE * image.numel())]
+        large = (present < 0) | (size >= _SMALLEST_SHARE * image.numel())
+        present = present[(present != 0) & large]
         scores = torch.where(present < 0, self._body_score, _SCORE_REGION)
         return CandidateMasks((image[None] == present[:, None, None])[:, None], scores[:, None])
 
