@@ -60,7 +60,7 @@ def demo_page(outcome: Outcome, name: str) -> str:
     blocks.append(
         html_page.section(
             "Figures",
-            "Scored on the answered frames. Consistency alone says little: read it beside masks per frame and coverage.",
+            "Scored on the answered frames. Consistency alone says little: read it with masks per frame and coverage.",
             html_page.figure_table(("figure", "value", "meaning"), outcome.table()),
         )
     )

@@ -67,7 +67,7 @@ class LostTracks:
         self._last.clear()
 
     def remember(self, ids: list[int], seen: Appearance) -> None:
-        """Keeps the appearance of every id in view: the latest, but not that of the last sliver before it was hidden."""
+        """Keeps the appearance of every id in view: the latest, but not of the last sliver before it was hidden."""
         whole_areas = {id: float(look.area) for id, look in self._last.items()}
         for n, (id, area) in enumerate(zip(ids, seen.area.tolist(), strict=True)):
             look = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
