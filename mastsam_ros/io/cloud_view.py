@@ -62,16 +62,19 @@ def render_cloud(
     focal = 0.5 * width / np.tan(np.radians(field_of_view_deg) / 2)
     seen = local[:, 2] > 0.1
     order = np.flatnonzero(seen)[np.argsort(-local[seen, 2], kind="stable")]  # far ones first: near ones paint over
+    picture = np.zeros((height, width, 4), np.uint8)
+    if not len(order):
+        return picture
     z = local[order, 2]
     x = focal * local[order, 0] / z + (width - 1) / 2
     y = focal * local[order, 1] / z + (height - 1) / 2
     half = np.clip(0.5 * focal * point_m / z, 0.5, 5.0)
     depth = np.full((height, width), np.inf)
     chosen = np.full((height, width), -1, np.int64)
-    reach = int(np.ceil(half.max())) if len(half) else 0
+    reach = int(np.ceil(half.max()))
     for dy in range(-reach, reach + 1):
         for dx in range(-reach, reach + 1):
-            column, row = np.rint(x + dx).astype(int), np.rint(y + dy).astype(int)
+            column, row = np.floor(x + 0.5).astype(int) + dx, np.floor(y + 0.5).astype(int) + dy
             near = (np.abs(column - x) <= half) & (np.abs(row - y) <= half)
             near &= (column >= 0) & (column < width) & (row >= 0) & (row < height)
             picked = np.flatnonzero(near)
@@ -80,16 +83,13 @@ def render_cloud(
             nearer = (layer >= 0) & (np.where(layer >= 0, z[layer], np.inf) < depth)
             depth[nearer], chosen[nearer] = z[layer[nearer]], layer[nearer]
     filled = chosen >= 0
-    points = order[np.where(filled, chosen, 0)] if len(order) else np.zeros((height, width), np.int64)
-    picture = np.zeros((height, width, 4), np.uint8)
-    if not filled.any():
-        return picture
+    points = order[np.where(filled, chosen, 0)]
     brightness = cloud.rgb[points].astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     ids = cloud.instance[points]
     tint = np.where((ids > 0)[..., None], colors(ids), np.uint8(150)).astype(np.float32)
     lit = tint * (0.5 + 0.75 * brightness)[..., None] * _edge_shade(depth)[..., None]
-    picture[..., :3] = np.clip(lit, 0, 255).astype(np.uint8)
-    picture[..., 3] = np.where(filled, 255, 0)
+    picture[filled, :3] = np.clip(lit[filled], 0, 255).astype(np.uint8)
+    picture[filled, 3] = 255
     return picture
 
 
