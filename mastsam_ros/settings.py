@@ -146,7 +146,7 @@ class RegionsSettings(_Checked):
     lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
     contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
     noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
-    boundary_cost: float = _setting(15.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
+    boundary_cost: float = _setting(17.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
     region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
     prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
     # Depth
