@@ -19,7 +19,7 @@ from mastsam_ros.segmenters import Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, uncovered_region
 from mastsam_ros.tracker.identity import Identities
-from mastsam_ros.tracker.outlines import enlarge
+from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
 from mastsam_ros.tracker.parents import parents_of
 from mastsam_ros.tracker.propagation import Carried, carry
@@ -122,7 +122,8 @@ class Mastsam:
                 self._lost.remember(active, appearances(index, len(active), self._image(view)))
         self._index, self._previous = index, view
         with timer("outline"):
-            labels = enlarge(self._shown(index, active), frame.image)
+            shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
+            labels = enlarge(shown, frame.image)
         with timer("lift"):
             points = lift(frame, labels, self.settings.geometry) if self._wants_points(frame) else None
         events = (*self._take_pending(), *self._identities.events)
