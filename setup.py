@@ -23,7 +23,7 @@ ROS = [  # wheels of ROS 2 Kilted; a machine with an installed distribution does
 ]
 MESSAGES = [  # what CMake needs to build msg/ against these wheels
     "catkin-pkg",
-    "cmake>=3.20",
+    "cmake>=3.21",
     "ros-ament-cmake",
     "ros-ament-cmake-include-directories",
     "ros-ament-cmake-python",
