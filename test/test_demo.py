@@ -178,7 +178,7 @@ def test_the_whole_way_over_dds(tmp_path, capsys) -> None:
 def test_images_of_ones_own_need_no_truth(scene, tmp_path, capsys) -> None:
     folder = SampleScene(1, frames=5, width=160, height=120).write_scene_folder(tmp_path / "scene")
     output = tmp_path / "out"
-    assert cli.main(["demo", "--source", str(folder / "rgb"), "--output", str(output)]) == 0
+    assert cli.main(["demo", str(folder / "rgb"), "--output", str(output)]) == 0
     summary = json.loads((output / "summary.json").read_text())
     assert summary["frames_answered"] == 5 and summary["objects"] == [] and summary["ids"] > 0
     page = (output / "index.html").read_text()
@@ -187,6 +187,6 @@ def test_images_of_ones_own_need_no_truth(scene, tmp_path, capsys) -> None:
 
 @needs_ros
 def test_a_source_that_is_not_there_ends_with_one_line(tmp_path, capsys) -> None:
-    assert cli.main(["demo", "--source", str(tmp_path / "nothing"), "--output", str(tmp_path / "out")]) == 1
+    assert cli.main(["demo", str(tmp_path / "nothing"), "--output", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert "nothing" in told and told.count("\n") == 1

@@ -19,7 +19,7 @@ FRAMES = 80
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mastsam demo`."""
-    parser.add_argument("--source", help="images, video, scene folder or rosbag2; default: a generated scene")
+    parser.add_argument("source", nargs="?", help="images, video, scene folder or rosbag2; default: a generated scene")
     parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write to (out/demo)")
     parser.add_argument("--frames", type=int, default=FRAMES, help=f"at most so many frames ({FRAMES})")
     parser.add_argument("--rate", type=float, help="playing speed, 1 is real time; default: as the node follows")
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             use_depth=not arguments.no_depth,
         )
     else:
-        name = "a generated scene"
+        name = "A generated scene"
         bag, truth = sample_bag(output, arguments.frames)
     result_bag = output / "result_bag"
     shutil.rmtree(result_bag, ignore_errors=True)

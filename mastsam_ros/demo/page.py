@@ -21,6 +21,9 @@ from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame
 from mastsam_ros.viz import overlay
 
+MOST_ROWS = 48
+"""Of the chart of ids."""
+
 
 def demo_page(outcome: Outcome, name: str) -> str:
     """The page as HTML. name: what was played, for people."""
@@ -52,15 +55,20 @@ def demo_page(outcome: Outcome, name: str) -> str:
     blocks.append(
         html_page.section(
             "All ids over time",
-            "Every id that was shown in at least three frames, by its first appearance.",
+            f"Every id that was shown in at least three frames, by birth; of many the {MOST_ROWS} largest.",
             html_page.timeline(_id_rows(outcome), seconds),
         )
     )
     blocks.extend(_cloud_section(outcome))
+    note = "Counted on the answered frames."
+    if outcome.objects:
+        note = (
+            "Scored on the answered frames. Consistency alone says little: read it with masks per frame and coverage."
+        )
     blocks.append(
         html_page.section(
             "Figures",
-            "Scored on the answered frames. Consistency alone says little: read it with masks per frame and coverage.",
+            note,
             html_page.figure_table(("figure", "value", "meaning"), outcome.table()),
         )
     )
@@ -77,7 +85,7 @@ def demo_page(outcome: Outcome, name: str) -> str:
     blocks.append(html_page.section("Effective settings", "What the node was started with.",
                                     html_page.details("Show all settings", table)))  # fmt: skip
     lead = (
-        f"{name[0].upper()}{name[1:]}, {outcome.sent} images, played over DDS to the running ROS 2 node, "
+        f"{name}, {outcome.sent} images, played over DDS to the running ROS 2 node, "
         f"{'each after the answer to the last' if outcome.session.follows else 'in real time'}; "
         "this page shows what the node published."
     )
@@ -154,7 +162,7 @@ def write_strip(outcome: Outcome, path: Path) -> None:
     cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 90])
 
 
-def _id_rows(outcome: Outcome, most: int = 48) -> list[html_page.TimelineRow]:
+def _id_rows(outcome: Outcome) -> list[html_page.TimelineRow]:
     count = len(outcome.results)
     shown: dict[int, list[int]] = {}
     area: dict[int, int] = {}
@@ -165,7 +173,7 @@ def _id_rows(outcome: Outcome, most: int = 48) -> list[html_page.TimelineRow]:
                 shown.setdefault(number, [-1] * count)[index] = number
                 area[number] = area.get(number, 0) + size
     lasting = [number for number, ids in shown.items() if sum(i > 0 for i in ids) >= min(3, count)]
-    largest = sorted(sorted(lasting, key=lambda n: -area[n])[:most])
+    largest = sorted(sorted(lasting, key=lambda n: -area[n])[:MOST_ROWS])
     return [html_page.TimelineRow(f"id {number}", shown[number]) for number in largest]
 
 

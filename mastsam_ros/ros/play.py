@@ -80,10 +80,11 @@ class Player:
 
     def wait_for_subscriber(self, topic: str, timeout_s: float) -> None:
         """Until somebody listens to `topic`. Raises InputError if nobody does within `timeout_s`."""
-        if topic not in self._publishers:
+        publisher = self._clock if topic == "/clock" else self._publishers.get(topic)
+        if publisher is None:
             raise InputError(f"{topic} is not played; played are {', '.join(sorted(self._publishers))}")
         end = time.monotonic() + timeout_s
-        while not self._publishers[topic].get_subscription_count():
+        while not publisher.get_subscription_count():
             if time.monotonic() > end:
                 raise InputError(f"nobody subscribed to {topic} within {timeout_s:g} s: is the node running?")
             if self._stopped:

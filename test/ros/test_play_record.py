@@ -85,3 +85,22 @@ def test_a_topic_that_nobody_publishes_is_named(tmp_path, environment) -> None:
     recorder = start("record", str(tmp_path / "bag"), "/nobody", "--timeout", "1", env=environment)
     _, complaint = recorder.communicate(timeout=60)
     assert recorder.returncode == 1 and "/nobody" in complaint and complaint.count("\n") == 1
+
+
+def test_the_clock_runs_through_the_bags_own_time(bag, tmp_path, environment) -> None:
+    recorder = start("record", str(tmp_path / "again"), "/clock", TOPICS["image"], env=environment)
+    player = start("play", str(bag), "--clock", "--rate", "2", "--wait-for", TOPICS["image"], "/clock", env=environment)
+    try:
+        assert recorder.stdout is not None and recorder.stdout.readline() == "recording\n"
+        _, complaint = player.communicate(timeout=60)
+        assert player.returncode == 0, complaint
+        recorder.send_signal(signal.SIGINT)
+        recorder.communicate(timeout=20)
+    finally:
+        for process in (player, recorder):
+            process.kill()
+    with AnyReader([tmp_path / "again"]) as reader:
+        clocks = [reader.deserialize(raw, c.msgtype).clock for c, _, raw in reader.messages() if c.topic == "/clock"]
+    times = [clock.sec + clock.nanosec / 1e9 for clock in clocks]
+    assert times == sorted(times) and len(times) > 12
+    assert times[0] == pytest.approx(1.0, abs=0.1) and times[-1] == pytest.approx(1 + 11 / 20, abs=0.1)
