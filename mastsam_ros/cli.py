@@ -15,6 +15,7 @@ COMMANDS = {
     "run": ("mastsam_ros.run", "images, a video or a bag in, labels with lasting ids out"),
     "evaluate": ("mastsam_ros.evaluation.command", "score labels against the truth"),
     "bench": ("mastsam_ros.evaluation.bench", "the tables of figures on data with truth"),
+    "weights": ("mastsam_ros.checkpoints.command", "the foundation models' checkpoints: list, fetch, verify"),
     "demo": ("mastsam_ros.demo", "the node on a generated scene, as one HTML page"),
 }
 """Name -> module with `add_arguments(parser)` and `run(arguments) -> exit status`, and what it is for."""

@@ -277,6 +277,11 @@ class Settings(_Checked):
     """All settings. `Settings()` is the default configuration."""
 
     device: str = _setting("auto", "Where tensors live.", choices=("auto", "cuda", "cpu"), read_only=True)
+    weights_directory: str = _setting(
+        "",
+        "Folder of the checkpoints that `mastsam weights fetch` keeps. Empty: $XDG_CACHE_HOME/mastsam_ros.",
+        read_only=True,
+    )
     frame: FrameSettings = field(default_factory=FrameSettings)
     matcher: MatcherSettings = field(default_factory=MatcherSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)

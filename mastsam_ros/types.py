@@ -40,7 +40,7 @@ class MissingPackageError(MastsamError):
 
 
 class ModelError(MastsamError):
-    """Weights that cannot be loaded, or a model that failed."""
+    """Weights that cannot be fetched or loaded, or a model that failed."""
 
 
 class SegmentationOrderError(MastsamError):
