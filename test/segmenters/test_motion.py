@@ -108,6 +108,17 @@ def test_a_square_that_goes_its_own_way_is_found() -> None:
         assert np.array_equal(answer.moving, answer.components > 0)
 
 
+def test_a_camera_at_rest_finds_what_moves() -> None:
+    background, patch = texture(1, (120, 130, 110)), texture(2, (150, 110, 90), 200)
+    images, masks = [], []
+    for t in range(8):
+        canvas = zoomed(background, 1, 0, 0)
+        masks.append(paste(canvas, patch, square(60 + 4 * t, 70, 75)))
+        images.append(canvas)
+    *_, last = watch(images)
+    assert iou(last.labels > 0, masks[-1]) > 0.8
+
+
 def test_what_stops_is_kept_for_a_while() -> None:
     images, masks = zip(*own_motion(12, stop=7), strict=True)
     *_, last = watch(list(images)[:10])

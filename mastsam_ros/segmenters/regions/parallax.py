@@ -123,7 +123,8 @@ class ParallaxGate:
         typical = np.array([max(np.median(size[member]), MIN_NOISE) if member.any() else 1 for member in members])
         votes = np.log(max(spread, MIN_NOISE) / typical / SPREAD)
         noise = np.percentile(misfit[rest], 75)
-        across = max(noise, 1e-3) / max(np.percentile(size[rest], 75), MIN_NOISE)
+        # Below the noise of any flow nothing is aligned with anything: a camera at rest shows no parallax.
+        across = max(noise, MIN_NOISE / 2) / max(np.percentile(size[rest], 75), MIN_NOISE)
         votes += ALIGNMENT_WEIGHT * np.log(ALIGNMENT / across)
         for k in np.flatnonzero(judged):
             excess = max(np.percentile(misfit[members[k]], 75) - noise, 1e-3) / typical[k]

@@ -1,0 +1,90 @@
+"""Camera poses from depth images of a generated room whose true poses are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+
+from mastsam_ros.geometry.odometry import Odometry
+from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.matchers.flow import FlowMatcher
+from mastsam_ros.types import Frame
+
+
+def frames_of(path: str, frames: int, **options: int) -> list[Frame]:
+    return [view.frame for view in SampleScene(3, path, frames, 400, 300, objects=6, **options)]
+
+
+def without_pose(frame: Frame) -> Frame:
+    return dataclasses.replace(frame, T_world_camera=None)
+
+
+def poses(odometry: Odometry, frames: list[Frame]) -> list[np.ndarray | None]:
+    matcher, before, result = FlowMatcher(), None, []
+    for frame in frames:
+        matches = matcher.match(before, frame) if before is not None else None
+        result.append(odometry.track(frame, matches))
+        before = frame
+    return result
+
+
+def error_m(T: np.ndarray | None, frame: Frame, first: Frame) -> float:
+    assert T is not None and frame.T_world_camera is not None and first.T_world_camera is not None
+    truth = np.linalg.inv(first.T_world_camera) @ frame.T_world_camera
+    return float(np.linalg.norm(T[:3, 3] - truth[:3, 3]))
+
+
+@pytest.fixture(scope="module")
+def wide() -> list[Frame]:
+    return frames_of("wide_baseline", 8)
+
+
+def test_poses_of_a_walk_with_wide_steps(wide: list[Frame]) -> None:
+    odometry = Odometry()
+    errors = [
+        error_m(T, frame, wide[0])
+        for T, frame in zip(poses(odometry, [without_pose(f) for f in wide]), wide, strict=True)
+    ]
+    assert errors[0] == 0 and max(errors) < 0.008
+    assert 1 < odometry.keyframes < len(wide)
+
+
+def test_same_frames_same_bytes(wide: list[Frame]) -> None:
+    plain = [without_pose(f) for f in wide[:4]]
+    assert np.array_equal(poses(Odometry(), plain), poses(Odometry(), plain))
+
+
+def test_a_given_pose_takes_precedence_and_is_where_later_frames_start(wide: list[Frame]) -> None:
+    mixed = [*wide[:3], *(without_pose(f) for f in wide[3:5])]
+    found = poses(Odometry(), mixed)
+    for T, frame in zip(found[:3], wide, strict=False):
+        assert T is not None and np.array_equal(T, frame.T_world_camera)
+    for T, frame in zip(found[3:], wide[3:5], strict=True):
+        assert T is not None and frame.T_world_camera is not None
+        assert np.linalg.norm(T[:3, 3] - frame.T_world_camera[:3, 3]) < 0.008
+
+
+def test_a_lost_camera_says_so_and_is_found_again(wide: list[Frame], caplog: pytest.LogCaptureFixture) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, wide[0].image.shape, np.uint8)
+    depth = np.random.default_rng(1).uniform(0.5, 5, wide[0].image.shape[:2]).astype(np.float32)
+    nowhere = Frame(noise, K=wide[0].K, depth=depth)
+    plain = [without_pose(f) for f in wide]
+    odometry = Odometry()
+    with caplog.at_level(logging.INFO):
+        found = poses(odometry, [*plain[:3], nowhere, plain[1]])
+    assert found[3] is None and not odometry.lost
+    assert error_m(found[4], wide[1], wide[0]) < 0.01
+    assert "lost" in caplog.text and "found again" in caplog.text
+
+
+def test_no_pose_without_depth_or_where_nothing_can_be_followed() -> None:
+    blank = np.full((60, 80, 3), 128, np.uint8)
+    K = np.array([[80.0, 0, 39.5], [0, 80.0, 29.5], [0, 0, 1]])
+    odometry = Odometry()
+    assert odometry.track(Frame(blank), None) is None
+    assert odometry.track(Frame(blank, K=K, depth=np.zeros((60, 80), np.float32)), None) is None
+    assert odometry.track(Frame(blank, K=K, depth=np.ones((60, 80), np.float32)), None) is None
+    assert not odometry.lost

@@ -1,0 +1,93 @@
+"""The tree of regions and the cut of least description length."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
+from mastsam_ros.segmenters.regions.superpixels import (
+    RegionGraph,
+    build_region_graph,
+    compressed_lab,
+    gradient_magnitude,
+    smoothed,
+)
+
+COST = DescriptionLength(noise=4.0, boundary=15.0, region=45.0)
+
+
+def picture() -> npt.NDArray[np.uint8]:
+    """Two textured discs on a textured ground."""
+    rng = np.random.default_rng(2)
+    y, x = np.mgrid[0:120, 0:160]
+    image = np.full((120, 160, 3), (120, 110, 90), float)
+    image[(x - 45) ** 2 + (y - 60) ** 2 < 30**2] = (180, 60, 50)
+    image[(x - 115) ** 2 + (y - 60) ** 2 < 30**2] = (60, 90, 170)
+    return (image + rng.normal(0, 6, image.shape)).clip(0, 255).astype(np.uint8)
+
+
+def hierarchy_of(
+    image: npt.NDArray[np.uint8], barrier: npt.NDArray[np.int64] | None = None
+) -> tuple[RegionGraph, RegionHierarchy]:
+    smooth = compressed_lab(smoothed(image))
+    graph = build_region_graph(image, 7, gradient_magnitude(smooth))
+    return graph, RegionHierarchy(graph, smooth, compressed_lab(image), barrier, COST, 2.0)
+
+
+def test_the_cut_finds_the_discs() -> None:
+    image = picture()
+    graph, hierarchy = hierarchy_of(image)
+    cut = hierarchy.optimal_cut()[graph.labels]
+    y, x = np.mgrid[0:120, 0:160]
+    for centre in (45, 115):
+        disc = (x - centre) ** 2 + (y - 60) ** 2 < 30**2
+        region = cut == np.bincount(cut[disc]).argmax()
+        assert (region & disc).sum() / (region | disc).sum() > 0.9
+    assert cut.max() + 1 <= 6
+
+
+def test_moments_equal_those_of_the_pixels() -> None:
+    image = picture()
+    graph, hierarchy = hierarchy_of(image)
+    colours = compressed_lab(image).reshape(-1, 3).astype(np.float64)
+    root = len(hierarchy.area) - 1
+    assert hierarchy.area[root] == image.shape[0] * image.shape[1]
+    np.testing.assert_allclose(hierarchy.mean[root], colours.mean(0))
+    np.testing.assert_allclose(hierarchy.covariance[root], np.cov(colours.T, bias=True), atol=1e-6)
+    assert hierarchy.perimeter[root] == 0
+
+
+def test_the_cut_is_optimal_on_a_small_tree() -> None:
+    image = picture()[40:61, 20:41]
+    graph, hierarchy = hierarchy_of(image)
+    parents = hierarchy.tree.parents()
+    children = {n: np.flatnonzero((parents == n) & (np.arange(len(parents)) != n)) for n in range(len(parents))}
+
+    def cuts(node: int) -> list[tuple[int, ...]]:
+        own: list[tuple[int, ...]] = [(node,)]
+        if node < graph.count:
+            return own
+        return own + [a + b for a, b in itertools.product(*(cuts(int(c)) for c in children[node]))]
+
+    best = min(cuts(len(parents) - 1), key=lambda nodes: hierarchy.energy[list(nodes)].sum())
+    assert hierarchy.optimal_cut().max() + 1 == len(best)
+
+
+def test_no_region_crosses_a_barrier() -> None:
+    image = np.full((60, 80, 3), 128, np.uint8)  # nothing to see: without a barrier one region
+    graph, hierarchy = hierarchy_of(image)
+    assert hierarchy.optimal_cut().max() == 0
+    left = (graph.mean(np.broadcast_to(np.arange(80) < 40, (60, 80))) > 0.5).astype(np.int64)
+    _, divided = hierarchy_of(image, left)
+    cut = divided.optimal_cut()
+    assert all(len(set(left[cut == region])) == 1 for region in range(cut.max() + 1))
+
+
+def test_a_discount_keeps_a_region() -> None:
+    graph, hierarchy = hierarchy_of(picture())
+    inside = hierarchy.energy.copy() * 0
+    inside[: graph.count] = 1e6  # every superpixel for itself
+    assert hierarchy.optimal_cut(inside).max() + 1 == graph.count

@@ -1,0 +1,115 @@
+"""The embedded default's segmenter against its contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from mastsam_ros.matchers.flow import FlowMatcher
+from mastsam_ros.segmenters.regions import RegionSegmenter
+from mastsam_ros.settings import RegionsSettings
+from mastsam_ros.types import Frame, PointPrompts, SegmentationOrderError
+
+
+def textured(seed: int, height: int = 120, width: int = 160) -> npt.NDArray[np.float32]:
+    import cv2
+
+    noise = np.random.default_rng(seed).uniform(0, 255, (height, width, 3)).astype(np.float32)
+    return cv2.GaussianBlur(noise, (0, 0), 2) * 1.5 - 60
+
+
+def scene(left: int, contrast: float = 0.4) -> tuple[Frame, npt.NDArray[np.bool_]]:
+    """A textured square of its own colour on a textured ground, and where it is."""
+    image = textured(1) * contrast + (60, 90, 60)
+    square = np.zeros(image.shape[:2], bool)
+    square[40:80, left : left + 40] = True
+    image[square] = (textured(2)[:40, :40] * contrast + (150, 60, 40)).reshape(-1, 3)
+    return Frame(image.clip(0, 255).astype(np.uint8)), square
+
+
+def prompt_at(x: float, y: float, mask: npt.NDArray[np.bool_] | None = None) -> PointPrompts:
+    masks = None if mask is None else torch.from_numpy(mask)[None]
+    return PointPrompts(torch.tensor([[[x, y]]]), torch.ones(1, 1, dtype=torch.int64), masks)
+
+
+def iou(mask: torch.Tensor, truth: npt.NDArray[np.bool_]) -> float:
+    other = torch.from_numpy(truth)
+    return float((mask & other).sum() / (mask | other).sum())
+
+
+def test_asked_before_it_has_a_frame() -> None:
+    with pytest.raises(SegmentationOrderError, match="set_frame"):
+        RegionSegmenter().everything()
+
+
+def test_a_carried_mask_is_found_again() -> None:
+    segmenter = RegionSegmenter()
+    frame, square = scene(60)
+    segmenter.set_frame(frame, None)
+    shifted = np.roll(square, 4, axis=1)
+    answer = segmenter.predict(prompt_at(80, 60, shifted))
+    assert answer.masks.shape == (1, 2, 120, 160) and answer.masks.dtype == torch.bool
+    best = answer.masks[0, answer.scores[0].argmax()]
+    assert iou(best, square) > 0.9 > iou(torch.from_numpy(shifted), square)
+
+
+def test_a_point_alone_is_a_prompt() -> None:
+    segmenter = RegionSegmenter()
+    frame, square = scene(60)
+    segmenter.set_frame(frame, None)
+    answer = segmenter.predict(prompt_at(80, 60))
+    present = answer.masks[0][answer.scores[0] > 0]
+    assert len(present) and all(bool(mask[60, 80]) for mask in present)
+    assert not bool((present & ~torch.from_numpy(square)).flatten(1).sum(1).gt(0.2 * square.sum()).any())
+
+
+def test_everything_covers_the_picture_without_overlap() -> None:
+    segmenter = RegionSegmenter()
+    frame, square = scene(60)
+    segmenter.set_frame(frame, None)
+    answer = segmenter.everything()
+    times = answer.masks[:, 0].sum(0)
+    assert int(times.max()) == 1 and float((times == 1).float().mean()) > 0.97
+    assert max(iou(mask, square) for mask in answer.masks[:, 0]) > 0.9
+    inside = segmenter.everything(torch.from_numpy(square))
+    assert not bool((inside.masks[:, 0] & ~torch.from_numpy(square)).any())
+
+
+def test_what_moves_is_a_body_and_nobody_elses_region() -> None:
+    segmenter, matcher = RegionSegmenter(), FlowMatcher()
+    before, _ = scene(40, contrast=1.0)
+    segmenter.set_frame(before, None)
+    for left in (44, 48, 52, 56):
+        frame, square = scene(left, contrast=1.0)
+        segmenter.set_frame(frame, matcher.match(before, frame))
+        before = frame
+    answer = segmenter.everything()
+    body = int(answer.scores[:, 0].argmax())
+    assert float(answer.scores[body, 0]) > 0.9 and iou(answer.masks[body, 0], square) > 0.8
+    ground = segmenter.predict(prompt_at(10, 10, ~square))
+    assert not bool((ground.masks[0] & answer.masks[body]).any())
+
+
+def test_depth_sets_an_object_apart_that_colour_hides() -> None:
+    image = textured(1) * 0.4 + (60, 90, 60)
+    depth = np.full((120, 160), 2.0, np.float32)
+    depth[40:80, 60:100] = 1.5
+    K = np.array([[150.0, 0, 79.5], [0, 150.0, 59.5], [0, 0, 1]])
+    frame = Frame(image.clip(0, 255).astype(np.uint8), K=K, depth=depth)
+    for use_depth, found in ((True, True), (False, False)):
+        segmenter = RegionSegmenter(RegionsSettings(use_depth=use_depth))
+        segmenter.set_frame(frame, None)
+        best = max(iou(mask, depth < 1.8) for mask in segmenter.everything().masks[:, 0])
+        assert (best > 0.85) == found
+
+
+def test_the_same_frame_gives_the_same_bytes() -> None:
+    frame, square = scene(60)
+    answers = []
+    for _ in range(2):
+        segmenter = RegionSegmenter()
+        segmenter.set_frame(frame, None)
+        answers.append((segmenter.predict(prompt_at(80, 60, square)).masks, segmenter.everything().masks))
+    assert torch.equal(answers[0][0], answers[1][0]) and torch.equal(answers[0][1], answers[1][1])

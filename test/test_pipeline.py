@@ -1,0 +1,177 @@
+"""The whole step: ids that last, on pictures whose truth is known, and on input that is out of order."""
+
+from __future__ import annotations
+
+import logging
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from mastsam_ros.matchers.flow import FlowMatcher
+from mastsam_ros.pipeline import Mastsam, bounding_boxes, create_mastsam
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import CandidateMasks, EventKind, Frame, Matches, PointPrompts, SettingsError, TrackState
+
+HEIGHT, WIDTH = 120, 200
+SQUARES = ((40, 30), (120, 30), (40, 80), (120, 80))
+
+
+def picture(shift: int, hidden: frozenset[int] = frozenset()) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Four textured squares on a textured ground, all `shift` pixels to the right, and which pixel is which square."""
+    rng = np.random.default_rng(0)
+    noise = [cv2.GaussianBlur(rng.normal(0, 60, (300, 400, 3)).astype(np.float32), (0, 0), 2) for _ in range(5)]
+    image = 110 + noise[4][:HEIGHT, 100 - shift : 100 - shift + WIDTH]
+    truth = np.zeros((HEIGHT, WIDTH), np.int64)
+    for n, (x, y) in enumerate(SQUARES):
+        if n not in hidden:
+            colour = np.eye(3)[n % 3] * 90 + 20 * n
+            image[y : y + 28, x + shift : x + shift + 28] = 90 + colour + noise[n][:28, :28]
+            truth[y : y + 28, x + shift : x + shift + 28] = n + 1
+    return image.clip(0, 255).astype(np.uint8), truth
+
+
+class TruthSegmenter:
+    """Thirty lines that are a segmenter: it knows the squares."""
+
+    def __init__(self) -> None:
+        self.truth = torch.zeros(HEIGHT, WIDTH, dtype=torch.int64)
+
+    def set_frame(self, frame: Frame, matches: Matches | None) -> None:
+        _, truth = picture(frame.stamp_ns // 10, frozenset({3}) if frame.stamp_ns % 10 else frozenset())
+        self.truth = torch.from_numpy(truth)
+
+    def predict(self, prompts: PointPrompts) -> CandidateMasks:
+        masks = torch.zeros(len(prompts), 1, HEIGHT, WIDTH, dtype=torch.bool)
+        for n, (xy, labels) in enumerate(zip(prompts.xy, prompts.labels, strict=True)):
+            x, y = xy[labels == 1].round().long().T
+            hit = self.truth[y, x]
+            if bool((hit > 0).any()):
+                masks[n, 0] = self.truth == hit[hit > 0].mode().values
+        return CandidateMasks(masks, masks.flatten(1).any(dim=1, keepdim=True).float())
+
+    def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
+        inside = self.truth > 0 if region is None else (self.truth > 0) & region
+        present = self.truth[inside].unique()
+        return CandidateMasks(
+            ((self.truth[None] == present[:, None, None]) & inside)[:, None], torch.ones(len(present), 1)
+        )
+
+
+def frame_at(shift: int, without_last: bool = False) -> Frame:
+    image, _ = picture(shift, frozenset({3}) if without_last else frozenset())
+    return Frame(image, stamp_ns=10 * shift + without_last)
+
+
+def ids_of(labels: npt.NDArray[np.uint16], shift: int) -> list[int]:
+    return [int(labels[y + 14, x + shift + 14]) for x, y in SQUARES]
+
+
+def test_ids_last_while_everything_moves() -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    first = mastsam.step(frame_at(0))
+    expected = ids_of(first.labels, 0)
+    assert sorted(expected) == [1, 2, 3, 4]
+    assert [e.kind for e in first.events] == [EventKind.BORN] * 4
+    for shift in range(3, 30, 3):
+        result = mastsam.step(frame_at(shift))
+        assert ids_of(result.labels, shift) == expected and result.events == ()
+    assert {t.state for t in result.tracks} == {TrackState.TRACKED} and {t.age for t in result.tracks} == {10}
+    track = next(t for t in result.tracks if t.id == expected[1])
+    assert track.box_xywh == (120 + 27, 30, 28, 28) and track.area == 28 * 28
+
+
+def test_a_square_that_vanishes_is_lost_and_recognised_when_it_is_back() -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    expected = ids_of(mastsam.step(frame_at(0)).labels, 0)
+    for shift in range(1, 9):
+        mastsam.step(frame_at(shift))
+    kinds = [e.kind for shift in range(9, 17) for e in mastsam.step(frame_at(shift, without_last=True)).events]
+    assert kinds == [EventKind.LOST]
+    result = mastsam.step(frame_at(17))
+    assert ids_of(result.labels, 17) == expected and [e.kind for e in result.events] == [EventKind.REVIVED]
+
+
+@pytest.mark.parametrize(
+    "switch",
+    ["carry", "motion_filter", "connectivity_filter", "representative_selection", "reprompt"]
+    + ["overlap_filtering", "discovery", "revival"],
+)
+def test_every_step_can_be_switched_off(switch: str) -> None:
+    settings = Settings().updated({f"tracker.{switch}": False})
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter(), settings)
+    for shift in range(4):
+        result = mastsam.step(frame_at(shift))
+    assert len(result.tracks) >= 4
+
+
+def test_without_discovery_only_the_first_frame_gives_tracks() -> None:
+    for discovery, tracks in ((True, 4), (False, 3)):
+        mastsam = Mastsam(FlowMatcher(), TruthSegmenter(), Settings().updated({"tracker.discovery": discovery}))
+        mastsam.step(frame_at(0, without_last=True))
+        for shift in range(1, 4):
+            result = mastsam.step(frame_at(shift))
+        assert len(result.tracks) == tracks
+
+
+def test_another_size_resets_and_says_so() -> None:
+    mastsam = create_mastsam()
+    image, _ = picture(0)
+    before = mastsam.step(Frame(image))
+    result = mastsam.step(Frame(cv2.resize(image, (160, 96))))
+    assert result.events[0].kind is EventKind.RESET and "160x96" in result.events[0].reason
+    assert result.labels.shape == (96, 160)
+    assert not {t.id for t in result.tracks} & {t.id for t in before.tracks}
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_picture_of_nothing_gets_no_labels_and_changes_nothing(value: int, caplog: pytest.LogCaptureFixture) -> None:
+    mastsam = create_mastsam()
+    image, _ = picture(0)
+    before = mastsam.step(Frame(image)).labels
+    with caplog.at_level(logging.WARNING):
+        blank = mastsam.step(Frame(np.full_like(image, value)))
+    assert not blank.labels.any() and "shows nothing" in caplog.text
+    after = mastsam.step(Frame(image)).labels
+    assert (after == before).mean() > 0.97
+
+
+def test_reset_ends_every_track_and_ids_go_on() -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    mastsam.step(frame_at(0))
+    mastsam.reset("test")
+    result = mastsam.step(frame_at(1))
+    assert result.events[0].kind is EventKind.RESET and sorted(ids_of(result.labels, 1)) == [5, 6, 7, 8]
+
+
+def test_the_same_input_gives_the_same_bytes() -> None:
+    runs = []
+    for _ in range(2):
+        mastsam = create_mastsam()
+        runs.append([mastsam.step(frame_at(shift)).labels.tobytes() for shift in range(5)])
+    assert runs[0] == runs[1]
+
+
+def test_the_embedded_default_follows_the_squares() -> None:
+    mastsam = create_mastsam()
+    first = ids_of(mastsam.step(frame_at(0)).labels, 0)
+    assert len(set(first)) == 4 and 0 not in first
+    for shift in range(2, 20, 2):
+        result = mastsam.step(frame_at(shift))
+    assert ids_of(result.labels, 18) == first
+    assert result.timings_ms["total"] >= result.timings_ms["match"] > 0
+
+
+def test_a_gpu_that_is_not_there_is_said() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(SettingsError, match="no CUDA GPU"):
+        create_mastsam(Settings().updated({"device": "cuda"}))
+
+
+def test_boxes() -> None:
+    labels = np.zeros((20, 30), np.uint16)
+    labels[3:7, 5:15] = 65535
+    assert bounding_boxes(labels) == {65535: (40, (5, 3, 10, 4))}
