@@ -221,13 +221,13 @@ def _refine(
         step = -np.linalg.solve(
             normal + 1e-9 * np.trace(normal) * np.eye(6), np.einsum("nri,nr->i", weighted, residual)
         )
-        T = _motion(step) @ T
+        T = rigid_motion(step) @ T
         if np.abs(step).max() < CONVERGED:
             break
     return T
 
 
-def _motion(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def rigid_motion(step: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """(4, 4): rotation about the origin by the vector step[:3] (radians), then a shift by step[3:]."""
     angle = float(np.linalg.norm(step[:3]))
     x, y, z = step[:3]

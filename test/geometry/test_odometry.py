@@ -48,7 +48,7 @@ def test_poses_of_a_walk_with_wide_steps(wide: list[Frame]) -> None:
         error_m(T, frame, wide[0])
         for T, frame in zip(poses(odometry, [without_pose(f) for f in wide]), wide, strict=True)
     ]
-    assert errors[0] == 0 and max(errors) < 0.008
+    assert errors[0] < 1e-9 and max(errors) < 0.008
     assert 1 < odometry.keyframes < len(wide)
 
 
