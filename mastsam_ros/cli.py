@@ -13,6 +13,7 @@ from mastsam_ros.types import MastsamError
 
 COMMANDS = {
     "run": ("mastsam_ros.run", "images, a video or a bag in, labels with lasting ids out"),
+    "replay": ("mastsam_ros.replay", "a bag through the step or the real node, into a bag of results"),
     "evaluate": ("mastsam_ros.evaluation.command", "score labels against the truth"),
     "bench": ("mastsam_ros.evaluation.bench", "the tables of figures on data with truth"),
     "weights": ("mastsam_ros.checkpoints.command", "the foundation models' checkpoints: list, fetch, verify"),

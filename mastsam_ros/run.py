@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mastsam_ros
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
 from mastsam_ros.settings import Settings
+from mastsam_ros.types import Frame, FrameResult
+
+if TYPE_CHECKING:
+    from mastsam_ros.pipeline import Mastsam
 
 _INTERRUPTED = 130
 
@@ -78,7 +83,7 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
     from mastsam_ros.pipeline import create_mastsam
 
     mastsam = create_mastsam(settings)
-    about = {"source": str(arguments.source), "settings": settings.to_mapping(), "versions": versions()}
+    about = {"source": str(arguments.source), "settings": mastsam.settings.to_mapping(), "versions": versions()}
     video_fps = min(max(source.fps, 1.0), 120.0) if arguments.video else None
     status = 0
     with RunFolder(arguments.output, video_fps=video_fps, points=arguments.points, about=about) as folder:
@@ -88,16 +93,22 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
                 # None: only on a terminal
                 tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
             ):
-                last_stamp_ns = None
-                for stem, frame in frames:
-                    if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
-                        mastsam.reset(f"stamps jumped back by {(last_stamp_ns - frame.stamp_ns) / 1e9:.3f} s")
-                    last_stamp_ns = frame.stamp_ns
-                    folder.write(stem, frame, mastsam.step(frame))
+                for stem, frame, result in stepped(mastsam, frames):
+                    folder.write(stem, frame, result)
         except KeyboardInterrupt:
             status = _INTERRUPTED
     _tell(folder, status, arguments.points)
     return status
+
+
+def stepped(mastsam: Mastsam, frames: Iterable[tuple[str, Frame]]) -> Iterator[tuple[str, Frame, FrameResult]]:
+    """Every frame and its result; the tracks start anew where stamps jump back, as in the node."""
+    last_stamp_ns = None
+    for stem, frame in frames:
+        if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
+            mastsam.reset(f"stamps jumped back by {(last_stamp_ns - frame.stamp_ns) / 1e9:.3f} s")
+        last_stamp_ns = frame.stamp_ns
+        yield stem, frame, mastsam.step(frame)
 
 
 def _tell(folder: RunFolder, status: int, points: bool) -> None:

@@ -17,10 +17,10 @@ PACKAGE = Path(mastsam_ros.__file__).parent
 # A module may import what stands in its own row or below. A new module or folder at the top of the package gets its
 # place here.
 LAYERS = [
-    {"types", "settings", "device", "weights", "checkpoints"},
+    {"types", "settings", "device", "weights", "checkpoints", "backends"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
-    {"cli", "run", "demo", "ros", "__main__"},
+    {"cli", "run", "replay", "node_session", "demo", "ros", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NEVER = {("matchers", "segmenters"), ("segmenters", "matchers")}

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_ablation(arguments, names)
     if arguments.prediction is None or arguments.ground_truth is None:
         raise InputError("nothing to score: give PRED and --ground-truth DIR, or --ablate SOURCE")
-    protocols = PROTOCOLS if arguments.protocol == "all" else (arguments.protocol,)
+    protocols = chosen_protocols(arguments.protocol)
     sequences = open_sequences(arguments.ground_truth, names)
     own_folder = arguments.prediction.resolve()
     own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.name
@@ -75,9 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     }
     scores = {name: [scored.score for scored in of] for name, of in systems.items()}
     own = next(iter(scores.values()))
-    for protocol in protocols:
-        sys.stdout.write(protocol_table(protocol, scores) + "\n\n")
-    sys.stdout.writelines(f"{remark}\n" for of in scores.values() for remark in remarks(of))
+    sys.stdout.write(protocol_tables(scores, protocols))
     if arguments.json:
         others = {name: as_mapping(of, protocols) for name, of in scores.items() if of is not own}
         write_json(arguments.json, {**as_mapping(own, protocols), "compared": others})
@@ -172,6 +170,19 @@ def score_all(
             return Scored(sequence, labels, scorer.score(), scorer.overlaps, scorer.pairs)
 
         return list(pool.map(scored, pairs))
+
+
+def chosen_protocols(name: str) -> tuple[str, ...]:
+    """All of them for "all". Raises InputError for a protocol that is none."""
+    if name not in (*PROTOCOLS, "all"):
+        raise InputError(f"unknown protocol '{name}'; known: {', '.join((*PROTOCOLS, 'all'))}")
+    return PROTOCOLS if name == "all" else (name,)
+
+
+def protocol_tables(systems: Mapping[str, Sequence[SequenceScore]], protocols: Sequence[str]) -> str:
+    """The tables of all protocols, and what must be said beside them."""
+    tables = [protocol_table(protocol, systems) + "\n\n" for protocol in protocols]
+    return "".join([*tables, *(f"{remark}\n" for scores in systems.values() for remark in remarks(scores))])
 
 
 def protocol_table(protocol: str, systems: Mapping[str, Sequence[SequenceScore]]) -> str:

@@ -23,13 +23,17 @@ SCENERY_WORDS = ("wall", "floor", "leg", "shelf", "pillar", "table")
 
 @dataclass(frozen=True, eq=False)
 class FrameFiles:
-    """Where the parts of one frame lie; None: not there. T_world_camera: (4, 4), the true pose."""
+    """Where the parts of one frame lie; None: not there.
+
+    T_world_camera: (4, 4), the true pose. stamp_ns: of the image, where it came with one.
+    """
 
     stem: str
     truth: Path
     image: Path | None = None
     depth: Path | None = None
     T_world_camera: npt.NDArray[np.float64] | None = None
+    stamp_ns: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,8 @@ class BagSource(Source):
         except MastsamError:
             self.close()
             raise
+        self.rectified = "rect" in self.image_topic.rsplit("/", 1)[-1]
+        """The images are rectified, as their topic's name says."""
         self.camera_info_topic = self._camera_info_of(self.image_topic) if use_depth else None
         self._depth_is_chosen = bool(depth_topic)
         self._warned: set[str] = set()
@@ -104,6 +106,10 @@ class BagSource(Source):
         for image in waiting:
             yield f"{index:06d}", self._frame(image, depths, index)
             index += 1
+
+    def is_compressed(self, topic: str) -> bool:
+        """Whether a topic carries CompressedImage."""
+        return self._topics.get(topic) == _COMPRESSED
 
     def close(self) -> None:
         """Closes the bag."""
@@ -146,7 +152,7 @@ class BagSource(Source):
         if info is None:
             return None
         try:
-            return intrinsics_of(info, width, height, "rect" in self.image_topic.rsplit("/", 1)[-1])
+            return intrinsics_of(info, width, height, self.rectified)
         except InputError as error:
             if str(error) not in self._warned:
                 _LOG.warning("%s: %s", self.camera_info_topic, error)

@@ -1,26 +1,91 @@
-"""Reads back a bag of the node's outputs: labels, tracks, events and clouds per frame. Needs no ROS."""
+"""Bags of the node's outputs, written and read: labels, tracks, events and clouds per frame. Needs no ROS."""
 
 from __future__ import annotations
 
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mastsam_ros.io.point_cloud2 import Field, unpack
-from mastsam_ros.types import EventKind, FrameResult, InputError, LabelledCloud, Track, TrackEvent, TrackState
+import numpy as np
+import numpy.typing as npt
+import yaml
 
-_STATES = {1: TrackState.TENTATIVE, 2: TrackState.TRACKED, 3: TrackState.LOST}
-_KINDS = {
-    1: EventKind.BORN,
-    2: EventKind.LOST,
-    3: EventKind.REVIVED,
-    4: EventKind.MERGED,
-    5: EventKind.REMOVED,
-    6: EventKind.RESET,
-}
-"""The constants of msg/Instance.msg and msg/TrackEvent.msg."""
+from mastsam_ros.io.message_definitions import store_with
+from mastsam_ros.io.point_cloud2 import Field, unpack
+from mastsam_ros.io.result_messages import EVENTS, INSTANCES, KINDS, LABELS, POINTS, STATES, ResultMessages
+from mastsam_ros.types import FrameResult, InputError, LabelledCloud, Track, TrackEvent
+
+NAMESPACE = "/mastsam"
+_STATES = {number: state for state, number in STATES.items()}
+_KINDS = {number: kind for kind, number in KINDS.items()}
+_TYPES = {"events": EVENTS, "instances": INSTANCES, "labels": LABELS, "points": POINTS}
+
+
+class ResultBag:
+    """Writes results to a new bag folder (mcap), on the node's topics and with its messages, log time the stamp's.
+
+    The same results give the same bytes, whatever the folder's name. The folder appears when the bag is closed. An
+    earlier bag of results is replaced; raises InputError if `folder` is anything else.
+    """
+
+    def __init__(self, folder: str | Path, namespace: str = NAMESPACE) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        folder = Path(folder)
+        clear_result_bag(folder, namespace)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        self._folder, self._part = folder, folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(self._part, ignore_errors=True)
+        self._part.mkdir()
+        self._store = store_with(set(_TYPES.values()))
+        self._messages = ResultMessages(self._store.types.__getitem__, np.asarray)
+        self._namespace = namespace
+        self._writer = Writer(self._part / "results", version=9, storage_plugin=StoragePlugin.MCAP)
+        self._connections: dict[str, Any] = {}
+
+    def __enter__(self) -> ResultBag:
+        self._writer.open()
+        for name, kind in _TYPES.items():
+            topic = f"{self._namespace}/{name}"
+            self._connections[name] = self._writer.add_connection(topic, kind, typestore=self._store)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+        (self._part / "results").replace(self._folder)
+        self._part.rmdir()
+
+    def add(self, result: FrameResult) -> None:
+        """Writes one frame's messages, in the node's order."""
+        header = self._messages.header(result.stamp_ns, result.frame_id)
+        for event in result.events:
+            self._write("events", self._messages.event(event, header), result.stamp_ns)
+        self._write("instances", self._messages.instances(result, header), result.stamp_ns)
+        self._write("labels", self._messages.labels(result.labels, header), result.stamp_ns)
+        if result.points is not None:
+            self._write("points", self._messages.cloud(result.points, header), result.stamp_ns)
+
+    def _write(self, name: str, message: Any, stamp_ns: int) -> None:
+        raw = self._store.serialize_cdr(message, _TYPES[name])
+        self._writer.write(self._connections[name], stamp_ns, raw)
+
+
+def clear_result_bag(folder: Path, namespace: str = NAMESPACE) -> None:
+    """Removes an earlier bag of results. Raises InputError if there is something else."""
+    if not folder.exists():
+        return
+    try:
+        content = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
+        listed = content["rosbag2_bagfile_information"]["topics_with_message_count"]
+        topics = [entry["topic_metadata"]["name"] for entry in listed]
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        topics = [""]
+    if not all(topic.startswith(f"{namespace}/") or topic in ("/diagnostics", "/clock") for topic in topics):
+        raise InputError(f"cannot write a bag of results to {folder}: it exists and is none; choose another name")
+    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +96,7 @@ class RecordedResult:
     arrived_ns: int
 
 
-def read_results(folder: str | Path, namespace: str = "/mastsam") -> list[RecordedResult]:
+def read_results(folder: str | Path, namespace: str = NAMESPACE) -> list[RecordedResult]:
     """Every frame that has labels, by stamp; without clouds. Raises InputError if the bag cannot be read."""
     labels: dict[int, tuple[int, Any]] = {}
     tracks: dict[int, tuple[Track, ...]] = {}
@@ -47,8 +112,7 @@ def read_results(folder: str | Path, namespace: str = "/mastsam") -> list[Record
             events[stamp_ns].append(TrackEvent(_KINDS[message.kind], message.id, message.other_id, message.reason))
     results = []
     for index, (stamp_ns, (arrived_ns, image)) in enumerate(sorted(labels.items())):
-        order = ">u2" if image.is_bigendian else "<u2"
-        pixels = image.data.view(order).reshape(image.height, image.width).astype("u2")
+        pixels = _pixels(image)
         result = FrameResult(
             pixels, tracks.get(stamp_ns, ()), tuple(events[stamp_ns]), None, {}, index, stamp_ns, image.header.frame_id
         )
@@ -56,7 +120,13 @@ def read_results(folder: str | Path, namespace: str = "/mastsam") -> list[Record
     return results
 
 
-def read_clouds(folder: str | Path, namespace: str = "/mastsam") -> Iterator[tuple[int, LabelledCloud]]:
+def read_labels(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, int, npt.NDArray[np.uint16]]]:
+    """Stamp, time on arrival (nanoseconds) and label image (H, W), one at a time, as recorded. Raises InputError."""
+    for _, arrived_ns, message in _messages(folder, {f"{namespace}/labels"}):
+        yield _nanoseconds(message.header.stamp), arrived_ns, _pixels(message)
+
+
+def read_clouds(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, LabelledCloud]]:
     """Stamp in nanoseconds and cloud, in the order of recording. Raises InputError."""
     for _, _, message in _messages(folder, {f"{namespace}/points"}):
         fields = [Field(f.name, f.offset, f.datatype, f.count) for f in message.fields]
@@ -84,6 +154,11 @@ def _messages(folder: str | Path, topics: Any) -> Iterator[tuple[str, int, Any]]
                 yield connection.topic, arrived_ns, reader.deserialize(raw, connection.msgtype)
     except (AnyReaderError, OSError) as error:
         raise InputError(f"cannot read the bag {folder}: {error}") from error
+
+
+def _pixels(image: Any) -> npt.NDArray[np.uint16]:
+    order = ">u2" if image.is_bigendian else "<u2"
+    return image.data.view(order).reshape(image.height, image.width).astype(np.uint16)
 
 
 def _track(instance: Any) -> Track:

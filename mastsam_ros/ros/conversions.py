@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import array
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
-from std_msgs.msg import Header
+from sensor_msgs.msg import CompressedImage, Image
 
-from mastsam_ros.io import point_cloud2
 from mastsam_ros.io.encodings import decode_compressed, depth_to_metres, image_to_rgb
-from mastsam_ros.types import Frame, InputError, LabelledCloud
-
-_BIG_ENDIAN = sys.byteorder == "big"
+from mastsam_ros.io.result_messages import ResultMessages
+from mastsam_ros.ros.message_types import message_class
+from mastsam_ros.types import Frame, InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,48 +66,13 @@ def frame_of(messages: Input, camera: Callable[[int, int], npt.NDArray[np.float6
     return Frame(image, stamp_nanoseconds(header.stamp), header.frame_id, K, depth)
 
 
-def labels_message(labels: npt.NDArray[np.uint16], header: Header) -> Image:
-    """A label image (H, W) uint16 as mono16."""
-    height, width = labels.shape
-    return _image(header, height, width, "mono16", 2 * width, labels)
-
-
-def rgb_message(image: npt.NDArray[np.uint8], header: Header) -> Image:
-    """An RGB image (H, W, 3) uint8 as rgb8."""
-    height, width = image.shape[:2]
-    return _image(header, height, width, "rgb8", 3 * width, image)
-
-
-def _image(header: Header, height: int, width: int, encoding: str, step: int, pixels: npt.NDArray) -> Image:
-    return Image(
-        header=header,
-        height=height,
-        width=width,
-        encoding=encoding,
-        is_bigendian=int(_BIG_ENDIAN),
-        step=step,
-        data=_bytes(pixels),
-    )
-
-
-def cloud_message(cloud: LabelledCloud, header: Header) -> PointCloud2:
-    """A labelled cloud with x, y, z, rgb, instance and confidence."""
-    fields = [PointField(name=f.name, offset=f.offset, datatype=f.datatype, count=f.count) for f in point_cloud2.FIELDS]
-    return PointCloud2(
-        header=header,
-        height=1,
-        width=len(cloud),
-        fields=fields,
-        is_bigendian=False,
-        point_step=point_cloud2.POINT_STEP,
-        row_step=point_cloud2.POINT_STEP * len(cloud),
-        data=_bytes(point_cloud2.pack(cloud)),
-        is_dense=True,
-    )
-
-
-def _bytes(pixels: npt.NDArray) -> array.array[int]:
+def _octets(pixels: npt.NDArray[np.uint8]) -> array.array[int]:
     """The one form that message fields take without looking at every byte."""
     content = array.array("B")
-    content.frombytes(np.ascontiguousarray(pixels).view(np.uint8))  # type: ignore[arg-type]
+    content.frombytes(pixels)  # type: ignore[arg-type]
     return content
+
+
+_MESSAGES = ResultMessages(message_class, _octets)
+labels_message, rgb_message, cloud_message = _MESSAGES.labels, _MESSAGES.rgb, _MESSAGES.cloud
+instances_message, event_message = _MESSAGES.instances, _MESSAGES.event

@@ -21,7 +21,8 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.signals import SignalHandlerOptions
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from mastsam_ros.ros.message_types import message_class, store_with
+from mastsam_ros.io.message_definitions import store_with
+from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import InputError, MastsamError
 
 QUEUE = 200

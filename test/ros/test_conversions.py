@@ -16,6 +16,7 @@ from std_msgs.msg import Header
 from mastsam_ros.io import point_cloud2
 from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.io.encodings import DEPTH_ENCODINGS, IMAGE_ENCODINGS
+from mastsam_ros.io.result_messages import KINDS, STATES
 from mastsam_ros.ros.conversions import (
     Input,
     cloud_message,
@@ -104,6 +105,14 @@ def test_cloud_message_describes_every_field():
     assert message.row_step == len(message.data) == 3 * message.point_step
     empty = LabelledCloud(*(getattr(cloud, name)[:0] for name in ("xyz", "rgb", "instance", "confidence")))
     assert len(cloud_message(empty, HEADER).data) == 0
+
+
+def test_numbers_are_the_constants_of_the_messages():
+    messages = pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
+    for state, number in STATES.items():
+        assert getattr(messages.Instance, f"STATE_{state.name}") == number
+    for kind, number in KINDS.items():
+        assert getattr(messages.TrackEvent, f"KIND_{kind.name}") == number
 
 
 any_image = st.builds(

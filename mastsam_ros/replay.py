@@ -1,0 +1,174 @@
+"""`mastsam replay`: a bag's frames through the step, or through the real node, into a bag of results, and its score."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mastsam_ros.io.bags import BagSource
+from mastsam_ros.io.result_bag import ResultBag, clear_result_bag, read_labels
+from mastsam_ros.io.sources import open_source
+from mastsam_ros.run import add_settings_arguments, settings_from, stepped, versions
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import InputError, MastsamError, MissingPackageError
+
+if TYPE_CHECKING:
+    from mastsam_ros.evaluation.protocols import SequenceScore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `mastsam replay`."""
+    parser.add_argument("bag", type=Path, metavar="BAG", help="rosbag2: folder, .mcap or .db3")
+    parser.add_argument(
+        "--output", type=Path, metavar="RESULT_BAG", help="bag of the results (default: out/replay/<name of BAG>)"
+    )
+    parser.add_argument("--image-topic", metavar="TOPIC", help="of a bag with several images")
+    parser.add_argument("--depth-topic", metavar="TOPIC", help="of a bag with several depth images")
+    parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
+    add_settings_arguments(parser)
+    parser.add_argument(
+        "--ground-truth", metavar="TOPIC|FOLDER", help="score against a topic of true labels in BAG, or a folder of PNG"
+    )
+    parser.add_argument("--protocol", default="all", help="with --ground-truth: what to measure, as in `evaluate`")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument("--ros", action="store_true", help="in real time, through topics, against the real node")
+    parser.add_argument("--rate", type=float, default=1.0, help="with --ros: playing speed; 1 is the bag's own")
+    parser.add_argument("--use-sim-time", action="store_true", help="with --ros: the node lives in the bag's time")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What came of a bag. latency_ms: of every answered frame; of the step alone without ROS, else from publication."""
+
+    frames: int
+    latency_ms: Sequence[float]
+
+    def figures(self) -> dict[str, float | int | None]:
+        """By name, as JSON has them."""
+        p50, p95 = np.percentile(self.latency_ms, [50, 95]).tolist() if self.latency_ms else (None, None)
+        answered = len(self.latency_ms)
+        return {
+            "frames": self.frames,
+            "answered": answered,
+            "drop_share": 1 - answered / max(self.frames, 1),
+            "latency_ms_p50": p50,
+            "latency_ms_p95": p95,
+        }
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command. Returns the exit status; raises MastsamError."""
+    settings = settings_from(arguments)
+    output = arguments.output or Path("out") / "replay" / arguments.bag.stem
+    topics = {"image_topic": arguments.image_topic, "depth_topic": arguments.depth_topic}
+    with open_source(arguments.bag, **topics, use_depth=not arguments.no_depth) as source:
+        if not isinstance(source, BagSource):
+            raise InputError(f"{arguments.bag} is no rosbag2; `mastsam run` takes it")
+        if arguments.ros:
+            replayed = replay_to_node(source, arguments.bag, output, settings, arguments.rate, arguments.use_sim_time)
+        else:
+            replayed = replay(source, output, settings)
+    figures: dict[str, Any] = replayed.figures()
+    sys.stdout.write(_line(figures, arguments.ros, output))
+    if arguments.ground_truth:
+        from mastsam_ros.evaluation.command import as_mapping, chosen_protocols, protocol_tables
+
+        protocols = chosen_protocols(arguments.protocol)
+        with TemporaryDirectory() as folder:
+            score = score_bag(arguments.bag, output, arguments.ground_truth, Path(folder), protocols, **topics)
+        sys.stdout.write(f"\n{protocol_tables({score.name: [score]}, protocols)}")
+        figures["scores"] = as_mapping([score], protocols)
+    if arguments.json:
+        from mastsam_ros.evaluation.tables import write_json
+
+        about = {"settings": settings.to_mapping(), "versions": versions()}
+        write_json(arguments.json, {"bag": str(arguments.bag), "ros": arguments.ros, **figures, **about})
+    return 0
+
+
+def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
+    """Every frame through `Mastsam.step`, none dropped; the same bag and settings give the same bytes (on the CPU)."""
+    from tqdm import tqdm
+
+    from mastsam_ros.pipeline import create_mastsam
+
+    mastsam = create_mastsam(settings)
+    latency_ms = []
+    with (
+        ResultBag(output) as bag,
+        tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
+    ):
+        for _, _, result in stepped(mastsam, frames):
+            bag.add(result)
+            latency_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
+    return Replayed(len(latency_ms), latency_ms)
+
+
+def replay_to_node(
+    source: BagSource, bag: Path, output: Path, settings: Settings, rate: float, use_sim_time: bool
+) -> Replayed:
+    """The bag over DDS to the node at its own pace (times `rate`), and what the node answers into `output`.
+
+    Logs of the three processes are written to `<output>_logs`. Raises MastsamError.
+    """
+    if find_spec("rclpy") is None:
+        raise MissingPackageError("--ros runs the ROS node: pip install 'mastsam_ros[ros]', or leave --ros out")
+    from mastsam_ros.node_session import run_session
+
+    depth = source.depth_topic
+    if depth and source.is_compressed(depth):
+        raise InputError(f"the node takes no compressed depth ({depth}): leave it out with --no-depth")
+    settings = settings.updated(
+        {
+            "node.image_topic": source.image_topic,
+            "node.compressed": source.is_compressed(source.image_topic),
+            "node.depth_topic": depth or "",
+            "node.camera_info_topic": source.camera_info_topic or "",
+            "node.rectified": settings.node.rectified or source.rectified,
+        }
+    )
+    clear_result_bag(output)
+    logs = output.with_name(f"{output.name}_logs")
+    session = run_session(bag, output, logs, settings, rate=rate, use_sim_time=use_sim_time)
+    arrived = {stamp_ns: arrived_ns for stamp_ns, arrived_ns, _ in read_labels(output)}
+    if not arrived:
+        raise MastsamError(f"the node answered no image: see {logs / 'node.log'}")
+    latency_ms = [(arrived_ns - session.sent[stamp_ns]) / 1e6 for stamp_ns, arrived_ns in arrived.items()]
+    return Replayed(len(session.sent), latency_ms)
+
+
+def score_bag(
+    bag: Path, results: Path, truth: str, folder: Path, protocols: Sequence[str], **topics: str | None
+) -> SequenceScore:
+    """The score of a bag of results against the truth of the bag that was played.
+
+    truth, folder, topics: as for `bag_sequence`. Frames that were dropped are not scored. Raises InputError.
+    """
+    from mastsam_ros.evaluation.bag_data import bag_sequence
+    from mastsam_ros.evaluation.protocols import SequenceScorer
+
+    sequence = bag_sequence(bag, truth, folder, **topics)
+    by_stamp = {files.stamp_ns: files for files in sequence.frames}
+    scorer = SequenceScorer(sequence, protocols)
+    for stamp_ns, _, labels in read_labels(results):
+        if stamp_ns in by_stamp:
+            scorer.add(by_stamp[stamp_ns], labels)
+    return scorer.score()
+
+
+def _line(figures: dict[str, Any], ros: bool, output: Path) -> str:
+    text = f"{figures['answered']} of {figures['frames']} frames"
+    if figures["answered"]:
+        what = "latency" if ros else "step"
+        text += f", {what} p50 {figures['latency_ms_p50']:.0f} ms, p95 {figures['latency_ms_p95']:.0f} ms"
+    if ros:
+        text += f", dropped {100 * figures['drop_share']:.1f} %"
+    return f"{text} -> {output}\n"

@@ -1,0 +1,181 @@
+"""Replay: bags of results that are the same twice and hold the node's messages, and their scores."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+from mastsam_ros import cli
+from mastsam_ros.evaluation.bag_data import bag_sequence
+from mastsam_ros.io.frame_bag import TOPICS
+from mastsam_ros.io.result_bag import ResultBag, read_clouds, read_labels, read_results
+from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.io.sources import open_source
+from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.types import InputError
+
+FRAMES = 6
+TOPICS_OUT = ("/mastsam/events", "/mastsam/instances", "/mastsam/labels", "/mastsam/points")
+needs_ros = pytest.mark.skipif(find_spec("rclpy") is None, reason="needs ROS 2 (rclpy)")
+
+
+@pytest.fixture(scope="module")
+def scene() -> SampleScene:
+    return SampleScene(1, frames=FRAMES, width=160, height=120, rate_hz=5)
+
+
+@pytest.fixture(scope="module")
+def bag(scene: SampleScene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scene.write_bag(tmp_path_factory.mktemp("replay") / "bag")
+
+
+@pytest.fixture(scope="module")
+def replayed(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("results") / "results"
+    assert cli.main(["replay", str(bag), "--output", str(output)]) == 0
+    return output
+
+
+def messages(folder: Path) -> list[tuple[str, str, bytes]]:
+    """Topic, type and content of every message; DDS fills the last four bytes of one up with zeros."""
+    with AnyReader([folder]) as reader:
+        found = ((c.topic, c.msgtype, bytes(raw).ljust(-len(raw) // 4 * -4, b"\0")) for c, _, raw in reader.messages())
+        return sorted(item for item in found if item[0] in TOPICS_OUT)
+
+
+def test_the_same_bytes_twice(bag: Path, replayed: Path, tmp_path: Path) -> None:
+    again = tmp_path / "another name"
+    assert cli.main(["replay", str(bag), "--output", str(again)]) == 0
+    files = sorted(path.name for path in replayed.iterdir())
+    assert files == ["metadata.yaml", "results.mcap"]
+    for name in files:
+        assert (again / name).read_bytes() == (replayed / name).read_bytes(), name
+
+
+def test_every_frame_is_answered_as_by_the_step(bag: Path, replayed: Path) -> None:
+    mastsam = create_mastsam()
+    results, clouds = read_results(replayed), dict(read_clouds(replayed))
+    assert len(results) == len(clouds) == FRAMES
+    for item, (_, frame) in zip(results, open_source(bag), strict=True):
+        expected = mastsam.step(frame)
+        got = item.result
+        assert got.stamp_ns == item.arrived_ns == frame.stamp_ns and got.frame_id == frame.frame_id
+        assert np.array_equal(got.labels, expected.labels)
+        assert [track.id for track in got.tracks] == [track.id for track in expected.tracks]
+        assert [event.kind for event in got.events] == [event.kind for event in expected.events]
+        assert expected.points is not None
+        assert np.array_equal(clouds[frame.stamp_ns].xyz, expected.points.xyz)
+
+
+def test_score_against_a_topic_and_against_a_folder(
+    scene: SampleScene, bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(truth / f"{index:06d}.png"), scene.render(index).instance)
+    figures = []
+    for name, given in (("topic", TOPICS["truth"]), ("folder", str(truth))):
+        file = tmp_path / f"{name}.json"
+        command = ["replay", str(bag), "--output", str(tmp_path / name), "--ground-truth", given, "--json", str(file)]
+        assert cli.main(command) == 0
+        figures.append(json.loads(file.read_text()))
+    told = capsys.readouterr().out
+    assert f"{FRAMES} of {FRAMES} frames, step p50" in told and "best track IoU" in told and "H %" in told
+    assert figures[0]["scores"] == figures[1]["scores"]
+    score = figures[0]["scores"]["sequences"]["bag"]
+    assert score["frames"] == FRAMES and 0.5 < score["best_track"] <= 1 and score["H"] > 50
+    assert figures[0]["drop_share"] == 0 and figures[0]["settings"]["tracker"]["discovery"] is True
+
+
+def test_true_labels_score_one(scene: SampleScene, bag: Path, tmp_path: Path) -> None:
+    from mastsam_ros.replay import score_bag
+    from mastsam_ros.types import FrameResult
+
+    with ResultBag(tmp_path / "results") as results:
+        for index in range(1, FRAMES):  # one was dropped
+            view = scene.render(index)
+            results.add(FrameResult(view.instance, (), (), None, {}, index, view.frame.stamp_ns, "camera"))
+    score = score_bag(bag, tmp_path / "results", TOPICS["truth"], tmp_path / "data", ("best-track", "consistency"))
+    assert score.best_track == 1 and score.frames == FRAMES - 1 and score.H is not None and score.H > 90
+
+
+def test_truth_of_a_bag_is_paired_by_stamp(scene: SampleScene, bag: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "truth"
+    folder.mkdir()
+    for index in (1, 4):
+        cv2.imwrite(str(folder / f"{scene.stamp_ns(index)}.png"), scene.render(index).instance)
+    sequence = bag_sequence(bag, str(folder), tmp_path / "data")
+    assert [files.stem for files in sequence.frames] == ["000001", "000004"]
+    assert [files.stamp_ns for files in sequence.frames] == [scene.stamp_ns(1), scene.stamp_ns(4)]
+    view = scene.render(4)
+    assert np.array_equal(sequence.truth(sequence.frames[1]), view.instance)
+    assert view.frame.T_world_camera is not None and sequence.frames[1].T_world_camera is not None
+    assert np.allclose(sequence.frames[1].T_world_camera, view.frame.T_world_camera)
+    seen = sequence.frame(1, geometry=True)
+    assert np.array_equal(seen.image, view.frame.image) and sequence.kind == "scene"
+    assert seen.depth is not None and np.allclose(seen.depth, view.frame.depth, atol=6e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--ground-truth", "/nothing"], ["/nothing", TOPICS["truth"]]),
+        (["--ground-truth", TOPICS["image"]], [TOPICS["image"], "mono16", "rgb8"]),
+        (["--ground-truth", TOPICS["truth"], "--protocol", "beauty"], ["beauty", "best-mask"]),
+        (["--image-topic", "/nothing"], ["/nothing", TOPICS["image"]]),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: list[str]
+) -> None:
+    assert cli.main(["replay", str(bag), "--output", str(tmp_path / "results"), *options]) == 1
+    told = capsys.readouterr().err
+    assert all(word in told for word in words) and told.count("\n") == 1, told
+
+
+def test_nothing_but_results_is_replaced(bag: Path, replayed: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    for folder in (bag, tmp_path / "notes"):
+        with pytest.raises(InputError, match="choose another name"):
+            ResultBag(folder)
+    assert len(list(read_labels(replayed))) == FRAMES
+    with ResultBag(replayed):
+        pass
+    assert not list(read_labels(replayed))
+
+
+def test_images_are_no_bag(scene: SampleScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = SampleScene(frames=2, width=80, height=60).write_scene_folder(tmp_path / "scene")
+    assert cli.main(["replay", str(folder)]) == 1
+    assert "mastsam run" in capsys.readouterr().err
+
+
+def test_without_ros_it_says_what_to_do(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mastsam_ros.replay.find_spec", lambda name: None)
+    assert cli.main(["replay", str(bag), "--ros", "--output", str(tmp_path / "results")]) == 1
+    told = capsys.readouterr().err
+    assert "pip install" in told and told.count("\n") == 1
+
+
+@needs_ros
+def test_the_node_answers_with_the_same_messages(bag: Path, tmp_path: Path) -> None:
+    offline, online, file = tmp_path / "offline", tmp_path / "online", tmp_path / "figures.json"
+    assert cli.main(["replay", str(bag), "--output", str(offline)]) == 0
+    command = ["replay", str(bag), "--ros", "--use-sim-time", "--rate", "0.3", "--output", str(online)]
+    command += ["--set", "node.reliability=reliable"]
+    assert cli.main([*command, "--ground-truth", TOPICS["truth"], "--json", str(file)]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["frames"] == figures["answered"] == FRAMES and figures["drop_share"] == 0
+    assert 1 < figures["latency_ms_p50"] <= figures["latency_ms_p95"]
+    assert figures["scores"]["sequences"]["bag"]["frames"] == FRAMES
+    assert "use_sim_time: true" in (tmp_path / "online_logs" / "parameters.yaml").read_text()
+    assert messages(online) == messages(offline)
