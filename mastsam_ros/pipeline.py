@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.backends import resolved
 from mastsam_ros.device import torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.lifting import instance_extents, lift
+from mastsam_ros.geometry.pointmaps import lift_pointmap
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
@@ -125,7 +127,7 @@ class Mastsam:
             shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
         with timer("lift"):
-            points = lift(frame, labels, self.settings.geometry) if self._wants_points(frame) else None
+            points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.events)
         tracks = self._tracks(labels, points)
         self._frames += 1
@@ -134,7 +136,7 @@ class Mastsam:
     def _view(self, frame: Frame) -> Frame:
         if frame.depth is not None and not self.settings.frame.use_depth:
             frame = Frame(frame.image, frame.stamp_ns, frame.frame_id, frame.K, None, frame.T_world_camera)
-        return working_view(frame, self.settings.frame.working_pixels)
+        return working_view(frame, self.settings.working_pixels)
 
     def _image(self, view: Frame) -> torch.Tensor:
         return torch.from_numpy(view.image).to(self.device)
@@ -236,12 +238,19 @@ class Mastsam:
         table = torch.tensor(shown, dtype=torch.int32, device=self.device)
         return table[index].cpu().numpy().astype(np.uint16)
 
-    def _wants_points(self, frame: Frame) -> bool:
-        return self.settings.geometry.points and self.settings.frame.use_depth and frame.depth is not None
+    def _lifted(
+        self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches | None
+    ) -> LabelledCloud | None:
+        """Step 8: points from depth at full size where there is any, else from the matcher's pointmap."""
+        if not self.settings.geometry.points:
+            return None
+        if view.depth is not None:
+            return lift(frame, labels, self.settings.geometry)
+        return lift_pointmap(view, labels, matches, self.settings.geometry) if matches is not None else None
 
     def _tracks(self, labels: npt.NDArray[np.uint16], points: LabelledCloud | None) -> tuple[Track, ...]:
         boxes = bounding_boxes(labels)
-        extents = instance_extents(points) if points is not None else {}
+        extents = instance_extents(points) if points is not None and points.metric else {}
         tracks = []
         for id in sorted(self._identities.known()):
             life = self._identities[id]
@@ -291,7 +300,7 @@ def create_mastsam(settings: Settings | None = None) -> Mastsam:
 
     Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
     """
-    settings = settings or Settings()
+    settings = resolved(settings or Settings())
     return Mastsam(create_matcher(settings), create_segmenter(settings), settings)
 
 

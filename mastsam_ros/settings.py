@@ -67,10 +67,11 @@ class FrameSettings(_Checked):
     """What is done to an image before anything else."""
 
     working_pixels: int = _setting(
-        160_000,
+        -1,
         "Images with more pixels are shrunk to about this many for matching, segmentation and tracking;"
-        " labels come out at full size. 0: never shrink.",
-        0,
+        " labels come out at full size. 0: never shrink. -1: what suits the segmenter, 160,000 for regions and"
+        " 1,048,576 for Segment Anything, which sees 1024 pixels along the long side.",
+        -1,
         16_000_000,
     )
     use_depth: bool = _setting(True, "Use the depth image where there is one.")
@@ -81,9 +82,9 @@ class MatcherSettings(_Checked):
     """Which matcher, and what every matcher shares."""
 
     name: str = _setting(
-        "flow",
-        "Matcher: flow (embedded default) or mast3r (a GPU and its weights).",
-        choices=("flow", "mast3r"),
+        "auto",
+        "Matcher: flow (embedded default), mast3r (a GPU and its weights), or auto: mast3r where both are there.",
+        choices=("auto", "flow", "mast3r"),
         read_only=True,
     )
 
@@ -103,7 +104,12 @@ class FlowSettings(_Checked):
 class Mast3rSettings(_Checked):
     """MASt3R as the matcher: dense local features and pointmaps of two views."""
 
-    checkpoint: str = _setting("", "File of the released weights, .pth or .safetensors.", read_only=True)
+    checkpoint: str = _setting(
+        "",
+        "File of the released weights, .pth or .safetensors, or a name of `mastsam weights list`."
+        " Empty: the one that was fetched.",
+        read_only=True,
+    )
     precision: str = _setting(
         "auto",
         "Numbers the network computes with; auto: bfloat16 on a GPU, float32 on the CPU.",
@@ -129,9 +135,10 @@ class SegmenterSettings(_Checked):
     """Which segmenter, and what every segmenter shares."""
 
     name: str = _setting(
-        "regions",
-        "Segmenter: regions (embedded default), sam (package segment-anything) or hf_sam (package transformers).",
-        choices=("regions", "sam", "hf_sam"),
+        "auto",
+        "Segmenter: regions (embedded default), sam (package segment-anything), hf_sam (package transformers), or"
+        " auto: Segment Anything where there are a GPU and its weights.",
+        choices=("auto", "regions", "sam", "hf_sam"),
         read_only=True,
     )
 
@@ -164,7 +171,10 @@ class SamSettings(_Checked):
     """Segment Anything and its kin as the segmenter, `sam` and `hf_sam` alike."""
 
     checkpoint: str = _setting(
-        "", "sam: the published .pth file; hf_sam: a folder with config.json and weights.", read_only=True
+        "",
+        "sam: the published .pth file, or a name of `mastsam weights list`; empty: the largest that was fetched."
+        " hf_sam: a folder with config.json and weights.",
+        read_only=True,
     )
     precision: str = _setting(
         "auto",
@@ -237,7 +247,9 @@ class TrackerSettings(_Checked):
 class GeometrySettings(_Checked):
     """Lifting labels to 3D points."""
 
-    points: bool = _setting(True, "Lift the labels to a point cloud where there is depth and K.")
+    points: bool = _setting(
+        True, "Lift the labels to a point cloud where there is depth and K, or the matcher gives a pointmap."
+    )
     points_stride: int = _setting(2, "Every so many pixels, in x and in y, give one point.", 1, 64)
     max_depth_m: float = _setting(20.0, "Farther points are left out, metres.", 0.1, 1000.0)
     edge_ratio: float = _setting(
@@ -292,6 +304,13 @@ class Settings(_Checked):
     tracker: TrackerSettings = field(default_factory=TrackerSettings)
     geometry: GeometrySettings = field(default_factory=GeometrySettings)
     node: NodeSettings = field(default_factory=NodeSettings)
+
+    @property
+    def working_pixels(self) -> int:
+        """`frame.working_pixels`, with the figure that suits the segmenter for -1."""
+        if self.frame.working_pixels >= 0:
+            return self.frame.working_pixels
+        return 160_000 if self.segmenter.name in ("auto", "regions") else 1 << 20
 
     @staticmethod
     def infos() -> tuple[SettingInfo, ...]:

@@ -115,7 +115,8 @@ def test_the_summary_tells_what_was_run(finished: Path, scene: Path) -> None:
     )
     assert summary["source"] == str(scene)
     settings = Settings.from_mapping(summary["settings"])
-    assert settings == Settings().updated({"tracker.update_interval": 3, "device": "cpu"})
+    chosen = {"matcher.name": "flow", "segmenter.name": "regions"}
+    assert settings == Settings().updated({"tracker.update_interval": 3, "device": "cpu", **chosen})
     assert {"mastsam_ros", "torch", "numpy"} <= set(summary["versions"])
     assert "error" not in summary
 
@@ -210,8 +211,8 @@ def one_line(capsys: pytest.CaptureFixture) -> str:
         (["--set", "tracker.update_interval=0"], "tracker.update_interval must be in [1, 10000], got 0"),
         (["--set", "tracker.update_interval"], "expected path=value, got 'tracker.update_interval'"),
         (["--config", "/nowhere/settings.yaml"], "cannot read settings file /nowhere/settings.yaml"),
-        (["--matcher", "sift"], "matcher.name must be one of flow"),
-        (["--segmenter", "magic"], "segmenter.name must be one of regions"),
+        (["--matcher", "sift"], "matcher.name must be one of auto, flow"),
+        (["--segmenter", "magic"], "segmenter.name must be one of auto, regions"),
         (["--device", "tpu"], "device must be one of auto, cuda, cpu, got 'tpu'"),
         (["--image-topic", "/camera"], "is no rosbag2: it has no topic /camera"),
     ],

@@ -19,7 +19,7 @@ def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySetting
     if frame.depth is None or frame.K is None:
         return None
     depth, stride = frame.depth, settings.points_stride
-    keep = (depth > 0) & (depth <= settings.max_depth_m) & ~_depth_edges(depth, settings.edge_ratio)
+    keep = (depth > 0) & (depth <= settings.max_depth_m) & ~depth_edges(depth, settings.edge_ratio)
     sampled = np.zeros_like(keep)
     sampled[::stride, ::stride] = True
     rows, columns = np.nonzero(keep & sampled)
@@ -48,7 +48,8 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
     return extents
 
 
-def _depth_edges(depth: npt.NDArray[np.float32], ratio: float) -> npt.NDArray[np.bool_]:
+def depth_edges(depth: npt.NDArray[np.float32], ratio: float) -> npt.NDArray[np.bool_]:
+    """(H, W) bool: pixels whose depth (H, W) differs from a neighbour's by more than this share; 0 = no depth."""
     edges = np.zeros(depth.shape, dtype=bool)
     for axis in (0, 1):
         near = np.swapaxes(depth, 0, axis)[:-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mastsam_ros.backends import resolved
 from mastsam_ros.types import Frame, Matches
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def create_matcher(settings: Settings) -> Matcher:
 
     Raises ModelError for weights that cannot be loaded, SettingsError if the device is not there.
     """
+    settings = resolved(settings)
     if settings.matcher.name == "mast3r":
         from mastsam_ros.device import torch_device
         from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher

@@ -61,6 +61,7 @@ class MastsamNode(Node):
         self._create_pipeline = create
         self._state, self._fault = "loading", ""
         self._failure: Exception | None = None
+        self._chosen: dict[str, str] = {}
         self._enabled = True
         self._last_stamp_ns: int | None = None
         self._worker: ModelWorker[Mastsam, Input] = ModelWorker(
@@ -82,6 +83,12 @@ class MastsamNode(Node):
 
     def _create_model(self) -> Mastsam:
         mastsam = self._create_pipeline(self._tunable.settings)
+        names = mastsam.settings
+        self._chosen = {
+            "matcher": names.matcher.name,
+            "segmenter": names.segmenter.name,
+            "device": str(mastsam.device),
+        }
         warm_up(mastsam)
         return mastsam
 
@@ -175,6 +182,9 @@ class MastsamNode(Node):
 
     def _reconfigure(self, mastsam: Mastsam, settings: Settings) -> None:
         old = mastsam.settings
+        # What was chosen at the start stays.
+        kept = ("matcher.name", "segmenter.name", "mast3r.checkpoint", "sam.checkpoint")
+        settings = settings.updated({path: old.flat()[path] for path in kept})
         try:
             if _section(settings, settings.matcher.name) != _section(old, old.matcher.name):
                 mastsam.matcher = create_matcher(settings)
@@ -194,8 +204,8 @@ class MastsamNode(Node):
         # Only now, so that whoever waits for this subscription knows that the node is ready.
         self._inputs = Inputs(self, settings.node, self._statistics, self._complaints, self._deliver)
         self.get_logger().info(
-            f"ready: matcher {settings.matcher.name}, segmenter {settings.segmenter.name}, "
-            f"device {settings.device}; waiting for images on {self._inputs.image_topic}"
+            f"ready: {', '.join(f'{part} {name}' for part, name in self._chosen.items())}; "
+            f"waiting for images on {self._inputs.image_topic}"
         )
 
     def _deliver(self, messages: Input) -> None:
@@ -218,15 +228,13 @@ class MastsamNode(Node):
         return response
 
     def _report(self) -> None:
-        settings = self._tunable.settings
         problem = self._inputs.problem() if self._inputs is not None and self._enabled else ""
         if problem:
             # Without the seconds in it: a new reason is told at once.
             self._watch.warn(re.sub(r"\d+", "", problem), problem)
         state = self._state if self._enabled else "off"
-        extra = {"matcher": settings.matcher.name, "segmenter": settings.segmenter.name, "device": settings.device}
         name = f"{self.get_fully_qualified_name().lstrip('/')}: tracking"
-        status = status_message(name, "", self._statistics, state, self._fault or problem, extra)
+        status = status_message(name, "", self._statistics, state, self._fault or problem, self._chosen)
         message = DiagnosticArray(status=[status])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mastsam_ros.backends import resolved
 from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def create_segmenter(settings: Settings) -> Segmenter:
 
     Raises MissingPackageError for a package that is not installed, ModelError for weights that cannot be loaded.
     """
+    settings = resolved(settings)
     if settings.segmenter.name == "sam":
         from mastsam_ros.device import torch_device
         from mastsam_ros.segmenters.sam import create_sam_segmenter

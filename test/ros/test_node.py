@@ -179,7 +179,7 @@ def test_compressed_images_services_and_parameters(start_node, robot, picture):
     send(1_000_000_000)
     robot.wait("/robot1/mastsam/labels", 1)
     assert set_parameters(tracker__update_interval=2, flow__scale=1).successful
-    refused = set_parameters(tracker__update_interval=3, frame__working_pixels=-1)
+    refused = set_parameters(tracker__update_interval=3, frame__working_pixels=-2)
     assert not refused.successful and "working_pixels" in refused.reason
     send(2_000_000_000, "png")
     robot.wait("/robot1/mastsam/labels", 2)
