@@ -57,6 +57,8 @@ setup(
     package_dir={"": "."},
     packages=find_packages(".", include=["mastsam_ros", "mastsam_ros.*"]),
     package_data={"": ["*.html", "*.css", "*.js", "*.json", "*.yaml"]},
+    # What a bag of results says about its types, written without ROS.
+    data_files=[("share/mastsam_ros/msg", [f"msg/{path.name}" for path in sorted(ROOT.glob("msg/*.msg"))])],
     install_requires=[
         "av>=12",
         "higra>=0.6.12",
