@@ -21,6 +21,7 @@ from mastsam_ros.segmenters import Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, uncovered_region
 from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
 from mastsam_ros.tracker.parents import parents_of
@@ -58,6 +59,7 @@ class Mastsam:
         self._identities = Identities(tracker)
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
+        self._map = MapRevival(self.settings.geometry)
         self._frames = 0
         self._previous: Frame | None = None
         self._index = torch.zeros(0, 0, dtype=torch.int64)
@@ -67,12 +69,14 @@ class Mastsam:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
         self.settings = settings
         self._identities.settings = self._overlap.settings = self._lost.settings = settings.tracker
+        self._map.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
         """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
         self._pending.append(self._identities.reset(reason))
         self._overlap.reset()
         self._lost.reset()
+        self._map.reset()
         self._previous = None
 
     def step(self, frame: Frame) -> FrameResult:
@@ -95,6 +99,8 @@ class Mastsam:
 
         with timer("match"):
             matches = self.matcher.match(previous, view) if previous is not None else None
+        with timer("pose"):
+            self._map.locate(view, matches, self._frames)
         with timer("segment"):
             self.segmenter.set_frame(view, matches)
         carried, chosen = None, None
@@ -119,13 +125,16 @@ class Mastsam:
                 self._discover(view, active, index, region, carried, matches)
         with timer("identify"):
             index, active = self._compact(index, active)
-            self._identities.end_frame(active)
+            active = self._map.reunite(index, active, self._identities)
+            self._identities.end_frame(active, self._map.waiting(self._identities))
             if tracker.revival:
                 self._lost.remember(active, appearances(index, len(active), self._image(view)))
         self._index, self._previous = index, view
         with timer("outline"):
             shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
+        with timer("map"):
+            self._map.remember(shown, self._identities.known())
         with timer("lift"):
             points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.events)
@@ -190,12 +199,16 @@ class Mastsam:
         if not len(scores):
             return
         image = self._image(view)
-        known = self._recognised(new, len(scores), image, matches)
+        placed = self._map.recognise(new, len(scores), identities)
+        alike = self._recognised(new, len(scores), image, matches)
         parents = parents_of(new, len(scores), index, len(active), carried, image)
         first = self._previous is None
         for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
-            if n in known:
-                id = known[n]
+            if n in placed:
+                id = placed[n]
+                identities.revive(id, "lies where it was lost")
+            elif n in alike and alike[n] not in placed.values():
+                id = alike[n]
                 identities.revive(id, "looks as it did when it was lost")
             else:
                 sure = first or score >= tracker.confirm_score

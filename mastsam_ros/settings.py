@@ -245,7 +245,7 @@ class TrackerSettings(_Checked):
 
 @dataclass(frozen=True)
 class GeometrySettings(_Checked):
-    """Lifting labels to 3D points."""
+    """Lifting labels to 3D points, and the map of instances."""
 
     points: bool = _setting(
         True, "Lift the labels to a point cloud where there is depth and K, or the matcher gives a pointmap."
@@ -255,6 +255,10 @@ class GeometrySettings(_Checked):
     edge_ratio: float = _setting(
         0.05, "Points whose depth differs from a neighbour's by more than this share are left out.", 0.0, 10.0
     )
+    map: bool = _setting(True, "Keep a map of instances where there is depth and K: ids survive leaving the view.")
+    map_voxel_m: float = _setting(0.02, "Size of the map's voxels, metres.", 0.001, 1.0)
+    map_voxels: int = _setting(300_000, "Largest number of voxels; the longest unseen are dropped.", 1000, 10_000_000)
+    map_radius_m: float = _setting(10.0, "Farther from the camera nothing is kept, metres.", 0.1, 1000.0)
 
 
 @dataclass(frozen=True)

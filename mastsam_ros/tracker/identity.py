@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,14 +97,14 @@ class Identities:
         mature = life.state is TrackState.TRACKED and life.hits >= self.settings.mature_after
         return mature and life.missing <= self.settings.coast_frames
 
-    def merge(self, id: int, into: int) -> None:
+    def merge(self, id: int, into: int, reason: str = "masks coincide") -> None:
         """The id ends; its pixels go on as `into`."""
         life, survivor = self._lives.pop(id), self._lives[into]
         survivor.hits = max(survivor.hits, life.hits)
         if life.state is not TrackState.TENTATIVE:
             if survivor.state is TrackState.TENTATIVE:
                 self._confirm(survivor, "took over a track")
-            self.events.append(TrackEvent(EventKind.MERGED, id, into, "masks coincide"))
+            self.events.append(TrackEvent(EventKind.MERGED, id, into, reason))
         for other in self._lives.values():
             if other.parent == id:
                 other.parent = into if other.id != into else 0
@@ -140,14 +141,17 @@ class Identities:
             self._confirm(life, "segmented in a region without a mask")
         return life.id
 
-    def end_frame(self, active: list[int]) -> None:
-        """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long."""
+    def end_frame(self, active: list[int], waiting: Set[int] = frozenset()) -> None:
+        """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long.
+
+        waiting: lost ids that cannot be seen from here; for them the time stands still.
+        """
         self.active = active
         in_view = set(active)
         for life in list(self._lives.values()):
             if life.state is TrackState.TENTATIVE and life.parent not in in_view:
                 self._confirm(life, "what it was part of is gone")
-            if life.state is TrackState.LOST:
+            if life.state is TrackState.LOST and life.id not in waiting:
                 life.missing += 1
                 if life.missing > self.settings.forget_after:
                     del self._lives[life.id]

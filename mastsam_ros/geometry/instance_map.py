@@ -1,0 +1,275 @@
+"""What was seen where: voxels of the world with colour and votes for instance ids, bounded in memory."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Set
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.settings import GeometrySettings
+
+_MOST_VOTES = 20
+"""So many frames can be undone by as many others."""
+_MOST_READINGS = 50
+"""Readings that count in a voxel's mean place and colour: later ones go on moving it."""
+_SEEN_THROUGH_VOTES = 2
+_KEPT_SHARE = 0.9
+"""Of the largest number of voxels, what stays when old ones are dropped: not every frame has to."""
+_VISIBLE_SHARE = 0.5
+"""Share of an instance's voxels that must be open to view for it to be missing when it is not found."""
+_LEAST_DEPTH_M = 0.05
+_CELLS = 1 << 20
+"""Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
+
+
+class Presence(enum.Enum):
+    """Where the voxels of an instance are, seen from a camera."""
+
+    OUT_OF_VIEW = "out of view"
+    OCCLUDED = "occluded"
+    IN_VIEW = "in view"
+
+
+@dataclass
+class Instance:
+    """One instance of the map: frames in which it was seen, and the last of them."""
+
+    views: int
+    last_seen: int
+
+
+@dataclass(frozen=True, eq=False)
+class Voxels:
+    """Voxels as arrays of one length, sorted by key.
+
+    key: (N,) int64. instance, votes, last_seen (frame): (N,) int32. readings: (N,) float32.
+    xyz: (N, 3) float32 metres in the world, rgb: (N, 3) float32, the means of the readings.
+    """
+
+    key: npt.NDArray[np.int64]
+    instance: npt.NDArray[np.int32]
+    votes: npt.NDArray[np.int32]
+    last_seen: npt.NDArray[np.int32]
+    readings: npt.NDArray[np.float32]
+    xyz: npt.NDArray[np.float32]
+    rgb: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def arrays(self) -> tuple[npt.NDArray, ...]:
+        """All of them, in the order of declaration."""
+        return self.key, self.instance, self.votes, self.last_seen, self.readings, self.xyz, self.rgb
+
+    def kept(self, keep: npt.NDArray[np.bool_]) -> Voxels:
+        """Those where `keep` (N,) is True."""
+        return Voxels(*(values[keep] for values in self.arrays()))
+
+    def joined(self, other: Voxels) -> Voxels:
+        """These and others, none of which is among these."""
+        places = np.searchsorted(self.key, other.key)
+        pairs = zip(self.arrays(), other.arrays(), strict=True)
+        return Voxels(*(np.insert(mine, places, theirs, axis=0) for mine, theirs in pairs))
+
+
+def _no_voxels() -> Voxels:
+    none, nowhere = np.zeros(0, np.int32), np.zeros((0, 3), np.float32)
+    return Voxels(np.zeros(0, np.int64), none, none, none, none.astype(np.float32), nowhere, nowhere)
+
+
+class InstanceMap:
+    """Voxels that vote for ids (Boyer and Moore: one candidate and its lead per voxel), in world coordinates."""
+
+    def __init__(self, settings: GeometrySettings) -> None:
+        self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self.voxels = _no_voxels()
+        self.instances: dict[int, Instance] = {}
+
+    def __len__(self) -> int:
+        return len(self.voxels)
+
+    def observe(
+        self, points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], rgb: npt.NDArray[np.uint8], frame: int
+    ) -> None:
+        """Adds what one frame shows: points (N, 3) in the world, their ids (N,) > 0 and colours (N, 3).
+
+        In each voxel the frame has one vote, for the id that most of its points there have.
+        """
+        seen = self._gathered(points, instance, rgb, frame)
+        if not len(seen):
+            return
+        for id in np.unique(seen.instance).tolist():
+            known = self.instances.setdefault(id, Instance(0, frame))
+            known.views, known.last_seen = known.views + 1, frame
+        place = self._find(seen.key)
+        old = place >= 0
+        self._update(place[old], seen.kept(old))
+        self.voxels = self.voxels.joined(seen.kept(~old))
+
+    def look_up(self, points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        """Voxel (N,) at each point (N, 3), else one voxel farther or nearer along the direction (N, 3); -1: none."""
+        place = self._find(self._keys(points))
+        for step in (1.0, -1.0):
+            open_ = np.nonzero(place < 0)[0]
+            if len(open_):
+                shift = step * self.settings.map_voxel_m * direction[open_]
+                place[open_] = self._find(self._keys(points[open_] + shift))
+        return place
+
+    def carve(
+        self, T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
+    ) -> None:
+        """Takes votes from the voxels in view that the depth image (H, W) sees through, and drops those without."""
+        index, _, behind = self._against(np.arange(len(self.voxels)), T_world_camera, K, depth)
+        through = index[behind > 0]
+        if len(through):
+            self.voxels.votes[through] -= _SEEN_THROUGH_VOTES
+            self._keep(self.voxels.votes > 0)
+
+    def forget(self, ids: Set[int]) -> None:
+        """Drops the voxels of ids that no longer exist."""
+        if ids:
+            self._keep(~np.isin(self.voxels.instance, list(ids)))
+
+    def bound(self, centre: npt.NDArray[np.float64]) -> None:
+        """Drops voxels too far from the centre (3,), then the longest unseen ones beyond the largest number."""
+        far = np.abs(self.voxels.xyz - centre.astype(np.float32)).max(axis=1, initial=0) > self.settings.map_radius_m
+        if far.any():
+            self._keep(~far)
+        if len(self.voxels) > self.settings.map_voxels:
+            order = np.lexsort((self.voxels.votes, self.voxels.last_seen))
+            keep = np.ones(len(order), bool)
+            keep[order[: len(order) - int(_KEPT_SHARE * self.settings.map_voxels)]] = False
+            self._keep(keep)
+
+    def presence(
+        self,
+        ids: list[int],
+        T_world_camera: npt.NDArray[np.float64],
+        K: npt.NDArray[np.float64],
+        depth: npt.NDArray[np.float32],
+    ) -> dict[int, Presence]:
+        """Where each id is that has voxels: out of view, hidden by something nearer, or in plain view."""
+        mine = np.nonzero(np.isin(self.voxels.instance, ids))[0]
+        index, _, behind = self._against(mine, T_world_camera, K, depth)
+        most = max(ids, default=0) + 1
+        whole = np.bincount(self.voxels.instance[mine], minlength=most)
+        inside = np.bincount(self.voxels.instance[index], minlength=most)
+        open_ = np.bincount(self.voxels.instance[index[behind >= 0]], minlength=most)
+        result = {}
+        for id in ids:
+            if whole[id] and inside[id] < _VISIBLE_SHARE * whole[id]:
+                result[id] = Presence.OUT_OF_VIEW
+            elif whole[id]:
+                visible = open_[id] >= _VISIBLE_SHARE * whole[id]
+                result[id] = Presence.IN_VIEW if visible else Presence.OCCLUDED
+        return result
+
+    def merge(self, id: int, into: int) -> None:
+        """The voxels of `id` are those of `into` from now on."""
+        self.voxels.instance[self.voxels.instance == id] = into
+        gone, stays = self.instances.pop(id, None), self.instances.get(into)
+        if gone is not None and stays is not None:
+            stays.views, stays.last_seen = stays.views + gone.views, max(stays.last_seen, gone.last_seen)
+        elif gone is not None:
+            self.instances[into] = gone
+
+    def extents(self) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """Per id: position (3,), the median of its voxels in the world, and size (3,), 5th to 95th percentile."""
+        order = np.argsort(self.voxels.instance, kind="stable")
+        ids, starts = np.unique(self.voxels.instance[order], return_index=True)
+        result = {}
+        for id, group in zip(ids.tolist(), np.split(self.voxels.xyz[order], starts[1:]), strict=bool(len(order))):
+            low, middle, high = np.percentile(group.astype(np.float64), [5, 50, 95], axis=0)
+            result[id] = (middle, high - low)
+        return result
+
+    def _keys(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+        cell = np.floor(points / np.float32(self.settings.map_voxel_m)).astype(np.int64)
+        cell = cell.clip(-_CELLS, _CELLS - 1) + _CELLS
+        return (cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2]
+
+    def _find(self, key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Index of the voxel with each key, -1 where there is none."""
+        if not len(self.voxels):
+            return np.full(len(key), -1, np.int64)
+        place = np.searchsorted(self.voxels.key, key).clip(max=len(self.voxels) - 1)
+        return np.where(self.voxels.key[place] == key, place, -1)
+
+    def _gathered(
+        self, points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], rgb: npt.NDArray[np.uint8], frame: int
+    ) -> Voxels:
+        """One frame's points as voxels of one vote each."""
+        key, voxel = np.unique(self._keys(points), return_inverse=True)
+        count = len(key)
+        readings = np.bincount(voxel, minlength=count)
+        # (voxel, id) pairs with their number of points; the last of each voxel has the most.
+        pair, number = np.unique(voxel.astype(np.int64) << 32 | instance, return_counts=True)
+        order = np.lexsort((number, pair >> 32))
+        last = np.searchsorted(pair[order] >> 32, np.arange(count), side="right") - 1
+        values = np.column_stack([points, rgb]).astype(np.float64)
+        means = np.stack([np.bincount(voxel, column, count) for column in values.T], axis=1) / readings[:, None]
+        return Voxels(
+            key,
+            (pair[order][last] & 0xFFFFFFFF).astype(np.int32),
+            np.ones(count, np.int32),
+            np.full(count, frame, np.int32),
+            readings.astype(np.float32),
+            means[:, :3].astype(np.float32),
+            means[:, 3:].astype(np.float32),
+        )
+
+    def _update(self, place: npt.NDArray[np.int64], seen: Voxels) -> None:
+        """Votes, means and times of the voxels at `place`, which are seen again."""
+        voxels = self.voxels
+        agrees = voxels.instance[place] == seen.instance
+        votes = np.minimum(voxels.votes[place] + np.where(agrees, 1, -1), _MOST_VOTES)
+        overturned = votes <= 0
+        voxels.instance[place[overturned]] = seen.instance[overturned]
+        voxels.votes[place] = np.where(overturned, 1, votes)
+        voxels.last_seen[place] = seen.last_seen
+        share = (seen.readings / (voxels.readings[place] + seen.readings))[:, None]
+        voxels.xyz[place] += share * (seen.xyz - voxels.xyz[place])
+        voxels.rgb[place] += share * (seen.rgb - voxels.rgb[place])
+        voxels.readings[place] = np.minimum(voxels.readings[place] + seen.readings, _MOST_READINGS)
+
+    def _keep(self, keep: npt.NDArray[np.bool_]) -> None:
+        self.voxels = self.voxels.kept(keep)
+        present = set(np.unique(self.voxels.instance).tolist())
+        self.instances = {id: known for id, known in self.instances.items() if id in present}
+
+    def _against(
+        self,
+        index: npt.NDArray[np.int64],
+        T_world_camera: npt.NDArray[np.float64],
+        K: npt.NDArray[np.float64],
+        depth: npt.NDArray[np.float32],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Those of the voxels `index` that project to a pixel with depth, the pixel (flat), and how they lie to it.
+
+        1: the depth image sees through the voxel, at all pixels around; 0: it sees the voxel; -1: it is hidden.
+        """
+        import cv2
+
+        T: npt.NDArray[np.float32] = np.linalg.inv(T_world_camera).astype(np.float32)
+        points = self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
+        height, width = depth.shape
+        z = np.maximum(points[:, 2], _LEAST_DEPTH_M)
+        column = np.rint(points[:, 0] / z * K[0, 0] + K[0, 2])
+        row = np.rint(points[:, 1] / z * K[1, 1] + K[1, 2])
+        inside = (points[:, 2] > _LEAST_DEPTH_M) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+        pixel = (row[inside] * width + column[inside]).astype(np.int64)
+        kernel = np.ones((3, 3), np.uint8)
+        # No depth hides everything in `nearest` and shows nothing in `farthest`: neither proves a voxel gone.
+        nearest, farthest = cv2.erode(depth, kernel).ravel()[pixel], cv2.dilate(depth, kernel).ravel()[pixel]
+        z, known = z[inside], farthest > 0
+        margin = 2 * self.settings.map_voxel_m + 0.005 * z**2
+        behind = np.where(nearest > z + margin, 1, np.where(farthest < z - margin, -1, 0))
+        return index[inside][known], pixel[known], behind[known]

@@ -1,0 +1,155 @@
+"""Recognises tracks by where they are in the world: an object that was out of sight comes back under its own id."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.geometry.instance_map import InstanceMap, Presence
+from mastsam_ros.geometry.lifting import depth_edges
+from mastsam_ros.geometry.odometry import Odometry
+from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.types import Frame, InputError, Matches
+
+_STRIDE = 2
+"""Every so many pixels, in x and y, are looked up and entered."""
+_CLAIM = 0.5
+"""Share of a mask's known voxels that must be an id's for the mask to be that id..."""
+_KNOWN = 0.1
+"""... and share of the mask's pixels that these must be: the rest may come into view for the first time."""
+_FEWEST = 12
+_COLOUR = 50.0
+"""Mean colours of a mask and of the voxels it lies on may differ by so many grey levels."""
+_CARVE_INTERVAL = 3
+
+
+class MapRevival:
+    """The map of one camera, and what it says about who is who. Without depth, K or a pose it says nothing."""
+
+    def __init__(self, settings: GeometrySettings) -> None:
+        self.odometry = Odometry()
+        self.map = InstanceMap(settings)
+        self._view: _PlacedView | None = None
+
+    @property
+    def settings(self) -> GeometrySettings:
+        """The map's settings."""
+        return self.map.settings
+
+    @settings.setter
+    def settings(self, settings: GeometrySettings) -> None:
+        if settings.map_voxel_m != self.map.settings.map_voxel_m or not settings.map:
+            self.reset()
+        self.map.settings = settings
+
+    @property
+    def T_world_camera(self) -> npt.NDArray[np.float64] | None:
+        """(4, 4) pose of the current view, None if it is not known."""
+        return None if self._view is None else self._view.T
+
+    def reset(self) -> None:
+        """Forgets the map and where the camera is."""
+        self.odometry.reset()
+        self.map.reset()
+        self._view = None
+
+    def locate(self, view: Frame, matches: Matches | None, number: int) -> None:
+        """Finds the pose of frame `number` (working size), and looks up what the map knows of what it shows."""
+        self._view = None
+        if not self.settings.map:
+            return
+        T = self.odometry.track(view, matches)
+        if T is not None:
+            self._view = _PlacedView(view, T, number, self.map)
+
+    def recognise(self, new: torch.Tensor, count: int, identities: Identities) -> dict[int, int]:
+        """Which of `count` new masks is which lost id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id."""
+        if self._view is None:
+            return {}
+        return self._claims(new, count, set(identities.lost()))
+
+    def reunite(self, index: torch.Tensor, active: list[int], identities: Identities) -> list[int]:
+        """Gives young tracks their old ids: those that lie where a track was lost before they were born.
+
+        index: (H, W) int64, n + 1 where `active[n]` is. Returns `active` with the old ids in place of the young.
+        """
+        if self._view is None:
+            return active
+        result = list(active)
+        for n, id in self._claims(index, len(active), set(identities.lost())).items():
+            known = self.map.instances.get(id)
+            # Two that were in view at the same time are two.
+            if known is not None and identities[active[n]].age <= self._view.number - known.last_seen:
+                identities.revive(id, "lies where it was lost")
+                identities.merge(active[n], id, "lies where the other was lost")
+                self.map.merge(active[n], id)
+                result[n] = id
+        return result
+
+    def waiting(self, identities: Identities) -> set[int]:
+        """Lost ids that cannot be seen from here: out of view, or hidden."""
+        view = self._view
+        if view is None:
+            return set()
+        where = self.map.presence(identities.lost(), view.T, view.K, view.depth)
+        return {id for id, presence in where.items() if presence is not Presence.IN_VIEW}
+
+    def remember(self, shown: npt.NDArray[np.uint16], known: set[int]) -> None:
+        """Enters what the view shows: shown (H, W) uint16 ids, 0 = none; known: every id that exists."""
+        view = self._view
+        if view is None:
+            return
+        if view.number % _CARVE_INTERVAL == 0:
+            self.map.carve(view.T, view.K, view.depth)
+        instance = shown[view.rows, view.columns].astype(np.int32)
+        entered = (instance > 0) & view.sure
+        self.map.observe(view.points[entered], instance[entered], view.rgb[entered], view.number)
+        self.map.forget(self.map.instances.keys() - known)
+        self.map.bound(view.T[:3, 3])
+
+    def _claims(self, index: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
+        """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most."""
+        view = self._view
+        if view is None or not wanted or not count:
+            return {}
+        mask = index.cpu().numpy()[view.rows, view.columns]
+        on = (mask > 0) & (view.voxel >= 0)
+        voxel, rgb, mask_on = view.voxel[on], view.rgb[on], mask[on]
+        instance = self.map.voxels.instance[voxel]
+        area, known = np.bincount(mask, minlength=count + 1), np.bincount(mask_on, minlength=count + 1)
+        pairs = []
+        for id in sorted(wanted & set(np.unique(instance).tolist())):
+            votes = np.bincount(mask_on[instance == id], minlength=count + 1)
+            enough = (votes >= _FEWEST) & (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
+            for n in np.nonzero(enough)[0].tolist():
+                both = (instance == id) & (mask_on == n)
+                difference = rgb[both].mean(axis=0) - self.map.voxels.rgb[voxel[both]].mean(axis=0)
+                if np.linalg.norm(difference) < _COLOUR:
+                    pairs.append((-int(votes[n]), id, n - 1))
+        result: dict[int, int] = {}
+        for _, id, n in sorted(pairs):
+            if n not in result and id not in result.values():
+                result[n] = id
+        return result
+
+
+class _PlacedView:
+    """A view whose pose is known: its sampled pixels as points of the world, and the voxels that they fall in."""
+
+    def __init__(self, view: Frame, T: npt.NDArray[np.float64], number: int, map: InstanceMap) -> None:
+        if view.depth is None or view.K is None:
+            raise InputError("a view without depth or K has no place in the map")
+        self.T, self.K, self.depth, self.number = T, view.K, view.depth, number
+        measured = np.zeros(view.depth.shape, bool)
+        measured[::_STRIDE, ::_STRIDE] = True
+        measured &= (view.depth > 0) & (view.depth <= map.settings.map_radius_m)
+        self.rows, self.columns = np.nonzero(measured)
+        R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
+        ray = back_project(view.depth, view.K)[self.rows, self.columns] @ R.T
+        self.points: npt.NDArray[np.float32] = ray + t
+        self.rgb = view.image[self.rows, self.columns]
+        self.sure = ~depth_edges(view.depth, map.settings.edge_ratio)[self.rows, self.columns]
+        self.voxel = map.look_up(self.points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
