@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns 0 done, 1 a MastsamError (told in one line on stderr), 2 wrong usage, 130 interrupted.
     """
+    # Cores are shared: threads that spin while they wait make every step slower. Only effective before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         parsed = _parser(arguments).parse_args(arguments)

@@ -1,6 +1,9 @@
-"""The one device that tensors live on."""
+"""The one device that tensors live on, and how many threads small tensors get."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +17,21 @@ def torch_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+@contextmanager
+def one_thread(device: torch.device | None = None) -> Iterator[None]:
+    """Keeps torch to one thread on the CPU meanwhile; changes nothing for a GPU.
+
+    The tracker's tensors are small: more threads gain nothing, and where the cores are shared, threads that spin
+    while they wait for each other made a step ten times slower.
+    """
+    if device is not None and device.type != "cpu":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.backends import resolved
-from mastsam_ros.device import torch_device
+from mastsam_ros.device import one_thread, torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.geometry.pointmaps import lift_pointmap
@@ -30,6 +30,7 @@ from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.selection import Chosen, choose, keep_carried
 from mastsam_ros.types import (
+    CandidateMasks,
     Frame,
     FrameResult,
     LabelledCloud,
@@ -100,37 +101,40 @@ class Mastsam:
         with timer("match"):
             matches = self.matcher.match(previous, view) if previous is not None else None
         with timer("pose"):
-            self._map.locate(view, matches, self._frames)
+            matches = self._map.locate(view, matches, self._frames)
         with timer("segment"):
             self.segmenter.set_frame(view, matches)
         carried, chosen = None, None
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
         if active:
-            with timer("carry"):
+            with timer("carry"), one_thread(self.device):
                 carried = carry(self._index, len(active), matches, tracker)
-            with timer("prompt"):
+            with timer("prompt"), one_thread(self.device):
                 confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
                 prompts = prompts_from(carried, confidence, tracker)
             with timer("predict"):
                 answer = self.segmenter.predict(prompts) if tracker.reprompt else None
-            with timer("choose"):
+            with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
                 chosen = self._coast(active, carried, chosen)
-            with timer("overlap"):
+            with timer("overlap"), one_thread(self.device):
                 index = self._without_overlap(active, carried, chosen)
         with timer("discover"):
-            region = uncovered_region(index, self._frames, tracker) if previous is not None else None
+            with one_thread(self.device):
+                region = uncovered_region(index, self._frames, tracker) if previous is not None else None
             if previous is None or region is not None:
-                self._discover(view, active, index, region, carried, matches)
-        with timer("identify"):
+                answer = self.segmenter.everything(region)
+                with one_thread(self.device):
+                    self._discover(answer, view, active, index, region, carried, matches)
+        with timer("identify"), one_thread(self.device):
             index, active = self._compact(index, active)
             active = self._map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self._map.waiting(self._identities))
             if tracker.revival:
                 self._lost.remember(active, appearances(index, len(active), self._image(view)))
         self._index, self._previous = index, view
-        with timer("outline"):
+        with timer("outline"), one_thread(self.device):
             shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
         with timer("map"):
@@ -186,6 +190,7 @@ class Mastsam:
 
     def _discover(
         self,
+        answer: CandidateMasks,
         view: Frame,
         active: list[int],
         index: torch.Tensor,
@@ -195,7 +200,7 @@ class Mastsam:
     ) -> None:
         """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
-        new, scores = new_masks(self.segmenter.everything(region), region, tracker)
+        new, scores = new_masks(answer, region, tracker)
         if not len(scores):
             return
         image = self._image(view)

@@ -10,6 +10,7 @@ from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence
 from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.odometry import Odometry
+from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import Frame, InputError, Matches
@@ -56,14 +57,21 @@ class MapRevival:
         self.map.reset()
         self._view = None
 
-    def locate(self, view: Frame, matches: Matches | None, number: int) -> None:
-        """Finds the pose of frame `number` (working size), and looks up what the map knows of what it shows."""
-        self._view = None
+    def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
+        """Finds the pose of frame `number` (working size), and looks up what the map knows of what it shows.
+
+        Returns the matches, corrected where the pose knows better.
+        """
+        before, self._view = self._view, None
         if not self.settings.map:
-            return
+            return matches
         T = self.odometry.track(view, matches)
-        if T is not None:
-            self._view = _PlacedView(view, T, number, self.map)
+        if T is None:
+            return matches
+        self._view = _PlacedView(view, T, number, self.map)
+        if matches is None or before is None:
+            return matches
+        return checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
 
     def recognise(self, new: torch.Tensor, count: int, identities: Identities) -> dict[int, int]:
         """Which of `count` new masks is which lost id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id."""
@@ -142,7 +150,7 @@ class _PlacedView:
     def __init__(self, view: Frame, T: npt.NDArray[np.float64], number: int, map: InstanceMap) -> None:
         if view.depth is None or view.K is None:
             raise InputError("a view without depth or K has no place in the map")
-        self.T, self.K, self.depth, self.number = T, view.K, view.depth, number
+        self.view, self.T, self.K, self.depth, self.number = view, T, view.K, view.depth, number
         measured = np.zeros(view.depth.shape, bool)
         measured[::_STRIDE, ::_STRIDE] = True
         measured &= (view.depth > 0) & (view.depth <= map.settings.map_radius_m)

@@ -21,7 +21,7 @@ def without_crumbs(labels: npt.NDArray[np.uint16], largest: float) -> npt.NDArra
     Such specks are too small to be tracks of their own; larger unlabelled regions stay unlabelled.
     """
     empty = (labels == 0).astype(np.uint8)
-    count, component, stats, _ = cv2.connectedComponentsWithStats(empty, connectivity=4)
+    _, component, stats, _ = cv2.connectedComponentsWithStats(empty, connectivity=4)
     small = stats[:, cv2.CC_STAT_AREA] < largest
     small[0] = False
     if not small.any() or not labels.any():

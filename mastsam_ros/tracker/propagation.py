@@ -49,21 +49,20 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
             torch.arange(height, device=index.device), torch.arange(width, device=index.device), indexing="ij"
         )
         xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-        return _filtered(index, matched, xy1, count, settings)
+        return _filtered(index, matched, xy1, None, count, settings)
     kept = matches.confidence >= settings.min_match_confidence
     xy0, xy1 = matches.xy0.to(index.device)[kept], matches.xy1.to(index.device)[kept]
     spacing = (height * width / max(1, len(xy1))) ** 0.5
     sparse = spacing > _SPARSE
-    if settings.motion_filter and len(xy1):
-        agrees, common = _consensus(index, xy0, xy1 - xy0, max(settings.carry_cell, round(spacing)), settings)
-        # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
-        xy1 = (xy0 + common if sparse else xy1)[agrees]
-        xy0 = xy0[agrees]
-    if sparse:
-        carried, matched = _densified(index, xy0, xy1, spacing)
-    else:
+    if not sparse:
         carried, matched = _splat(index, xy0, xy1)
-    return _filtered(carried, matched, xy1, count, settings)
+        return _filtered(carried, matched, xy1, xy1 - xy0, count, settings)
+    if settings.motion_filter and len(xy1):
+        # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
+        agrees, common = _consensus(index, xy0, xy1 - xy0, max(settings.carry_cell, round(spacing)), settings)
+        xy0, xy1 = xy0[agrees], (xy0 + common)[agrees]
+    carried, matched = _densified(index, xy0, xy1, spacing)
+    return _filtered(carried, matched, xy1, None, count, settings)
 
 
 def _splat(index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,23 +92,31 @@ def _consensus(
     x, y = xy0[:, 0].round().long().clamp(0, width - 1), xy0[:, 1].round().long().clamp(0, height - 1)
     number = index[y, x]
     of_cell = torch.where(occupied, number[point], -1).view(rows, columns)
-    moved = motion[point].view(rows, columns, 2)
+    common, limit = _common_motion(of_cell, motion[point].view(rows, columns, 2), settings)
+    at = (y // cell) * columns + x // cell
+    # A match of another track than the one that stands for its cell has nobody to be compared with.
+    comparable = of_cell.flatten()[at] == number
+    common = torch.where(comparable[:, None], common.view(-1, 2)[at], motion)
+    agrees = (motion - common).norm(dim=1) <= limit.flatten()[at]
+    return agrees, common
+
+
+def _common_motion(
+    number: torch.Tensor, motion: torch.Tensor, settings: TrackerSettings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Median motion (rows, columns, 2) of the 3x3 cells round each cell that have its number (>= 0), and how far
+    from it a motion may be, (rows, columns) pixels: more where the whole frame is noisy.
+    """
     nothing = float("nan")
     around = []
     for dy, dx in (*_AROUND, (0, 0)):
-        same = (_shifted(of_cell, dy, dx, -1) == of_cell) & (of_cell >= 0)
-        around.append(torch.where(same[..., None], _shifted(moved, dy, dx, 0.0), nothing))
+        same = (_shifted(number, dy, dx, -1) == number) & (number >= 0)
+        around.append(torch.where(same[..., None], _shifted(motion, dy, dx, 0.0), nothing))
     median = torch.nanmedian(torch.stack(around), dim=0).values
-    known = ~median.isnan().any(dim=-1)
-    noise = 1.5 * (moved - median).norm(dim=-1)[known].median() if bool(known.any()) else torch.tensor(0.0)
+    median = torch.where(median.isnan(), motion, median)
+    noise = 1.5 * (motion - median).norm(dim=-1).median()
     limit = settings.motion_tolerance_px + settings.motion_tolerance_ratio * median.norm(dim=-1)
-    limit = torch.maximum(limit, 2 * noise)
-    at = (y // cell) * columns + x // cell
-    # A match of another track than the one that stands for its cell has nobody to be compared with.
-    comparable = (of_cell.flatten()[at] == number) & known.flatten()[at]
-    common = torch.where(comparable[:, None], median.view(-1, 2)[at], motion)
-    agrees = (motion - common).norm(dim=1) <= torch.where(comparable, limit.flatten()[at], 0.0)
-    return agrees, common
+    return median, torch.maximum(limit, 2 * noise)
 
 
 def _densified(
@@ -142,10 +149,14 @@ def _filtered(
     index: torch.Tensor,
     matched: torch.Tensor,
     xy1: torch.Tensor,
+    motion: torch.Tensor | None,
     count: int,
     settings: TrackerSettings,
 ) -> Carried:
-    """Thins the points to one per cell, drops small groups, and takes their pixels out of the carried index."""
+    """Thins the points to one per cell, drops the noisy cells, and takes their pixels out of the carried index.
+
+    motion: (N, 2) of each point where it is still to be compared with its neighbours', else None.
+    """
     height, width = index.shape
     if len(xy1) == 0:
         none = torch.zeros(0, dtype=torch.int64, device=index.device)
@@ -157,6 +168,10 @@ def _filtered(
     x, y = at[:, 0].round().long().clamp(0, width - 1), at[:, 1].round().long().clamp(0, height - 1)
     number = torch.where(occupied, index[y, x], torch.zeros_like(x)).view(rows, columns)
     keep = number > 0
+    if settings.motion_filter and motion is not None:
+        moved = motion[point].view(rows, columns, 2)
+        common, limit = _common_motion(number, moved, settings)
+        keep &= (moved - common).norm(dim=-1) <= limit
     if settings.connectivity_filter:
         keep &= _connected_to_main_body(torch.where(keep, number, torch.zeros_like(number)), count, settings)
     # A dropped cell takes the pixels of its own track with it, not those of another track that share the cell.
@@ -200,20 +215,30 @@ def _connected_to_main_body(number: torch.Tensor, count: int, settings: TrackerS
 def connected_groups(number: torch.Tensor) -> torch.Tensor:
     """Connected groups (8 neighbours) of equal numbers in (rows, columns): the smallest flat index of each group.
 
-    Label propagation with pointer jumping: as parallel as the device is, and equal on every device.
+    Union-find in parallel (Shiloach and Vishkin): roots are hooked to smaller neighbours, then every cell jumps to
+    its root, a logarithmic number of times. Equal on every device.
     """
-    group = torch.arange(number.numel(), device=number.device).view(number.shape)
-    same = [(dy, dx, _shifted(number, dy, dx, -1) == number) for dy, dx in _AROUND]
+    cells = torch.arange(number.numel(), device=number.device).view(number.shape)
+    first, second = [], []
+    for dy, dx in _AROUND[4:]:
+        other = _shifted(cells, dy, dx, -1)
+        equal = (other >= 0) & (_shifted(number, dy, dx, -1) == number)
+        first.append(cells[equal])
+        second.append(other[equal])
+    a, b = torch.cat(first), torch.cat(second)
+    group = cells.flatten().clone()
     while True:
-        smallest = group
-        for dy, dx, equal in same:
-            other = _shifted(group, dy, dx, 0)
-            smallest = torch.where(equal & (other < smallest), other, smallest)
-        smallest = smallest.flatten()[smallest]
-        smallest = smallest.flatten()[smallest]
-        if torch.equal(smallest, group):
-            return group
-        group = smallest
+        root_a, root_b = group[a], group[b]
+        apart = root_a != root_b
+        if not bool(apart.any()):
+            return group.view(number.shape)
+        a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
+        group.scatter_reduce_(0, torch.maximum(root_a, root_b), torch.minimum(root_a, root_b), "amin")
+        while True:
+            jumped = group[group]
+            if torch.equal(jumped, group):
+                break
+            group = jumped
 
 
 def _shifted(values: torch.Tensor, dy: int, dx: int, fill: float) -> torch.Tensor:

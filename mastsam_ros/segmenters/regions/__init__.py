@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.device import one_thread
 from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
@@ -58,6 +59,7 @@ class RegionSegmenter:
         self._cut: npt.NDArray[np.int64]
         self._pixels: torch.Tensor
 
+    @one_thread()
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Superpixels, bodies and hierarchy of one frame. Without matches the past is forgotten."""
         settings = self._settings
@@ -78,6 +80,7 @@ class RegionSegmenter:
         self._hierarchy = RegionHierarchy(graph, smooth_lab, colours, barrier, cost, settings.contrast_weight)
         self._cut = self._hierarchy.optimal_cut()
 
+    @one_thread()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
         """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2)."""
         graph, hierarchy = self._ready(), self._hierarchy
@@ -102,6 +105,7 @@ class RegionSegmenter:
         voted = self._voted(votes, region_votes, region_area)
         return self._candidates(carried, voted, region_of)
 
+    @one_thread()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
         """Every body and every region of the cut, (N, 1, H, W); cut to `region` (H, W) bool if it is given."""
         self._ready()
