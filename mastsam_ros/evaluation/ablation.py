@@ -9,10 +9,9 @@ from typing import Any
 
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence
-from mastsam_ros.evaluation.protocols import FlowCache
-from mastsam_ros.evaluation.runs import Run, run_sequence
+from mastsam_ros.evaluation.runs import Run, SequenceTask, run_tasks
 from mastsam_ros.evaluation.tables import table
-from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.evaluation.workers import Failure
 from mastsam_ros.settings import Settings
 
 ABLATIONS: dict[str, Mapping[str, Any]] = {
@@ -28,19 +27,35 @@ ABLATIONS: dict[str, Mapping[str, Any]] = {
 _PROTOCOLS = ("best-mask", "best-track", "consistency")
 
 
-def ablate(sequences: Sequence[LabelledSequence], settings: Settings) -> dict[str, list[Run]]:
-    """Every sequence with every step switched off in turn; depth and K are used where there are any."""
+def ablate(
+    sequences: Sequence[LabelledSequence], settings: Settings, workers: int | None = 1, ray_address: str | None = None
+) -> tuple[dict[str, list[Run]], list[str]]:
+    """Every sequence with every step switched off in turn; depth and K are used where there are any.
+
+    Returns the runs of each row, and a line for each that failed. workers, ray_address: as for `run_tasks`.
+    """
+    names = [name for name in ABLATIONS for _ in sequences]
     with TemporaryDirectory() as folder:  # the flow of the consistency metric is the same for every row
-        flow = FlowCache(Path(folder))
-        return {
-            name: [
-                run_sequence(
-                    sequence, create_mastsam(settings.updated(changes)), sequence.kind == "scene", _PROTOCOLS, flow
-                )
-                for sequence in sequences
-            ]
-            for name, changes in ABLATIONS.items()
-        }
+        tasks = [
+            SequenceTask(
+                sequence,
+                settings.updated(changes),
+                sequence.kind == "scene",
+                _PROTOCOLS,
+                flow_folder=Path(folder) if ray_address is None else None,
+            )
+            for changes in ABLATIONS.values()
+            for sequence in sequences
+        ]
+        results = run_tasks(tasks, workers, ray_address)
+    runs: dict[str, list[Run]] = {name: [] for name in ABLATIONS}
+    failures = []
+    for name, task, result in zip(names, tasks, results, strict=True):
+        if isinstance(result, Failure):
+            failures.append(f"{name}, {task.sequence.name}: {result.reason}")
+        else:
+            runs[name].append(result.run)
+    return runs, failures
 
 
 def ablation_table(runs: Mapping[str, Sequence[Run]]) -> str:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -18,9 +19,12 @@ from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, read_labels
 from mastsam_ros.evaluation.protocols import PROTOCOLS, Scored, SequenceScore, SequenceScorer
 from mastsam_ros.evaluation.tables import table, write_json, write_text
+from mastsam_ros.io.sources import is_bag
+from mastsam_ros.run import add_settings_arguments, settings_from
 from mastsam_ros.types import InputError
 
 _LOG = logging.getLogger(__name__)
+_SYSTEM = "mastsam"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,49 +45,140 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", action="append", default=[], metavar="NAME=DIR", help="other predictions beside PRED (repeatable)"
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="sequences scored at the same time")
+    parser.add_argument(
+        "--run",
+        nargs="+",
+        type=Path,
+        metavar="DATA",
+        help="run the system on data with truth (as for --ground-truth) and score what it gives, instead of PRED",
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="with --run: keep the labels, a folder per sequence")
     parser.add_argument(
         "--ablate",
         nargs="+",
         type=Path,
-        metavar="SOURCE",
-        help="instead of scoring PRED: run the system on data with truth, its steps switched off one by one",
+        metavar="DATA",
+        help="the same with the system's steps switched off one by one",
     )
-    parser.add_argument("--frames", type=int, help="with --ablate: only the first so many frames of each sequence")
+    parser.add_argument("--frames", type=int, help="with --run, --ablate: the first so many frames of each sequence")
+    parser.add_argument("--no-depth", action="store_true", help="with --run: use neither depth nor intrinsics")
+    add_settings_arguments(parser)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="with --ablate: change a setting"
+        "--workers",
+        type=int,
+        help="sequences at the same time (default: one per core to score, with --run one per GPU or per two cores)",
     )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="with --run, --ablate: hand the sequences to a Ray cluster (auto, local, ...)"
+    )
+    parser.add_argument(
+        "--truth", metavar="TOPIC|FOLDER", help="where the data is a rosbag2: its topic of true labels, or a folder"
+    )
+    parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Scores, prints the tables and writes what was asked for. Raises MastsamError."""
-    names = arguments.sequences.split(",") if arguments.sequences else None
-    if arguments.ablate:
-        return _run_ablation(arguments, names)
-    if arguments.prediction is None or arguments.ground_truth is None:
-        raise InputError("nothing to score: give PRED and --ground-truth DIR, or --ablate SOURCE")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {arguments.workers}")
+    with TemporaryDirectory() as folder:
+        if arguments.ablate:
+            return _run_ablation(arguments, Path(folder))
+        if arguments.run:
+            return _run_system(arguments, Path(folder))
+        if arguments.prediction is None or arguments.ground_truth is None:
+            raise InputError(
+                "nothing to score: give PRED and --ground-truth DIR, or --run DATA to run the system, or --ablate DATA"
+            )
+        return _score_predictions(arguments, Path(folder))
+
+
+def _score_predictions(arguments: argparse.Namespace, folder: Path) -> int:
     protocols = chosen_protocols(arguments.protocol)
-    sequences = open_sequences(arguments.ground_truth, names)
+    sequences = _sequences([arguments.ground_truth], arguments, folder)
     own_folder = arguments.prediction.resolve()
     own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.name
     compared = _compared(arguments.compare)
     if own_name in compared:
         raise InputError(f"'{own_name}' is the name of PRED's folder: give the predictions to compare another name")
     folders = {own_name: arguments.prediction, **compared}
-    systems = {
-        name: score_all(paired(folder, sequences), protocols, arguments.workers) for name, folder in folders.items()
-    }
+    workers = arguments.workers or os.cpu_count() or 1
+    _tell({name: score_all(paired(of, sequences), protocols, workers) for name, of in folders.items()}, arguments)
+    return 0
+
+
+def _run_system(arguments: argparse.Namespace, folder: Path) -> int:
+    """The system on every sequence, by workers; a sequence that fails is reported, the others are kept."""
+    from mastsam_ros.evaluation.runs import SequenceTask, run_tasks
+    from mastsam_ros.evaluation.workers import Failure
+
+    protocols, settings = chosen_protocols(arguments.protocol), settings_from(arguments)
+    sequences = _sequences(arguments.run, arguments, folder)
+    names = [sequence.name for sequence in sequences]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two sequences are named '{twice}': run them apart, or choose with --sequences")
+    compared, output = _compared(arguments.compare), arguments.output or folder / "labels"
+    if _SYSTEM in compared:
+        raise InputError(f"'{_SYSTEM}' is what runs: give the predictions to compare another name")
+    tasks = [
+        SequenceTask(s, settings, s.kind == "scene" and not arguments.no_depth, protocols, output / s.name)
+        for s in sequences
+    ]
+    results = run_tasks(tasks, arguments.workers, arguments.ray)
+    done = [result for result in results if not isinstance(result, Failure)]
+    failures = {name: result.reason for name, result in zip(names, results, strict=True) if isinstance(result, Failure)}
+    if done:
+        others = {name: score_all(paired(of, sequences), protocols, 1) for name, of in compared.items()}
+        speed = {result.scored.score.name: result.run.frames_per_second for result in done}
+        more = {"frames_per_second": speed, "settings": settings.to_mapping(), "failed": failures}
+        _tell({_SYSTEM: [result.scored for result in done], **others}, arguments, more)
+        sys.stdout.write("frames/s: " + ", ".join(f"{name} {value:.1f}" for name, value in speed.items()) + "\n")
+    return _failed([f"{name}: {reason}" for name, reason in failures.items()])
+
+
+def _failed(failures: Sequence[str]) -> int:
+    """Says which sequences failed. Returns the exit status."""
+    sys.stderr.writelines(f"mastsam: failed: {failure}\n" for failure in failures)
+    return 1 if failures else 0
+
+
+def _sequences(roots: Sequence[Path], arguments: argparse.Namespace, folder: Path) -> list[LabelledSequence]:
+    """The sequences of all roots that were asked for; bags are unpacked into `folder`."""
+    wanted = arguments.sequences.split(",") if arguments.sequences else None
+    found = []
+    for number, root in enumerate(roots):
+        if root.exists() and is_bag(root):
+            if arguments.truth is None:
+                raise InputError(f"{root} is a rosbag2: name its true labels with --truth TOPIC or --truth FOLDER")
+            from mastsam_ros.evaluation.bag_data import bag_sequence
+
+            unpacked = folder / f"bag{number}"
+            found.append(bag_sequence(root, arguments.truth, unpacked, image_topic=arguments.image_topic))
+        else:
+            found += open_sequences(root)
+    names = [sequence.name for sequence in found]
+    missing = next((name for name in wanted or () if name not in names), None)
+    if missing is not None:
+        raise InputError(f"no sequence '{missing}' in {', '.join(map(str, roots))}; there are: {', '.join(names)}")
+    return [sequence.first(arguments.frames) for sequence in found if wanted is None or sequence.name in wanted]
+
+
+def _tell(
+    systems: Mapping[str, Sequence[Scored]], arguments: argparse.Namespace, more: Mapping[str, Any] | None = None
+) -> None:
+    """Prints the tables, and writes JSON and the page where asked for. The first system is the one in question."""
+    protocols = chosen_protocols(arguments.protocol)
     scores = {name: [scored.score for scored in of] for name, of in systems.items()}
-    own = next(iter(scores.values()))
+    own, *_ = scores.values()
     sys.stdout.write(protocol_tables(scores, protocols))
     if arguments.json:
         others = {name: as_mapping(of, protocols) for name, of in scores.items() if of is not own}
-        write_json(arguments.json, {**as_mapping(own, protocols), "compared": others})
+        write_json(arguments.json, {**as_mapping(own, protocols), "compared": others, **(more or {})})
     if arguments.report:
         from mastsam_ros.evaluation.report import report
 
         write_text(arguments.report, report(systems, protocols))
-    return 0
 
 
 def _compared(assignments: Sequence[str]) -> dict[str, Path]:
@@ -96,20 +191,17 @@ def _compared(assignments: Sequence[str]) -> dict[str, Path]:
     return folders
 
 
-def _run_ablation(arguments: argparse.Namespace, names: Sequence[str] | None) -> int:
+def _run_ablation(arguments: argparse.Namespace, folder: Path) -> int:
     from mastsam_ros.evaluation.ablation import ablate, ablation_table
-    from mastsam_ros.settings import Settings
 
-    sequences = [
-        sequence.first(arguments.frames) for source in arguments.ablate for sequence in open_sequences(source, names)
-    ]
-    runs = ablate(sequences, Settings().with_assignments(arguments.set))
+    sequences = _sequences(arguments.ablate, arguments, folder)
+    runs, failures = ablate(sequences, settings_from(arguments), arguments.workers, arguments.ray)
     sys.stdout.write(ablation_table(runs) + "\n")
     if arguments.json:
         write_json(
             arguments.json, {name: {run.score.name: run.to_mapping() for run in of} for name, of in runs.items()}
         )
-    return 0
+    return _failed(failures)
 
 
 def paired(prediction: Path, sequences: list[LabelledSequence]) -> list[tuple[LabelledSequence, dict[str, Path]]]:

@@ -1,19 +1,25 @@
-"""A whole sequence through `step`, timed and scored, without labels on disk."""
+"""Whole sequences through `step`, timed and scored: one here, or many by workers."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
 
 from mastsam_ros.evaluation.datasets import LabelledSequence
-from mastsam_ros.evaluation.protocols import FlowCache, SequenceScore, SequenceScorer
+from mastsam_ros.evaluation.protocols import FlowCache, Scored, SequenceScore, SequenceScorer
+from mastsam_ros.evaluation.workers import Failure, run_in_processes, run_on_ray, visible_gpus
+from mastsam_ros.io.sinks import RunFolder
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, FrameResult
 
 
@@ -57,10 +63,21 @@ def run_sequence(
 ) -> Run:
     """Every frame through `system.step`. geometry: frames carry depth and K. Raises InputError."""
     scorer = SequenceScorer(sequence, protocols, flow_cache)
+    frames = len(sequence.frames)
+    with tqdm(total=frames, desc=sequence.name, unit="frame", leave=False, disable=not sys.stderr.isatty()) as progress:
+        return _measured(sequence, system, geometry, scorer, lambda stem, frame, result: progress.update())
+
+
+def _measured(
+    sequence: LabelledSequence,
+    system: Steps,
+    geometry: bool,
+    scorer: SequenceScorer,
+    done: Callable[[str, Frame, FrameResult], Any],
+) -> Run:
     step_ms: list[float] = []
     stages: dict[str, float] = defaultdict(float)
-    frames = tqdm(sequence.frames, desc=sequence.name, unit="frame", leave=False, disable=not sys.stderr.isatty())
-    for index, files in enumerate(frames):
+    for index, files in enumerate(sequence.frames):
         frame = sequence.frame(index, geometry)
         start = time.perf_counter()
         result = system.step(frame)
@@ -68,4 +85,64 @@ def run_sequence(
         for stage, spent in result.timings_ms.items():
             stages[stage] += spent
         scorer.add(files, result.labels, frame.image)
+        done(files.stem, frame, result)
     return Run(scorer.score(), tuple(step_ms), {stage: spent / len(step_ms) for stage, spent in stages.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceTask:
+    """One sequence for a worker. folder: for the labels and the log of the run; None: nothing is written."""
+
+    sequence: LabelledSequence
+    settings: Settings
+    geometry: bool
+    protocols: tuple[str, ...]
+    folder: Path | None = None
+    flow_folder: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceRun:
+    """What a worker gives back."""
+
+    run: Run
+    scored: Scored
+
+
+def run_task(task: SequenceTask, tell: Callable[[], None]) -> SequenceRun:
+    """Runs and scores one sequence, and calls `tell` after every frame. Raises MastsamError."""
+    from mastsam_ros.pipeline import create_mastsam
+
+    sequence = task.sequence
+    scorer = SequenceScorer(sequence, task.protocols, FlowCache(task.flow_folder))
+    about = {"source": sequence.name, "settings": task.settings.to_mapping()}
+    labels = {}
+    with ExitStack() as stack:
+        folder = None
+        if task.folder is not None:
+            folder = stack.enter_context(RunFolder(task.folder, video_fps=None, points=False, about=about))
+            labels = {files.stem: task.folder / "labels" / f"{files.stem}.png" for files in sequence.frames}
+
+        def done(stem: str, frame: Frame, result: FrameResult) -> None:
+            if folder is not None:
+                folder.write(stem, frame, result)
+            tell()
+
+        run = _measured(sequence, create_mastsam(task.settings), task.geometry, scorer, done)
+    return SequenceRun(run, Scored(sequence, labels, run.score, scorer.overlaps, scorer.pairs))
+
+
+def run_tasks(
+    tasks: Sequence[SequenceTask], workers: int | None, ray_address: str | None = None
+) -> list[SequenceRun | Failure]:
+    """Hands the tasks to worker processes, or to a Ray cluster. The results are in the order of the tasks.
+
+    workers: at the same time; None: one per GPU, or one for every two cores. Raises MastsamError.
+    """
+    frames = [len(task.sequence.frames) for task in tasks]
+    gpus = [] if all(task.settings.device == "cpu" for task in tasks) else visible_gpus()
+    count = workers or len(gpus) or max(1, (os.cpu_count() or 1) // 2)
+    with tqdm(total=sum(frames), unit="frame", leave=False, disable=not sys.stderr.isatty()) as progress:
+        if ray_address is not None:
+            return run_on_ray(tasks, run_task, ray_address, frames, progress)
+        return run_in_processes(tasks, run_task, count, gpus, progress)

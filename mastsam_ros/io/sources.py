@@ -83,15 +83,22 @@ def open_source(
     return VideoFile(path)
 
 
+def is_bag(path: Path) -> bool:
+    """Whether a path that is there is a rosbag2. Raises OSError if it cannot be read."""
+    if path.is_file():
+        return path.suffix.lower() in BAG_SUFFIXES
+    return any(entry.name == "metadata.yaml" or entry.name.endswith(BAG_SUFFIXES) for entry in path.iterdir())
+
+
 def _kind(path: Path) -> str:
     if not path.exists():
         raise InputError(f"no such file or directory: {path}")
     if path.is_file():
         suffix = path.suffix.lower()
         return "bag" if suffix in BAG_SUFFIXES else "images" if suffix in IMAGE_SUFFIXES else "video"
-    entries = [entry.name for entry in path.iterdir()]
-    if "metadata.yaml" in entries or any(name.endswith(BAG_SUFFIXES) for name in entries):
+    if is_bag(path):
         return "bag"
+    entries = [entry.name for entry in path.iterdir()]
     if "scene.json" in entries or "rgb" in entries:
         return "scene"
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in entries):
