@@ -139,12 +139,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sequences", help="only these, separated by commas")
     parser.add_argument("--frames", type=int, help="only the first so many frames of each sequence")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
+    parser.add_argument("--models", action="store_true", help="instead: times of the foundation models, random weights")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures what was asked for and prints the tables. Raises MastsamError."""
     settings = Settings().with_assignments(arguments.set)
+    if arguments.models:
+        return _run_models(settings, arguments)
     names = arguments.sequences.split(",") if arguments.sequences else None
     videos, scenes = open_data(arguments.data, names)
     figures: dict[str, Any] = {}
@@ -158,6 +161,16 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"{show(runs)}\n{stages_line(runs)}\n\n")
             sys.stdout.flush()
             figures[kind] = {name: done.to_mapping() for name, done in runs.items()}
+    if arguments.json:
+        write_json(arguments.json, figures)
+    return 0
+
+
+def _run_models(settings: Settings, arguments: argparse.Namespace) -> int:
+    from mastsam_ros.evaluation.bench_models import bench_models
+
+    text, figures = bench_models(settings, arguments.frames)
+    sys.stdout.write(f"{text}\n")
     if arguments.json:
         write_json(arguments.json, figures)
     return 0
