@@ -16,8 +16,9 @@ import numpy as np
 from mastsam_ros.io.bags import BagSource
 from mastsam_ros.io.result_bag import ResultBag, clear_result_bag, read_labels
 from mastsam_ros.io.sources import open_source
-from mastsam_ros.run import add_settings_arguments, settings_from, stepped, versions
+from mastsam_ros.run import stepped, versions
 from mastsam_ros.settings import Settings
+from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import InputError, MastsamError, MissingPackageError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import mastsam_ros
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
 from mastsam_ros.settings import Settings
+from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import Frame, FrameResult
 
 if TYPE_CHECKING:
@@ -35,33 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
     add_settings_arguments(parser)
-
-
-def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
-    """--config, --set and the shortcuts for what is set most often."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file of settings, a ROS parameter file too")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        help="one setting, such as tracker.update_interval=5",
-    )
-    parser.add_argument("--matcher", metavar="NAME", help="matcher.name")
-    parser.add_argument("--segmenter", metavar="NAME", help="segmenter.name")
-    parser.add_argument("--device", metavar="NAME", help="auto, cuda or cpu")
-
-
-def settings_from(arguments: argparse.Namespace) -> Settings:
-    """The settings that a command line asks for. Raises SettingsError."""
-    settings = Settings.load(arguments.config) if arguments.config else Settings()
-    settings = settings.with_assignments(arguments.set)
-    shortcuts = {
-        "matcher.name": arguments.matcher,
-        "segmenter.name": arguments.segmenter,
-        "device": arguments.device,
-    }
-    return settings.updated({path: value for path, value in shortcuts.items() if value is not None})
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ PACKAGE = Path(mastsam_ros.__file__).parent
 # A module may import what stands in its own row or below. A new module or folder at the top of the package gets its
 # place here.
 LAYERS = [
-    {"types", "settings", "device", "weights", "checkpoints", "backends"},
+    {"types", "settings", "settings_arguments", "device", "weights", "checkpoints", "backends"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
     {"cli", "run", "replay", "node_session", "demo", "ros", "__main__"},
@@ -136,7 +136,7 @@ def test_layers_look_downwards(name: str, path: Path) -> None:
             assert not at_import, f"{name} imports {imported} at its top: ROS may be missing"
 
 
-HEAVY = {"transformers", "segment_anything", "cuml", "rerun", "ray", "sklearn", "safetensors", "rclpy", "av", "rosbags"}
+HEAVY = {"mast3r", "transformers", "segment_anything", "cuml", "rerun", "ray", "sklearn", "safetensors", "rclpy", "av", "rosbags"}
 
 
 @pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])

@@ -20,7 +20,7 @@ from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, re
 from mastsam_ros.evaluation.protocols import PROTOCOLS, Scored, SequenceScore, SequenceScorer
 from mastsam_ros.evaluation.tables import table, write_json, write_text
 from mastsam_ros.io.sources import is_bag
-from mastsam_ros.run import add_settings_arguments, settings_from
+from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import InputError
 
 _LOG = logging.getLogger(__name__)
