@@ -104,6 +104,12 @@ class FlowSettings(_Checked):
 class Mast3rSettings(_Checked):
     """MASt3R as the matcher: dense local features and pointmaps of two views."""
 
+    implementation: str = _setting(
+        "native",
+        "The network: native (of this package) or reference (the authors' package mast3r, where it is installed).",
+        choices=("native", "reference"),
+        read_only=True,
+    )
     checkpoint: str = _setting(
         "",
         "File of the released weights, .pth or .safetensors, or a name of `mastsam weights list`."

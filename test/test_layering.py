@@ -136,7 +136,19 @@ def test_layers_look_downwards(name: str, path: Path) -> None:
             assert not at_import, f"{name} imports {imported} at its top: ROS may be missing"
 
 
-HEAVY = {"mast3r", "transformers", "segment_anything", "cuml", "rerun", "ray", "sklearn", "safetensors", "rclpy", "av", "rosbags"}
+HEAVY = {
+    "mast3r",
+    "transformers",
+    "segment_anything",
+    "cuml",
+    "rerun",
+    "ray",
+    "sklearn",
+    "safetensors",
+    "rclpy",
+    "av",
+    "rosbags",
+}
 
 
 @pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])

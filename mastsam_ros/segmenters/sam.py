@@ -48,7 +48,10 @@ def create_sam_segmenter(settings: SamSettings, device: torch.device) -> Prompte
     Raises MissingPackageError without segment-anything, ModelError for a file that is absent or does not fit.
     """
     if not settings.checkpoint:
-        raise ModelError("no weights for SAM: set sam.checkpoint to the published .pth file")
+        raise ModelError(
+            "no weights for SAM: set sam.checkpoint to the published .pth file,"
+            " or run `mastsam weights fetch sam_vit_h`"
+        )
     registry = _registry()
     weights = read_weights(settings.checkpoint)
     patches = weights.get("image_encoder.patch_embed.proj.weight")

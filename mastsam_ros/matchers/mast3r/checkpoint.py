@@ -20,7 +20,10 @@ def load_network(path: str | Path) -> Mast3rNetwork:
     model; MissingPackageError where a package is missing that reads it.
     """
     if not Path(path).is_file():
-        raise ModelError(f"no MASt3R checkpoint at '{path}': set mast3r.checkpoint to the .pth or .safetensors file")
+        raise ModelError(
+            f"no MASt3R checkpoint at '{path}': set mast3r.checkpoint to the .pth or .safetensors file,"
+            " or run `mastsam weights fetch mast3r`"
+        )
     state = read_weights(path)
     try:
         return network_of_state(state)

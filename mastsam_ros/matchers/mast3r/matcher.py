@@ -13,8 +13,9 @@ from mastsam_ros.matchers.mast3r.heads import ViewPrediction
 from mastsam_ros.matchers.mast3r.network import EncodedView, Mast3rNetwork
 from mastsam_ros.matchers.mast3r.preprocessing import ImageMapping, network_image, pointmap_on_frame
 from mastsam_ros.matchers.mast3r.reciprocal import match_views
+from mastsam_ros.matchers.mast3r.reference import ReferenceNetwork, load_reference
 from mastsam_ros.settings import Mast3rSettings
-from mastsam_ros.types import Frame, Matches, ModelError, Pointmap
+from mastsam_ros.types import Frame, Matches, ModelError, Pointmap, SettingsError
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +29,21 @@ class Mast3rMatcher:
     """Sparse reciprocal matches and two dense pointmaps, both in the previous frame's camera.
 
     settings.checkpoint names the weights; `network` is used instead where it is given. Nothing is downloaded.
-    Raises ModelError if the weights cannot be loaded.
+    Raises ModelError if the weights cannot be loaded, MissingPackageError and SettingsError for a reference
+    implementation that is not installed or is asked for half precision.
     """
 
     def __init__(
         self,
         settings: Mast3rSettings | None = None,
         device: torch.device | str = "cpu",
-        network: Mast3rNetwork | None = None,
+        network: Mast3rNetwork | ReferenceNetwork | None = None,
     ) -> None:
         self._settings = settings or Mast3rSettings()
         self._device = torch.device(device)
-        precision = _precision(self._settings.precision, self._device)
-        network = network if network is not None else load_network(self._settings.checkpoint)
-        self.network = network.to(device=self._device, dtype=precision).eval().requires_grad_(False)
+        self._precision = _precision(self._settings, self._device)
+        network = network if network is not None else _loaded(self._settings)
+        self.network = network.to(device=self._device, dtype=self._precision).eval().requires_grad_(False)
         compiled = self._settings.compile
         self._encode = torch.compile(self.network.encode) if compiled else self.network.encode
         self._decode = torch.compile(self.network.decode) if compiled else self.network.decode
@@ -61,7 +63,7 @@ class Mast3rMatcher:
         view0, view1 = self._decode(before.view, now.view)
         xy0, xy1, confidence = match_views(view0, view1, self._settings.subsample, self._settings.min_confidence)
         if len(xy0) == 0 and not torch.isfinite(view0.descriptor_confidence).all():
-            precision = str(self.network.mask_token.dtype).removeprefix("torch.")
+            precision = str(self._precision).removeprefix("torch.")
             raise ModelError(f"MASt3R gave no finite numbers in {precision}: set mast3r.precision to float32")
         return Matches(
             xy0=before.mapping.to_frame(xy0.float()),
@@ -89,7 +91,18 @@ class Mast3rMatcher:
         return Pointmap(points, confidence, metric=self._settings.metric)
 
 
-def _precision(name: str, device: torch.device) -> torch.dtype:
+def _loaded(settings: Mast3rSettings) -> Mast3rNetwork | ReferenceNetwork:
+    if settings.implementation == "reference":
+        return load_reference(settings.checkpoint)
+    return load_network(settings.checkpoint)
+
+
+def _precision(settings: Mast3rSettings, device: torch.device) -> torch.dtype:
+    name = settings.precision
+    if settings.implementation == "reference":
+        if name not in ("auto", "float32"):
+            raise SettingsError(f"mast3r.implementation 'reference' computes in float32, mast3r.precision is '{name}'")
+        return torch.float32
     if name == "auto":
         name = "bfloat16" if device.type == "cuda" else "float32"
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
