@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from mastsam_ros.evaluation.protocols import SequenceScore
+from mastsam_ros.evaluation.retrieval import ANGLE_EDGES_DEG
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,16 @@ def _part(part: str, name: str, factor: float = 1.0) -> Callable[[SequenceScore]
         for attribute in name.split("."):
             owner = None if owner is None else getattr(owner, attribute)
         return None if owner is None else owner * factor
+
+    return value
+
+
+def _recall(place: int) -> Callable[[SequenceScore], float | None]:
+    """Recall at 1 in one bin of view angles; None where no pair of views is that far apart."""
+
+    def value(score: SequenceScore) -> float | None:
+        found = score.retrieval[place] if score.retrieval else None
+        return found.recall if found is not None and found.queries else None
 
     return value
 
@@ -65,6 +77,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     "consistency": (
         Column("consistency %", ".2f", lambda score: score.consistency),
         Column("H %", ".2f", lambda score: score.H),
+        Column("exact H %", ".2f", lambda score: score.H_exact),
+    ),
+    "retrieval": tuple(
+        Column(f"{low:.0f}-{high:.0f} deg", ".3f", _recall(place))
+        for place, (low, high) in enumerate(pairwise(ANGLE_EDGES_DEG))
     ),
 }
 ALWAYS = (

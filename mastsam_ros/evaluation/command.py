@@ -39,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="DAVIS-style folders of PNG, a scene folder, or a ScanNet export",
     )
     parser.add_argument("--protocol", choices=(*PROTOCOLS, "all"), default="all", help="what to measure (default: all)")
+    parser.add_argument(
+        "--exact", action="store_true", help="measure H by radius search too (paper, eq. 4-6), which takes time"
+    )
     parser.add_argument("--sequences", metavar="A,B", help="only these, separated by commas")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write a self-contained HTML page")
@@ -102,8 +105,9 @@ def _score_predictions(arguments: argparse.Namespace, folder: Path) -> int:
     if own_name in compared:
         raise InputError(f"'{own_name}' is the name of PRED's folder: give the predictions to compare another name")
     folders = {own_name: arguments.prediction, **compared}
-    workers = arguments.workers or os.cpu_count() or 1
-    _tell({name: score_all(paired(of, sequences), protocols, workers) for name, of in folders.items()}, arguments)
+    workers, exact = arguments.workers or os.cpu_count() or 1, arguments.exact
+    systems = {name: score_all(paired(of, sequences), protocols, workers, exact) for name, of in folders.items()}
+    _tell(systems, arguments)
     return 0
 
 
@@ -122,14 +126,18 @@ def _run_system(arguments: argparse.Namespace, folder: Path) -> int:
     if _SYSTEM in compared:
         raise InputError(f"'{_SYSTEM}' is what runs: give the predictions to compare another name")
     tasks = [
-        SequenceTask(s, settings, s.kind == "scene" and not arguments.no_depth, protocols, output / s.name)
+        SequenceTask(
+            s, settings, s.kind == "scene" and not arguments.no_depth, protocols, output / s.name, exact=arguments.exact
+        )
         for s in sequences
     ]
     results = run_tasks(tasks, arguments.workers, arguments.ray)
     done = [result for result in results if not isinstance(result, Failure)]
     failures = {name: result.reason for name, result in zip(names, results, strict=True) if isinstance(result, Failure)}
     if done:
-        others = {name: score_all(paired(of, sequences), protocols, 1) for name, of in compared.items()}
+        others = {
+            name: score_all(paired(of, sequences), protocols, 1, arguments.exact) for name, of in compared.items()
+        }
         speed = {result.scored.score.name: result.run.frames_per_second for result in done}
         more = {"frames_per_second": speed, "settings": settings.to_mapping(), "failed": failures}
         _tell({_SYSTEM: [result.scored for result in done], **others}, arguments, more)
@@ -244,9 +252,12 @@ def _pngs(folder: Path) -> dict[str, Path]:
 
 
 def score_all(
-    pairs: Sequence[tuple[LabelledSequence, dict[str, Path]]], protocols: Sequence[str], workers: int = 1
+    pairs: Sequence[tuple[LabelledSequence, dict[str, Path]]],
+    protocols: Sequence[str],
+    workers: int = 1,
+    exact: bool = False,
 ) -> list[Scored]:
-    """The sequences scored, in their order, whatever order the workers finish in."""
+    """The sequences scored, in their order, whatever order the workers finish in. exact: H by radius search too."""
     frames = sum(len(sequence.frames) for sequence, _ in pairs)
     with (
         tqdm(total=frames, unit="frame", leave=False, disable=not sys.stderr.isatty()) as bar,
@@ -255,7 +266,7 @@ def score_all(
 
         def scored(pair: tuple[LabelledSequence, dict[str, Path]]) -> Scored:
             sequence, labels = pair
-            scorer = SequenceScorer(sequence, protocols)
+            scorer = SequenceScorer(sequence, protocols, exact=exact)
             for files in sequence.frames:
                 scorer.add(files, read_labels(labels[files.stem]))
                 bar.update()
@@ -272,8 +283,10 @@ def chosen_protocols(name: str) -> tuple[str, ...]:
 
 
 def protocol_tables(systems: Mapping[str, Sequence[SequenceScore]], protocols: Sequence[str]) -> str:
-    """The tables of all protocols, and what must be said beside them."""
-    tables = [protocol_table(protocol, systems) + "\n\n" for protocol in protocols]
+    """The tables of the protocols that the data allow, and what must be said beside them."""
+    every = [score for scores in systems.values() for score in scores]
+    shown = [p for p in protocols if len(protocols) == 1 or any(mean_of(c, every) is not None for c in COLUMNS[p])]
+    tables = [protocol_table(protocol, systems) + "\n\n" for protocol in shown]
     return "".join([*tables, *(f"{remark}\n" for scores in systems.values() for remark in remarks(scores))])
 
 

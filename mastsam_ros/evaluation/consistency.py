@@ -169,6 +169,46 @@ def exact_consistency(
     return total / len(chosen)
 
 
+class ExactLabelConsistency:
+    """H of label images by radius search (paper, eq. 4-6), on a grid of pixels; for a check of the hashed H.
+
+    About `pixels` of every view, evenly spread, are neighbours, and `queries` of all of them, drawn with a fixed seed,
+    are averaged over. The points are kept, 20 bytes each, so that the memory grows with the sequence.
+    """
+
+    def __init__(self, radius_m: float = VOXEL_M / 2, pixels: int = 20_000, queries: int = 20_000) -> None:
+        self._radius_m, self._pixels, self._queries = radius_m, pixels, queries
+        self._labels: list[npt.NDArray[np.int64]] = []
+        self._points: list[npt.NDArray[np.float32]] = []
+
+    def add(self, labels: npt.NDArray[np.integer], points: npt.NDArray[np.floating]) -> None:
+        """Takes one view. labels: (H, W) ids. points: (H, W, 3) metres; pixels with NaN are left out."""
+        stride = max(1, round((labels.size / self._pixels) ** 0.5))
+        grid = np.s_[stride // 2 :: stride, stride // 2 :: stride]
+        xyz = points[grid].reshape(-1, 3)
+        valid = np.isfinite(xyz).all(axis=1)
+        self._points.append(xyz[valid].astype(np.float32))
+        self._labels.append(labels[grid].ravel()[valid].astype(np.int64))
+
+    def value(self) -> float:
+        """H in [0, 1]; NaN before any pixel with a point was added."""
+        if not any(len(points) for points in self._points):
+            return float("nan")
+        labels, points = np.concatenate(self._labels), np.concatenate(self._points)
+        count = min(self._queries, len(points))
+        queries = np.random.default_rng(0).choice(len(points), count, replace=False)
+        tree, total = cKDTree(points), 0.0
+        for start in range(0, count, 1024):
+            block = queries[start : start + 1024]
+            neighbours = tree.query_ball_point(points[block], self._radius_m)
+            lengths = np.array([len(found) for found in neighbours])
+            flat = np.concatenate([np.asarray(found, dtype=np.int64) for found in neighbours])
+            own = np.repeat(labels[block], lengths)
+            equal = (labels[flat] == own) & (own > 0)  # cosine of one-hot features
+            total += float((np.add.reduceat(equal, np.cumsum(lengths) - lengths, dtype=np.int64) / lengths).sum())
+        return total / count
+
+
 def one_hot(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """(N, D) one-hot features of (N,) ids; unlabelled (0) is a row of zeros."""
     ids, column = np.unique(labels, return_inverse=True)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mastsam_ros.evaluation import masks
 from mastsam_ros.evaluation.consistency import (
+    ExactLabelConsistency,
     LabelConsistency,
     degenerate,
     matched_pixels,
@@ -24,9 +25,12 @@ from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence, read_d
 from mastsam_ros.evaluation.davis import DavisScore, DavisScorer
 from mastsam_ros.evaluation.identity import IdentityScore, identity_score
 from mastsam_ros.evaluation.overlaps import FrameOverlap, frame_overlap
+from mastsam_ros.evaluation.retrieval import AngleRecall, recall_by_angle
 from mastsam_ros.types import InputError
 
-PROTOCOLS = ("best-mask", "best-track", "davis", "identity", "consistency")
+PROTOCOLS = ("best-mask", "best-track", "davis", "identity", "consistency", "retrieval")
+RETRIEVAL_FRAMES = 150
+"""All pairs of frames are compared: of longer sequences so many frames, evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class SequenceScore:
 
     coverage: mean share of labelled pixels; masks_per_frame: mean number of ids; degenerate: (nearly)
     everything is one id, so that consistency says nothing. consistency: percent of matched pixels with
-    equal ids (consecutive frames). H: percent, over all views of a scene. notes: why a figure is missing.
+    equal ids (consecutive frames). H: percent, over all views of a scene; H_exact: the same by radius search.
+    retrieval: recall by view angle. notes: why a figure is missing.
     """
 
     name: str
@@ -49,6 +54,8 @@ class SequenceScore:
     identity: IdentityScore | None = None
     consistency: float | None = None
     H: float | None = None
+    H_exact: float | None = None
+    retrieval: tuple[AngleRecall, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
 
@@ -77,10 +84,17 @@ class FlowCache:
 
 
 class SequenceScorer:
-    """Scores the labels of one sequence: `add` every frame in order, then `score`."""
+    """Scores the labels of one sequence: `add` every frame in order, then `score`.
+
+    exact: with consistency, measures H by radius search too, which takes time and memory.
+    """
 
     def __init__(
-        self, sequence: LabelledSequence, protocols: Collection[str] = PROTOCOLS, flow_cache: FlowCache | None = None
+        self,
+        sequence: LabelledSequence,
+        protocols: Collection[str] = PROTOCOLS,
+        flow_cache: FlowCache | None = None,
+        exact: bool = False,
     ) -> None:
         unknown = [name for name in protocols if name not in PROTOCOLS]
         if unknown:
@@ -90,7 +104,9 @@ class SequenceScorer:
         self._flow = flow_cache or FlowCache()
         self._overlaps: list[FrameOverlap] = []
         self._pairs: list[float] = []
+        self._poses: list[npt.NDArray[np.float64] | None] = []
         self._voxels = LabelConsistency()
+        self._exact = ExactLabelConsistency() if exact else None
         self._davis = DavisScorer()
         self._before: tuple[Path, npt.NDArray[np.uint16], npt.NDArray[np.uint8] | None] | None = None
         self._has_depth = all(f.depth is not None and f.T_world_camera is not None for f in sequence.frames)
@@ -111,6 +127,7 @@ class SequenceScorer:
             )
         overlap = frame_overlap(labels, truth)
         self._overlaps.append(overlap)
+        self._poses.append(files.T_world_camera)
         if "davis" in self._protocols:
             self._davis.add(labels, truth, overlap)
         if "consistency" in self._protocols:
@@ -125,7 +142,10 @@ class SequenceScorer:
             depth = read_depth(files.depth)
             if depth.shape != labels.shape:
                 labels = cv2.resize(labels, depth.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            self._voxels.add(labels, world_points(depth, K, files.T_world_camera))
+            points = world_points(depth, K, files.T_world_camera)
+            self._voxels.add(labels, points)
+            if self._exact is not None:
+                self._exact.add(labels, points)
         elif self._has_images and files.image is not None:
             if self._before is not None:
                 path_before, labels_before, image_before = self._before
@@ -138,7 +158,10 @@ class SequenceScorer:
         """The figures of what was added."""
         overlaps, wanted = self._overlaps, self._protocols
         consistency, H = mean_percent(self._pairs), 100 * self._voxels.value()
+        H_exact = 100 * self._exact.value() if self._exact is not None else float("nan")
         notes = []
+        if self._exact is not None and np.isnan(H_exact):
+            notes.append("no exact H: it needs depth, K and poses, and the protocol consistency")
         if "consistency" in wanted and np.isnan(consistency) and np.isnan(H):
             notes.append("no consistency: neither images nor depth and poses beside the truth")
         return SequenceScore(
@@ -153,8 +176,19 @@ class SequenceScorer:
             identity=identity_score(overlaps, self._sequence.objects) if "identity" in wanted else None,
             consistency=None if np.isnan(consistency) else consistency,
             H=None if np.isnan(H) else H,
+            H_exact=None if np.isnan(H_exact) else H_exact,
+            retrieval=self._retrieval() if "retrieval" in wanted else (),
             notes=tuple(notes),
         )
+
+    def _retrieval(self) -> tuple[AngleRecall, ...]:
+        """Recall by view angle; nothing where there are no poses."""
+        known = [(overlap, pose) for overlap, pose in zip(self._overlaps, self._poses, strict=True) if pose is not None]
+        if len(known) < 2:
+            return ()
+        count = min(len(known), RETRIEVAL_FRAMES)
+        chosen = [known[round(place)] for place in np.linspace(0, len(known) - 1, count)]
+        return tuple(recall_by_angle([overlap for overlap, _ in chosen], [pose for _, pose in chosen]))
 
     @property
     def pairs(self) -> list[float]:

@@ -48,6 +48,8 @@ def _figures(systems: Mapping[str, Sequence[Scored]], protocols: Sequence[str]) 
             for column in (*COLUMNS[protocol], *ALWAYS)
             if any(mean_of(column, of) is not None for of in scores.values())
         ]
+        if all(column in ALWAYS for column in columns):
+            continue
         rows = []
         for name, of in scores.items():
             for score in of:

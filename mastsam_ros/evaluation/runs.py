@@ -99,6 +99,7 @@ class SequenceTask:
     protocols: tuple[str, ...]
     folder: Path | None = None
     flow_folder: Path | None = None
+    exact: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def run_task(task: SequenceTask, tell: Callable[[], None]) -> SequenceRun:
     from mastsam_ros.pipeline import create_mastsam
 
     sequence = task.sequence
-    scorer = SequenceScorer(sequence, task.protocols, FlowCache(task.flow_folder))
+    scorer = SequenceScorer(sequence, task.protocols, FlowCache(task.flow_folder), task.exact)
     about = {"source": sequence.name, "settings": task.settings.to_mapping()}
     labels = {}
     with ExitStack() as stack:

@@ -14,6 +14,7 @@ from mastsam_ros.evaluation import command
 from mastsam_ros.evaluation.datasets import open_sequences, read_labels
 from mastsam_ros.evaluation.protocols import PROTOCOLS, FlowCache, SequenceScorer
 from mastsam_ros.evaluation.report import worst_frames
+from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import InputError
 
 
@@ -185,6 +186,25 @@ def test_comparison_needs_a_name(tmp_path, truth):
         evaluate(predictions, "--ground-truth", truth, "--compare", "somewhere")
     with pytest.raises(InputError, match="another name"):
         evaluate(predictions, "--ground-truth", truth, "--compare", f"out={predictions}")
+
+
+def test_retrieval_and_exact_H_where_the_data_allow(tmp_path, truth, capsys):
+    scene = SampleScene(1, path="orbit", frames=6, width=96, height=72).write_scene_folder(tmp_path / "scene")
+    (tmp_path / "out" / "labels").mkdir(parents=True)
+    for path in (scene / "instance").iterdir():  # the last two views have other ids
+        labels = read_labels(path) + np.uint16(100 if int(path.stem) > 3 else 0)
+        cv2.imwrite(str(tmp_path / "out" / "labels" / path.name), labels)
+    figures = tmp_path / "figures.json"
+    evaluate(tmp_path / "out", "--ground-truth", scene, "--exact", "--json", figures)
+    printed = capsys.readouterr().out
+    assert "| retrieval" in printed and "0-45 deg" in printed and "exact H %" in printed
+    score = json.loads(figures.read_text())["sequences"]["scene"]
+    asked = [found for found in score["retrieval"] if found["queries"]]
+    assert sum(found["pairs"] for found in score["retrieval"]) == 30 and asked and asked[0]["recall"] < 0.9
+    assert abs(score["H"] - score["H_exact"]) < 5
+    evaluate(write_labels(tmp_path / "video", truth, perfect), "--ground-truth", truth, "--exact")
+    printed = capsys.readouterr().out
+    assert "retrieval" not in printed and "cat: no exact H: it needs depth" in printed
 
 
 def test_nothing_to_score():

@@ -115,6 +115,31 @@ def test_one_id_for_all_scores_one_and_is_flagged(surface):
     assert not consistency.degenerate(largest_share=0.6)
 
 
+def test_exact_labels_equal_exact_features_and_agree_with_the_hashed():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:60, 0:80]
+    points = np.stack([x * 0.004, y * 0.004, np.full(x.shape, 1.0)], axis=-1)
+    views = []
+    for shift in (0, 20):
+        labels = (1 + (x + shift) // 20 + 4 * (y // 20)).astype(np.uint16)
+        labels[rng.random(labels.shape) < 0.1] = 0
+        views.append((labels, points + rng.normal(0, 0.0005, points.shape)))
+    exact = consistency.ExactLabelConsistency(pixels=60 * 80)
+    hashed = consistency.LabelConsistency()
+    for labels, xyz in views:
+        exact.add(labels, xyz)
+        hashed.add(labels, xyz)
+    features = consistency.one_hot(np.concatenate([labels.ravel() for labels, _ in views]))
+    everything = np.concatenate([xyz.reshape(-1, 3) for _, xyz in views]).astype(np.float32)
+    assert exact.value() == pytest.approx(consistency.exact_consistency(features, everything), abs=1e-9)
+    assert exact.value() == pytest.approx(hashed.value(), abs=0.03) and exact.value() < 0.6
+    thinned = consistency.ExactLabelConsistency(pixels=30 * 40, queries=500)
+    for labels, xyz in views:
+        thinned.add(labels, xyz)
+    assert thinned.value() == pytest.approx(exact.value(), abs=0.05)
+    assert math.isnan(consistency.ExactLabelConsistency().value())
+
+
 def test_world_points_by_hand():
     K = np.array([[100.0, 0, 1], [0, 50.0, 0], [0, 0, 1]])
     T = np.eye(4)
