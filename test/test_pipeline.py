@@ -164,6 +164,21 @@ def test_the_embedded_default_follows_the_squares() -> None:
     assert result.timings_ms["total"] >= result.timings_ms["match"] > 0
 
 
+@pytest.mark.parametrize("size", [(2, 2), (3, 7), (100, 3), (5, 300), (16, 16), (33, 21), (48, 64)])
+@pytest.mark.parametrize("with_depth", [False, True])
+def test_noise_of_any_size_does_no_harm(size: tuple[int, int], with_depth: bool) -> None:
+    rng = np.random.default_rng(0)
+    mastsam = create_mastsam()
+    K = np.array([[size[1], 0, size[1] / 2], [0, size[1], size[0] / 2], [0, 0, 1.0]])
+    for step in range(4):
+        depth = rng.uniform(0.3, 5, size).astype(np.float32) * (step != 2)
+        depth[rng.random(size) < 0.3] = np.nan
+        image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        has_depth = with_depth and step < 3
+        result = mastsam.step(Frame(image, K=K if has_depth else None, depth=depth if has_depth else None))
+        assert result.labels.shape == size
+
+
 def test_a_gpu_that_is_not_there_is_said() -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -37,6 +37,8 @@ _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
 _SMALLEST_SHARE = 6e-4
 """Regions below this share of the picture are no answer to `everything`."""
+_SMALLEST_SIDE = 24
+"""Pixels; a smaller picture has too few flow vectors to tell a dominant motion."""
 _SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.4
 
 
@@ -138,7 +140,12 @@ class RegionSegmenter:
         if frame.depth is not None and frame.K is not None and self._settings.use_depth:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
             self._body_score = _SCORE_DEPTH
-        elif flow_back is not None and visible is not None and self._settings.use_motion:
+        elif (
+            flow_back is not None
+            and visible is not None
+            and self._settings.use_motion
+            and min(flow_back.shape[:2]) >= _SMALLEST_SIDE
+        ):
             segments = self._motion.update(graph, smooth_lab, flow_back, visible).labels
             self._body_score = _SCORE_MOVING
         else:
