@@ -173,7 +173,9 @@ class Mastsam:
 
     def _without_overlap(self, active: list[int], carried: Carried, chosen: Chosen) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined, hidden = self._overlap.join(active, self._identities.ages(), chosen.masks, chosen.agreement.tolist())
+        joined, hidden = self._overlap.join(
+            active, self._identities.ages(), chosen.masks, chosen.agreement.tolist(), self._map.apart
+        )
         masks = chosen.masks
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)

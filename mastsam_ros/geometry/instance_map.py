@@ -20,6 +20,10 @@ _KEPT_SHARE = 0.9
 """Of the largest number of voxels, what stays when old ones are dropped: not every frame has to."""
 _VISIBLE_SHARE = 0.5
 """Share of an instance's voxels that must be open to view for it to be missing when it is not found."""
+_FEWEST = 10
+"""Fewer voxels do not tell where an instance ends."""
+_TOUCHING, _NEXT = 0.03, 1.75
+"""Share of an instance's voxels that may be wrong, and voxel sizes between the centres of neighbours, at most."""
 _LEAST_DEPTH_M = 0.05
 _CELLS = 1 << 20
 """Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
@@ -171,6 +175,17 @@ class InstanceMap:
                 visible = open_[id] >= _VISIBLE_SHARE * whole[id]
                 result[id] = Presence.IN_VIEW if visible else Presence.OCCLUDED
         return result
+
+    def apart(self, first: int, second: int) -> bool:
+        """True if there is room between two ids: (almost) no voxel of the smaller is next to one of the other."""
+        a, b = (self.voxels.xyz[self.voxels.instance == id] for id in (first, second))
+        if min(len(a), len(b)) < _FEWEST:
+            return False
+        from scipy.spatial import cKDTree
+
+        small, large = sorted((a, b), key=len)
+        gap = cKDTree(large).query(small)[0]
+        return bool(np.quantile(gap, _TOUCHING, method="lower") > _NEXT * self.settings.map_voxel_m)
 
     def merge(self, id: int, into: int) -> None:
         """The voxels of `id` are those of `into` from now on."""

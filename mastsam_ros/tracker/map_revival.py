@@ -97,6 +97,10 @@ class MapRevival:
                 result[n] = id
         return result
 
+    def apart(self, first: int, second: int) -> bool:
+        """True if two ids are known to be two things: there is room between them in the map."""
+        return self._view is not None and self.map.apart(first, second)
+
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden."""
         view = self._view

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from mastsam_ros.settings import TrackerSettings
@@ -22,12 +24,18 @@ class OverlapFilter:
         self._streak.clear()
 
     def join(
-        self, ids: list[int], ages: list[int], masks: torch.Tensor, agreement: list[float]
+        self,
+        ids: list[int],
+        ages: list[int],
+        masks: torch.Tensor,
+        agreement: list[float],
+        apart: Callable[[int, int], bool] = lambda _first, _second: False,
     ) -> tuple[dict[int, int], set[int]]:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
-        ids, ages: N each, in frames; masks: (N, H, W) bool; agreement: N, IoU of each mask with what was carried.
+        ids, ages: N each, in frames; masks: (N, H, W) bool; agreement: N, IoU of each mask with what was carried;
+        apart: says of two ids that they are known to be two things, which are never joined.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
         track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
@@ -45,10 +53,13 @@ class OverlapFilter:
         joined = []
         hidden: set[int] = set()
         for first, second in pairs:
+            two = apart(ids[first], ids[second])
             young = min(ages[first], ages[second]) < self.settings.join_young
             weak, strong = sorted((first, second), key=lambda n: agreement[n])
-            if not young and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
+            if (two or not young) and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
                 hidden.add(ids[weak])
+                continue
+            if two:
                 continue
             key = (ids[first], ids[second])
             streak[key] = self._streak.get(key, 0) + 1

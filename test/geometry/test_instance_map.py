@@ -139,3 +139,14 @@ def test_position_and_size_are_in_the_world() -> None:
     assert position == pytest.approx([3, 0, 1.01], abs=0.03)
     assert size == pytest.approx([0.9, 0.72, 0], abs=0.05)
     assert InstanceMap(SETTINGS).extents() == {}
+
+
+def test_things_with_room_between_them_are_apart() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    observe(map, points[points[:, 0] < 0], 1, 0)
+    observe(map, points[points[:, 0] >= 0], 2, 0)
+    observe(map, points + np.float32([0, 0, 0.1]), 3, 0)
+    assert not map.apart(1, 2)
+    assert map.apart(1, 3) and map.apart(3, 1)
+    assert not map.apart(1, 4)
