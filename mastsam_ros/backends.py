@@ -17,17 +17,20 @@ EMBEDDED = {"matcher.name": "flow", "segmenter.name": "regions"}
 
 
 def resolved(settings: Settings) -> Settings:
-    """Settings in which `auto` matchers and segmenters and names of checkpoints have become what they stand for.
+    """Settings in which `auto` and names of checkpoints have become what they stand for.
 
     `auto` is the foundation model where torch has a GPU and the model's weights are there and verified, else the
-    embedded default; one line of the log says which and why. Nothing is downloaded. Raises ModelError for a
-    checkpoint that a chosen model names and that has not been fetched, SettingsError for a device that is not there.
+    embedded default, which stays on the CPU; one line of the log says which and why. Nothing is downloaded. Raises
+    ModelError for a checkpoint that a chosen model names and that has not been fetched, SettingsError for a device
+    that is not there.
     """
     directory = weights_directory(settings.weights_directory)
     if "auto" in (settings.matcher.name, settings.segmenter.name):
         names, reason = _chosen(settings, directory)
         settings = settings.updated(names)
         _LOG.info("matcher %s, segmenter %s: %s", settings.matcher.name, settings.segmenter.name, reason)
+    if settings.device == "auto" and settings.segmenter.name == "regions" and settings.matcher.name == "flow":
+        settings = settings.updated({"device": "cpu"})  # where the embedded default computes
     files = {}
     if settings.matcher.name == "mast3r":
         files["mast3r.checkpoint"] = _file(settings.mast3r.checkpoint, _MAST3R, directory)

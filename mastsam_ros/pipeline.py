@@ -114,7 +114,7 @@ class Mastsam:
                 confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
                 prompts = prompts_from(carried, confidence, tracker)
             with timer("predict"):
-                answer = self.segmenter.predict(prompts) if tracker.reprompt else None
+                answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
             with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
                 chosen = self._coast(active, carried, chosen)
@@ -124,7 +124,7 @@ class Mastsam:
             with one_thread(self.device):
                 region = uncovered_region(index, self._frames, tracker) if previous is not None else None
             if previous is None or region is not None:
-                answer = self.segmenter.everything(region)
+                answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
                     self._discover(answer, view, active, index, region, carried, matches)
         with timer("identify"), one_thread(self.device):

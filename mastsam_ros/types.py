@@ -215,6 +215,12 @@ class CandidateMasks:
                 f"{tuple(self.masks.shape)}, {tuple(self.scores.shape)}"
             )
 
+    def to(self, device: torch.device) -> CandidateMasks:
+        """The same on that device; itself where it is there."""
+        if self.masks.device == device and self.scores.device == device:
+            return self
+        return CandidateMasks(self.masks.to(device), self.scores.to(device))
+
     def __len__(self) -> int:
         return int(self.masks.shape[0])
 

@@ -93,7 +93,7 @@ def test_what_is_asked_for_by_name_stays(tmp_path: Path, monkeypatch: pytest.Mon
     fetched("mast3r", tmp_path, monkeypatch)
     assert names(Settings.from_mapping({"matcher.name": "flow"})) == ("flow", "sam")
     explicit = Settings.from_mapping({"matcher.name": "flow", "segmenter.name": "regions"})
-    assert resolved(explicit) == explicit
+    assert resolved(explicit) == explicit.updated({"device": "cpu"})
     folder = {"sam.checkpoint": str(tmp_path)}
     assert names(Settings.from_mapping(folder)) == ("mast3r", "hf_sam")
     assert names(Settings.from_mapping({"segmenter.name": "hf_sam", **folder})) == ("mast3r", "hf_sam")
@@ -105,5 +105,8 @@ def test_the_pipeline_is_made_of_what_was_chosen(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     mastsam = create_mastsam()
     assert (mastsam.settings.matcher.name, mastsam.settings.segmenter.name) == ("flow", "regions")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert create_mastsam().device.type == "cpu"  # the embedded default gains nothing from a GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SettingsError, match="no CUDA GPU"):
         create_mastsam(Settings(device="cuda"))

@@ -183,7 +183,7 @@ class MastsamNode(Node):
     def _reconfigure(self, mastsam: Mastsam, settings: Settings) -> None:
         old = mastsam.settings
         # What was chosen at the start stays.
-        kept = ("matcher.name", "segmenter.name", "mast3r.checkpoint", "sam.checkpoint")
+        kept = ("device", "matcher.name", "segmenter.name", "mast3r.checkpoint", "sam.checkpoint")
         settings = settings.updated({path: old.flat()[path] for path in kept})
         try:
             if _section(settings, settings.matcher.name) != _section(old, old.matcher.name):

@@ -30,7 +30,7 @@ def new_masks(
     Masks are cut to the region (H, W) bool. Where they overlap, the smaller one keeps the pixel: a part in front
     of a whole. What is left of a mask must have `min_area_share` of the picture.
     """
-    best = answer.scores.argmax(dim=1) if len(answer) else torch.zeros(0, dtype=torch.int64)
+    best = answer.scores.argmax(dim=1) if len(answer) else answer.scores.new_zeros(0, dtype=torch.int64)
     rows = torch.arange(len(answer), device=answer.masks.device)
     masks, scores = answer.masks[rows, best], answer.scores[rows, best]
     if region is not None:

@@ -115,7 +115,7 @@ class RegionSegmenter:
         bodies = torch.from_numpy(self._bodies).long()
         image = torch.where(bodies > 0, -bodies, image)
         if region is not None:
-            image = torch.where(region, image, 0)
+            image = torch.where(region.cpu(), image, 0)
         present, size = torch.unique(image, return_counts=True)
         large = (present < 0) | (size >= _SMALLEST_SHARE * image.numel())
         present = present[(present != 0) & large]
