@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
 
 from mastsam_ros import cli
 from mastsam_ros.evaluation.bag_data import bag_sequence
@@ -92,6 +95,22 @@ def test_score_against_a_topic_and_against_a_folder(
     score = figures[0]["scores"]["sequences"]["bag"]
     assert score["frames"] == FRAMES and 0.5 < score["best_track"] <= 1 and score["H"] > 50
     assert figures[0]["drop_share"] == 0 and figures[0]["settings"]["tracker"]["discovery"] is True
+
+
+def test_the_storage_file_alone_will_do(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "alone.mcap"
+    shutil.copy(bag / "bag.mcap", file)
+    command = ["replay", str(file), "--output", str(tmp_path / "results"), "--ground-truth", TOPICS["truth"]]
+    assert cli.main([*command, "--protocol", "best-track"]) == 0
+    assert "| alone" in capsys.readouterr().out
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    with AnyReader([bag]) as reader, Writer(tmp_path / "old", version=8, storage_plugin=StoragePlugin.SQLITE3) as old:
+        added = {c.topic: old.add_connection(c.topic, c.msgtype, typestore=store) for c in reader.connections}
+        for connection, stamp_ns, raw in reader.messages():
+            old.write(added[connection.topic], stamp_ns, raw)
+    command = ["replay", str(tmp_path / "old"), "--output", str(tmp_path / "again"), "--ground-truth", TOPICS["truth"]]
+    assert cli.main([*command, "--protocol", "best-track"]) == 0
+    assert messages(tmp_path / "again") == messages(tmp_path / "results")
 
 
 def test_true_labels_score_one(scene: SampleScene, bag: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence
-from mastsam_ros.io.bags import DEPTH_TOLERANCE_NS, BagSource
+from mastsam_ros.io.bags import DEPTH_TOLERANCE_NS, BagSource, storage_of
 from mastsam_ros.io.frame_bag import rotation_matrix
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.types import InputError
@@ -109,9 +109,10 @@ def _poses(bag: str | Path, frame_id: str, stamps: list[int]) -> dict[int, npt.N
 def _messages(bag: str | Path, topic: str | None, kind: str) -> Iterator[tuple[int, Any]]:
     """Stamp and message of one topic of this type (None: of every one). Raises InputError."""
     from rosbags.highlevel import AnyReader, AnyReaderError
+    from rosbags.typesys import Stores, get_typestore
 
     try:
-        with AnyReader([Path(bag)]) as reader:
+        with AnyReader([storage_of(Path(bag))], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
             chosen = [c for c in reader.connections if c.msgtype == kind and topic in (None, c.topic)]
             if topic is not None and not chosen:
                 images = sorted(c.topic for c in reader.connections if c.msgtype == kind)

@@ -65,7 +65,7 @@ class BagSource(Source):
         # The three message types are the same in every distribution, so that definitions in the bag are not needed.
         self._types = get_typestore(Stores.ROS2_HUMBLE)
         with self._readable("open"):
-            self._reader = Reader(_storage(path))
+            self._reader = Reader(storage_of(path))
             self._reader.open()
         self._topics = {connection.topic: connection.msgtype for connection in self._reader.connections}
         self._kinds = {
@@ -273,7 +273,7 @@ def _fields(message: Any) -> tuple[str, int, int, int, int, npt.NDArray[np.uint8
     return message.encoding, message.height, message.width, message.step, message.is_bigendian, message.data
 
 
-def _storage(path: Path) -> Path:
+def storage_of(path: Path) -> Path:
     """What rosbags opens: a folder with metadata, or the one storage file of a folder that has lost them."""
     if path.is_file() or (path / "metadata.yaml").exists():
         return path

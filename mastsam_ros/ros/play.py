@@ -22,8 +22,10 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
 
+from mastsam_ros.io.bags import storage_of
 from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import InputError, MastsamError, MissingPackageError
 
@@ -45,7 +47,7 @@ class Player:
         if rate <= 0:
             raise InputError(f"the playing rate must be above 0, got {rate}")
         try:
-            self._reader = AnyReader([bag])
+            self._reader = AnyReader([storage_of(bag)], default_typestore=get_typestore(Stores.ROS2_HUMBLE))
             self._reader.open()
         except (AnyReaderError, OSError) as error:
             raise InputError(f"cannot read the bag {bag}: {error}") from error
