@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from mastsam_ros.device import one_thread, torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.geometry.pointmaps import lift_pointmap
+from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
@@ -33,6 +35,7 @@ from mastsam_ros.types import (
     CandidateMasks,
     Frame,
     FrameResult,
+    InputError,
     LabelledCloud,
     Matches,
     Track,
@@ -60,25 +63,48 @@ class Mastsam:
         self._identities = Identities(tracker)
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
-        self._map = MapRevival(self.settings.geometry)
+        self.map = MapRevival(self.settings.geometry)
         self._frames = 0
         self._previous: Frame | None = None
         self._index = torch.zeros(0, 0, dtype=torch.int64)
         self._pending: list[TrackEvent] = []
+        self._blank = False
 
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
         self.settings = settings
         self._identities.settings = self._overlap.settings = self._lost.settings = settings.tracker
-        self._map.settings = settings.geometry
+        self.map.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
         """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
         self._pending.append(self._identities.reset(reason))
         self._overlap.reset()
         self._lost.reset()
-        self._map.reset()
+        self.map.reset()
         self._previous = None
+
+    def save_map(self, path: Path) -> None:
+        """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
+        save_map(path, self.map.map, self.map.odometry.keyframes, self._identities.next_id)
+
+    def load_map(self, path: Path) -> bool:
+        """Goes on with the map of an earlier run before the first frame; False if there is none at `path`.
+
+        Its ids come back where they lie, once a known view is recognised. Raises InputError for a damaged map.
+        """
+        saved = load_map(path)
+        if saved is None:
+            return False
+        if saved.voxel_m != self.settings.geometry.map_voxel_m:
+            raise InputError(
+                f"the map {path} has voxels of {saved.voxel_m} m, the settings"
+                f" {self.settings.geometry.map_voxel_m} m: set geometry.map_voxel_m={saved.voxel_m}"
+            )
+        self.map.odometry.adopt(saved.keyframes)
+        self.map.map.adopt(saved.voxels, saved.instances)
+        self._identities.adopt(saved.instances, saved.next_id)
+        return True
 
     def step(self, frame: Frame) -> FrameResult:
         """Segments one frame, with the ids of the frames before.
@@ -91,8 +117,11 @@ class Mastsam:
         with timer("prepare"):
             view = self._view(frame)
         if view.image[::4, ::4].std() < _FLAT_IMAGE:
-            _LOG.warning("frame %d shows nothing (black or constant picture): it gets no labels", self._frames)
+            if not self._blank:
+                _LOG.warning("frame %d shows nothing (black or constant picture): no labels until it ends", self._frames)
+            self._blank = True
             return self._empty_result(frame, timer)
+        self._blank = False
         if self._previous is not None and self._previous.image.shape != view.image.shape:
             self.reset(f"image size changed to {frame.width}x{frame.height}")
         self._identities.begin_frame()
@@ -101,7 +130,7 @@ class Mastsam:
         with timer("match"):
             matches = self.matcher.match(previous, view) if previous is not None else None
         with timer("pose"):
-            matches = self._map.locate(view, matches, self._frames)
+            matches = self.map.locate(view, matches, self._frames)
         with timer("segment"):
             self.segmenter.set_frame(view, matches)
         carried, chosen = None, None
@@ -129,8 +158,8 @@ class Mastsam:
                     self._discover(answer, view, active, index, region, carried, matches)
         with timer("identify"), one_thread(self.device):
             index, active = self._compact(index, active)
-            active = self._map.reunite(index, active, self._identities)
-            self._identities.end_frame(active, self._map.waiting(self._identities))
+            active = self.map.reunite(index, active, self._identities)
+            self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
                 self._lost.remember(active, appearances(index, len(active), self._image(view)))
         self._index, self._previous = index, view
@@ -138,7 +167,7 @@ class Mastsam:
             shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
         with timer("map"):
-            self._map.remember(shown, self._identities.known())
+            self.map.remember(shown, self._identities.known())
         with timer("lift"):
             points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.events)
@@ -174,7 +203,7 @@ class Mastsam:
     def _without_overlap(self, active: list[int], carried: Carried, chosen: Chosen) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
         joined, hidden = self._overlap.join(
-            active, self._identities.ages(), chosen.masks, chosen.agreement.tolist(), self._map.apart
+            active, self._identities.ages(), chosen.masks, chosen.agreement.tolist(), self.map.apart
         )
         masks = chosen.masks
         if hidden:
@@ -206,7 +235,7 @@ class Mastsam:
         if not len(scores):
             return
         image = self._image(view)
-        placed = self._map.recognise(new, len(scores), identities)
+        placed = self.map.recognise(new, len(scores), identities)
         alike = self._recognised(new, len(scores), image, matches)
         parents = parents_of(new, len(scores), index, len(active), carried, image)
         first = self._previous is None

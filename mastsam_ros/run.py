@@ -32,6 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--video", action="store_true", help="write overlay.mp4")
     parser.add_argument("--points", action="store_true", help="write points/<stem>.ply where there is depth")
+    parser.add_argument(
+        "--map",
+        type=Path,
+        metavar="FILE",
+        help="go on with the map of instances in FILE.ply, .json and .npz where it exists, and save it there",
+    )
     parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
@@ -57,6 +63,8 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
     from mastsam_ros.pipeline import create_mastsam
 
     mastsam = create_mastsam(settings)
+    if arguments.map is not None:
+        mastsam.load_map(arguments.map)
     about = {"source": str(arguments.source), "settings": mastsam.settings.to_mapping(), "versions": versions()}
     video_fps = min(max(source.fps, 1.0), 120.0) if arguments.video else None
     status = 0
@@ -71,6 +79,8 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
                     folder.write(stem, frame, result)
         except KeyboardInterrupt:
             status = _INTERRUPTED
+    if arguments.map is not None:
+        mastsam.save_map(arguments.map)
     _tell(folder, status, arguments.points)
     return status
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,10 @@ class Voxels:
         """Those where `keep` (N,) is True."""
         return Voxels(*(values[keep] for values in self.arrays()))
 
+    def taken(self, index: npt.NDArray[np.int64]) -> Voxels:
+        """Those at `index`, in that order."""
+        return Voxels(*(values[index] for values in self.arrays()))
+
     def joined(self, other: Voxels) -> Voxels:
         """These and others, none of which is among these."""
         places = np.searchsorted(self.key, other.key)
@@ -116,6 +120,16 @@ class InstanceMap:
         old = place >= 0
         self._update(place[old], seen.kept(old))
         self.voxels = self.voxels.joined(seen.kept(~old))
+
+    def adopt(self, voxels: Voxels, instances: dict[int, Instance]) -> None:
+        """Goes on with the voxels and instances of an earlier run, which were all seen before frame 0."""
+        key = self._keys(voxels.xyz)
+        key, first = np.unique(key, return_index=True)
+        latest = 1 + max((known.last_seen for known in instances.values()), default=0)
+        last_seen = (voxels.last_seen[first] - latest).astype(np.int32)
+        self.voxels = replace(voxels.taken(first), key=key, last_seen=last_seen)
+        self.instances = {id: Instance(known.views, known.last_seen - latest) for id, known in instances.items()}
+        self._keep(np.ones(len(key), bool))
 
     def look_up(self, points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Voxel (N,) at each point (N, 3), else one voxel farther or nearer along the direction (N, 3); -1: none."""

@@ -104,9 +104,14 @@ class Odometry:
         """True while the pose is not known."""
 
     @property
-    def keyframes(self) -> int:
-        """How many there are."""
-        return len(self._keyframes)
+    def keyframes(self) -> tuple[Keyframe, ...]:
+        """What frames are aligned with, in the order in which they were made."""
+        return tuple(self._keyframes)
+
+    def adopt(self, keyframes: tuple[Keyframe, ...]) -> None:
+        """Goes on in the world of an earlier run: the pose is lost until one of its keyframes is recognised."""
+        self.reset()
+        self._keyframes, self.lost = list(keyframes), bool(keyframes)
 
     def track(self, frame: Frame, matches: Matches | None) -> npt.NDArray[np.float64] | None:
         """`T_world_camera` (4, 4) of the frame, or None where it has no depth or K or its pose is lost.
@@ -176,9 +181,12 @@ class Odometry:
         xy, features = _orb(view.grey)
         if features is None:
             return None
-        ranked = sorted(range(len(self._keyframes)), key=lambda n: -_nearness(self._keyframes[n], near, view))
+        usable = [n for n, keyframe in enumerate(self._keyframes) if keyframe.grey.shape == view.grey.shape]
+        if not usable:
+            return None
+        ranked = sorted(usable, key=lambda n: -_nearness(self._keyframes[n], near, view))
         self._turn += 1
-        for n in dict.fromkeys([*ranked[:_TRIED], self._turn % len(ranked)]):
+        for n in dict.fromkeys([*ranked[:_TRIED], ranked[self._turn % len(ranked)]]):
             keyframe = self._keyframes[n]
             motion = _orb_motion(keyframe, xy, features, view)
             if motion is None or motion.inliers.sum() < _ORB_AGREE:

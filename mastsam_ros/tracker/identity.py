@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,17 @@ class Identities:
         """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
         self.events: list[TrackEvent] = []
         """What happened since `begin_frame`."""
+
+    @property
+    def next_id(self) -> int:
+        """The first id that was never given."""
+        return self._next
+
+    def adopt(self, ids: Iterable[int], next_id: int) -> None:
+        """Takes over the ids of an earlier run, as lost ones that may come back; new ids start at `next_id`."""
+        for id in ids:
+            self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, missing=1)
+        self._next = max(self._next, next_id)
 
     def begin_frame(self) -> None:
         """Starts a frame: every life grows older, the events of the last frame are dropped."""

@@ -102,10 +102,10 @@ class MapRevival:
         return self._view is not None and self.map.apart(first, second)
 
     def waiting(self, identities: Identities) -> set[int]:
-        """Lost ids that cannot be seen from here: out of view, or hidden."""
+        """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
         view = self._view
         if view is None:
-            return set()
+            return set(self.map.instances) if self.odometry.lost else set()
         where = self.map.presence(identities.lost(), view.T, view.K, view.depth)
         return {id for id, presence in where.items() if presence is not Presence.IN_VIEW}
 

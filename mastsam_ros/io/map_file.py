@@ -1,0 +1,142 @@
+"""The instance map on disk: .ply (voxels), .json (instances) and .npz (views by which the place is recognised)."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.geometry.instance_map import Instance, InstanceMap, Voxels
+from mastsam_ros.geometry.odometry import Keyframe
+from mastsam_ros.io.sinks import write_whole
+from mastsam_ros.types import InputError, OutputError
+
+_FORMAT = 1
+_VOXEL = np.dtype(
+    [(name, "<f4") for name in ("x", "y", "z")]
+    + [(name, "u1") for name in ("red", "green", "blue")]
+    + [("instance", "<i4"), ("votes", "<i4"), ("last_seen", "<i4"), ("readings", "<f4")]
+)
+_PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedMap:
+    """What a file holds: the map's voxels and instances, the keyframes, and the first id that was never given."""
+
+    voxel_m: float
+    voxels: Voxels
+    instances: dict[int, Instance]
+    keyframes: tuple[Keyframe, ...]
+    next_id: int
+
+
+def map_files(path: Path) -> tuple[Path, Path, Path]:
+    """The three files of a map: PLY, JSON, NPZ. path: any of them, or their name without an ending."""
+    stem = path.with_suffix("") if path.suffix in (".ply", ".json", ".npz") else path
+    return stem.with_name(f"{stem.name}.ply"), stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
+
+
+def save_map(path: Path, map: InstanceMap, keyframes: tuple[Keyframe, ...], next_id: int) -> None:
+    """Writes the three files. Raises OutputError if that is not possible."""
+    ply, about, views = map_files(path)
+    extents = map.extents()
+    instances = {
+        str(id): {
+            "views": known.views,
+            "last_seen": known.last_seen,
+            "position": [round(float(v), 4) for v in extents[id][0]],
+            "size": [round(float(v), 4) for v in extents[id][1]],
+        }
+        for id, known in sorted(map.instances.items())
+        if id in extents
+    }
+    content = {"format": _FORMAT, "voxel_m": map.settings.map_voxel_m, "next_id": next_id, "instances": instances}
+    arrays = {
+        f"{n}/{field.name}": getattr(keyframe, field.name)
+        for n, keyframe in enumerate(keyframes)
+        for field in dataclasses.fields(Keyframe)
+        if getattr(keyframe, field.name) is not None
+    }
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    try:
+        ply.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(ply, _ply(map.voxels))
+        write_whole(views, packed.getvalue())
+        write_whole(about, (json.dumps(content, indent=1) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"cannot write the map {about.with_suffix('')}: {error.strerror or error}") from error
+
+
+def load_map(path: Path) -> SavedMap | None:
+    """The map of an earlier run; None if there is none yet. Raises InputError if a part is missing or damaged."""
+    ply, about, views = map_files(path)
+    if not any(file.exists() for file in (ply, about, views)):
+        return None
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+        if content["format"] != _FORMAT:
+            raise InputError(f"{about} has format {content['format']}, this version reads {_FORMAT}")
+        instances = {
+            int(id): Instance(int(known["views"]), int(known["last_seen"]))
+            for id, known in content["instances"].items()
+        }
+        voxel_m, next_id = float(content["voxel_m"]), int(content["next_id"])
+        return SavedMap(voxel_m, _voxels(ply.read_bytes()), instances, _keyframes(views), next_id)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"cannot read the map {about.with_suffix('')}: {type(error).__name__} {error}") from error
+
+
+def _ply(voxels: Voxels) -> bytes:
+    vertices = np.empty(len(voxels), _VOXEL)
+    for axis, (place, colour) in enumerate(zip("xyz", ("red", "green", "blue"), strict=True)):
+        vertices[place] = voxels.xyz[:, axis]
+        vertices[colour] = np.rint(voxels.rgb[:, axis]).clip(0, 255)
+    for name in ("instance", "votes", "last_seen", "readings"):
+        vertices[name] = getattr(voxels, name)
+    return _header(len(voxels)) + vertices.tobytes()
+
+
+def _header(count: int) -> bytes:
+    properties = [f"property {_PLY_TYPES[_VOXEL[name].str]} {name}" for name in _VOXEL.names or ()]
+    lines = ["ply", "format binary_little_endian 1.0", "comment world, metres", f"element vertex {count}"]
+    return "\n".join([*lines, *properties, "end_header", ""]).encode()
+
+
+def _voxels(content: bytes) -> Voxels:
+    """Voxels in file order. Their keys are those of the map that they were saved from: it sorts by them."""
+    end = content.index(b"end_header\n") + len(b"end_header\n")
+    vertices = np.frombuffer(content[end:], _VOXEL)
+    if content[:end] != _header(len(vertices)):
+        raise ValueError("the .ply file is not that of a map")
+
+    def columns(*names: str) -> npt.NDArray[np.float32]:
+        return np.stack([vertices[name].astype(np.float32) for name in names], axis=1)
+
+    return Voxels(
+        np.zeros(len(vertices), np.int64),
+        vertices["instance"].copy(),
+        vertices["votes"].copy(),
+        vertices["last_seen"].copy(),
+        vertices["readings"].copy(),
+        columns("x", "y", "z"),
+        columns("red", "green", "blue"),
+    )
+
+
+def _keyframes(path: Path) -> tuple[Keyframe, ...]:
+    with np.load(path, allow_pickle=False) as arrays:
+        count = len({name.partition("/")[0] for name in arrays})
+        names = [field.name for field in dataclasses.fields(Keyframe)]
+        # Only `orb` may be absent.
+        return tuple(
+            Keyframe(*(arrays[f"{n}/{name}"] if name != "orb" else arrays.get(f"{n}/orb") for name in names))
+            for n in range(count)
+        )
