@@ -33,8 +33,8 @@ class Carried:
 
     def masks(self) -> torch.Tensor:
         """The carried masks, (N, H, W) bool."""
-        numbers = torch.arange(1, self.count + 1, device=self.index.device)
-        return self.index[None] == numbers[:, None, None]
+        numbers = torch.arange(1, self.count + 1, dtype=torch.int32, device=self.index.device)
+        return self.index.int()[None] == numbers[:, None, None]
 
 
 def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: TrackerSettings) -> Carried:

@@ -32,8 +32,8 @@ def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettin
     index, matched = carried.index, carried.matched
     count, stride = carried.count, settings.agreement_stride
     masks = candidates.masks[:, :, ::stride, ::stride].flatten(2)
-    own = carried.index[::stride, ::stride].flatten()
-    numbers = torch.arange(1, count + 1, device=index.device)
+    own = carried.index[::stride, ::stride].flatten().int()
+    numbers = torch.arange(1, count + 1, dtype=torch.int32, device=index.device)
     carried_masks = own[None] == numbers[:, None]
     seen = matched[::stride, ::stride].flatten()
     inside = _count(masks & carried_masks[:, None])

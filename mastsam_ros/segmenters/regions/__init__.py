@@ -173,7 +173,9 @@ class RegionSegmenter:
         by_vote = torch.where(rest, torch.from_numpy(voted.astype(np.int16))[self._pixels], 0)
         by_region = torch.where(rest, torch.from_numpy(self._cut.astype(np.int16))[self._pixels] + 1, 0)
         wanted = torch.from_numpy(region_of.astype(np.int16))[:, None, None] + 1
-        masks = torch.stack([by_region[None] == wanted, by_vote[None] == tracks], dim=1)
+        masks = torch.empty((count, 2, *rest.shape), dtype=torch.bool)
+        torch.eq(by_region[None], wanted, out=masks[:, 0])
+        torch.eq(by_vote[None], tracks, out=masks[:, 1])
         scores = torch.tensor([_SCORE_REGION, _SCORE_CARRIED]).repeat(count, 1)
         scores[torch.from_numpy(region_of) < 0, 0] = 0.0
         for track, body in enumerate(_body_of(carried, self._bodies, count)):
@@ -185,11 +187,11 @@ class RegionSegmenter:
     def _carried_index(self, prompts: PointPrompts) -> npt.NDArray[np.int64]:
         """(H, W) track + 1 that was carried to each pixel; from points alone, to their superpixels."""
         height, width = self._ready().labels.shape
-        index = np.zeros((height, width), np.int64)
         if prompts.masks is not None:
-            for track, mask in enumerate(prompts.masks.cpu().numpy()):
-                index[mask] = track + 1
-            return index
+            carried = torch.zeros(height, width, dtype=torch.int64)
+            for track, mask in enumerate(prompts.masks.cpu()):
+                carried.masked_fill_(mask, track + 1)
+            return np.asarray(carried.numpy())
         owner = np.zeros(self._ready().count, np.int64)
         for track, (points, labels) in enumerate(
             zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)
