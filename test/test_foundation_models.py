@@ -1,42 +1,20 @@
-"""The whole pipeline on MASt3R and Segment Anything, with tiny models of random weights on the CPU."""
+"""The whole pipeline and `mastsam run` on MASt3R and Segment Anything, tiny models of random weights on the CPU."""
 
 from __future__ import annotations
 
+import gc
+import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
-import pytest
 import torch
 
-from mastsam_ros.matchers.mast3r.config import Mast3rConfig
-from mastsam_ros.matchers.mast3r.network import Mast3rNetwork
+from mastsam_ros.cli import main
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """mast3r.pth and the folder sam, both of tiny models with random weights."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    torch.save({"model": Mast3rNetwork(Mast3rConfig.tiny()).state_dict()}, folder / "mast3r.pth")
-    side: dict[str, Any] = {"hidden_size": 32, "image_size": 128}
-    config = transformers.SamConfig(
-        vision_config={**side, "output_channels": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 64,
-                       "window_size": 0, "global_attn_indexes": [0], "num_pos_feats": 16},
-        prompt_encoder_config=side,
-        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
-    )  # fmt: skip
-    sam = transformers.SamModel(config)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in sam.named_parameters():
-            parameter.normal_(mean=float("norm" in name and name.endswith("weight")), std=0.3)
-    sam.save_pretrained(folder / "sam")
-    return folder
 
 
 def _frames(count: int) -> list[Frame]:
@@ -45,21 +23,8 @@ def _frames(count: int) -> list[Frame]:
     return [Frame(np.ascontiguousarray(wide[:, 3 * n : 3 * n + 128])) for n in range(count)]
 
 
-def test_every_frame_gets_labels_and_the_same_ones_twice(weights: Path) -> None:
-    settings = Settings.from_mapping(
-        {
-            "device": "cpu",
-            "matcher.name": "mast3r",
-            "mast3r.checkpoint": str(weights / "mast3r.pth"),
-            "mast3r.image_size": 64,
-            "mast3r.min_confidence": 0.0,
-            "segmenter.name": "hf_sam",
-            "sam.checkpoint": str(weights / "sam"),
-            "sam.grid_points": 8,
-            "sam.min_iou": 0.0,
-            "sam.min_stability": 0.0,
-        }
-    )
+def test_every_frame_gets_labels_and_the_same_ones_twice(tiny_models: dict[str, Any]) -> None:
+    settings = Settings.from_mapping(tiny_models)
     runs = []
     for _ in range(2):
         mastsam = create_mastsam(settings)
@@ -68,3 +33,32 @@ def test_every_frame_gets_labels_and_the_same_ones_twice(weights: Path) -> None:
     assert runs[0][0].labels.any()
     for first, second in zip(*runs, strict=True):
         np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_run_writes_what_the_pipeline_gives(tiny_models: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    frames = _frames(3)
+    for n, frame in enumerate(frames):
+        cv2.imwrite(str(tmp_path / "images" / f"{n:03}.png"), frame.image[..., ::-1])
+    settings = [f"--set={path}={json.dumps(value)}" for path, value in tiny_models.items()]
+    assert main(["run", str(tmp_path / "images"), "--output", str(tmp_path / "out"), *settings]) == 0
+    mastsam = create_mastsam(Settings.from_mapping(tiny_models))
+    for n, frame in enumerate(frames):
+        labels = cv2.imread(str(tmp_path / "out" / "labels" / f"{n:03}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(labels, mastsam.step(frame).labels)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["settings"]["matcher"]["name"] == "mast3r" and summary["settings"]["segmenter"]["name"] == "hf_sam"
+
+
+def test_nothing_piles_up(tiny_models: dict[str, Any]) -> None:
+    """The tensors that are alive after many frames are those that are alive after a few."""
+    mastsam = create_mastsam(Settings.from_mapping(tiny_models))
+    frames = _frames(4)
+    kept = []
+    for n in range(48):
+        mastsam.step(frames[n % 4])
+        if n in (15, 47):
+            gc.collect()
+            tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor]
+            kept.append(sum(t.numel() * t.element_size() for t in tensors))
+    assert kept[1] < 1.1 * kept[0]
