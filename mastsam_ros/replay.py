@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mastsam_ros.io.bags import BagSource
-from mastsam_ros.io.result_bag import ResultBag, clear_result_bag, read_labels
+from mastsam_ros.io.result_bag import ResultBag, clear_result_bag, read_diagnostics, read_labels
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.run import stepped, versions
 from mastsam_ros.settings import Settings
@@ -79,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
             replayed = replay(source, output, settings)
     figures: dict[str, Any] = replayed.figures()
     sys.stdout.write(_line(figures, arguments.ros, output))
+    if arguments.ros:
+        figures["diagnostics"] = read_diagnostics(output)
     if arguments.ground_truth:
         from mastsam_ros.evaluation.command import as_mapping, chosen_protocols, protocol_tables
 

@@ -195,6 +195,6 @@ def test_the_node_answers_with_the_same_messages(bag: Path, tmp_path: Path) -> N
     figures = json.loads(file.read_text())
     assert figures["frames"] == figures["answered"] == FRAMES and figures["drop_share"] == 0
     assert 1 < figures["latency_ms_p50"] <= figures["latency_ms_p95"]
-    assert figures["scores"]["sequences"]["bag"]["frames"] == FRAMES
+    assert figures["scores"]["sequences"]["bag"]["frames"] == FRAMES and figures["diagnostics"]["skipped"] == "0"
     assert "use_sim_time: true" in (tmp_path / "online_logs" / "parameters.yaml").read_text()
     assert messages(online) == messages(offline)
