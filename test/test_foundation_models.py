@@ -59,6 +59,7 @@ def test_nothing_piles_up(tiny_models: dict[str, Any]) -> None:
         mastsam.step(frames[n % 4])
         if n in (15, 47):
             gc.collect()
-            tensors = [o for o in gc.get_objects() if type(o) is torch.Tensor]
-            kept.append(sum(t.numel() * t.element_size() for t in tensors))
-    assert kept[1] < 1.1 * kept[0]
+            # No list of them is kept: it would keep them alive.
+            sizes = (o.numel() * o.element_size() for o in gc.get_objects() if type(o) is torch.Tensor)
+            kept.append(sum(sizes))
+    assert kept[1] < 1.5 * kept[0]  # tracks that are lost are remembered for a while
