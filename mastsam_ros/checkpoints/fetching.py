@@ -6,6 +6,7 @@ import fcntl
 import http.client
 import os
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def _download(checkpoint: Checkpoint, part: Path, progress: Progress) -> None:
     except urllib.error.HTTPError as error:
         error.close()
         raise ModelError(f"{checkpoint.address} answers {error.code} {error.reason}") from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or error
         raise ModelError(f"cannot fetch {checkpoint.address}: {reason}; {_how_to_go_on(checkpoint)}") from error
     arrived = part.stat().st_size
