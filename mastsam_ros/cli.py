@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MastsamError as error:
         sys.stderr.write(f"mastsam: {' '.join(str(error).split())}\n")
         return 1
+    except BrokenPipeError:
+        # Whoever read the output has had enough (`mastsam … | head`); Python would say so again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         sys.stderr.write("mastsam: interrupted\n")
         return 130
