@@ -118,7 +118,7 @@ class Mastsam:
             view = self._view(frame)
         if view.image[::4, ::4].std() < _FLAT_IMAGE:
             if not self._blank:
-                _LOG.warning("frame %d shows nothing (black or constant picture): no labels until it ends", self._frames)
+                _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
             self._blank = True
             return self._empty_result(frame, timer)
         self._blank = False
