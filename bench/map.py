@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mastsam_ros.device import torch_device
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.geometry.cameras import back_project, working_view
+from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap
 from mastsam_ros.geometry.odometry import Odometry
 from mastsam_ros.matchers.flow import FlowMatcher
@@ -67,7 +68,7 @@ def measure(sequence: LabelledSequence, noise: bool) -> str:
         before = view
         if T is not None:
             errors.append(float(np.linalg.norm(T[:3, 3] - truth[:3, 3])))
-            points = world_points(view, T, 2)
+            points = world_points(dataclasses.replace(view, depth=smoothed_depth(view.depth)), T, 2)
             map.observe(points, np.ones(len(points), np.int32), np.zeros((len(points), 3), np.uint8), index)
             map.bound(T[:3, 3])
     cloud = np.concatenate(surface)

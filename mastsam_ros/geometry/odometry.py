@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
 from mastsam_ros.geometry.pose import RelativePose, camera_motion, rigid_motion
 from mastsam_ros.types import Frame, Matches
 
@@ -60,8 +61,10 @@ class DepthView:
         if frame.depth is None or frame.K is None:
             return None
         grey = np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
-        inverse_depth = np.where(frame.depth > 0, 1 / np.maximum(frame.depth, 1e-3), 0).astype(np.float32)
-        return DepthView(grey, frame.depth, inverse_depth, frame.K, max(_LEAST_NOISE, _noise(inverse_depth)))
+        inverse_depth = inverse_of(frame.depth)
+        return DepthView(
+            grey, frame.depth, inverse_depth, frame.K, max(_LEAST_NOISE, inverse_depth_noise(inverse_depth))
+        )
 
     @property
     def size(self) -> npt.NDArray[np.int64]:
@@ -373,17 +376,6 @@ def _orb_motion(
 def _projected(points: npt.NDArray[np.float64], K: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     z = np.maximum(points[:, 2], 0.05)
     return np.stack([K[0, 0] * points[:, 0] / z + K[0, 2], K[1, 1] * points[:, 1] / z + K[1, 2]], axis=1)
-
-
-def _noise(w: npt.NDArray[np.float32]) -> float:
-    """Standard deviation of inverse depth (H, W), 1/m, from its second differences along rows."""
-    left, middle, right = w[::2, :-2:2], w[::2, 1:-1:2], w[::2, 2::2]
-    columns = min(left.shape[1], middle.shape[1], right.shape[1])
-    left, middle, right = left[:, :columns], middle[:, :columns], right[:, :columns]
-    measured = (left > 0) & (middle > 0) & (right > 0)
-    if not measured.any():
-        return 0.0
-    return float(1.4826 * np.median(np.abs(left - 2 * middle + right)[measured]) / np.sqrt(6))
 
 
 def _flat(w: npt.NDArray[np.float32], noise: float) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence
 from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.odometry import Odometry
@@ -154,13 +155,14 @@ class _PlacedView:
     def __init__(self, view: Frame, T: npt.NDArray[np.float64], number: int, map: InstanceMap) -> None:
         if view.depth is None or view.K is None:
             raise InputError("a view without depth or K has no place in the map")
-        self.view, self.T, self.K, self.depth, self.number = view, T, view.K, view.depth, number
+        self.view, self.T, self.K, self.number = view, T, view.K, number
+        self.depth = smoothed_depth(view.depth)
         measured = np.zeros(view.depth.shape, bool)
         measured[::_STRIDE, ::_STRIDE] = True
-        measured &= (view.depth > 0) & (view.depth <= map.settings.map_radius_m)
+        measured &= (self.depth > 0) & (self.depth <= map.settings.map_radius_m)
         self.rows, self.columns = np.nonzero(measured)
         R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
-        ray = back_project(view.depth, view.K)[self.rows, self.columns] @ R.T
+        ray = back_project(self.depth, view.K)[self.rows, self.columns] @ R.T
         self.points: npt.NDArray[np.float32] = ray + t
         self.rgb = view.image[self.rows, self.columns]
         self.sure = ~depth_edges(view.depth, map.settings.edge_ratio)[self.rows, self.columns]
