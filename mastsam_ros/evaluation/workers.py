@@ -7,6 +7,7 @@ import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -144,7 +145,8 @@ def _worker(
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
-    connection.send(_outcome(work, task, lambda: connection.send(("frame", None))))
+    with suppress(BrokenPipeError):  # the parent is gone
+        connection.send(_outcome(work, task, lambda: connection.send(("frame", None))))
 
 
 def _outcome(work: Work[Task, Result], task: Task, tell: Callable[[], None]) -> tuple[str, Any]:
