@@ -170,13 +170,14 @@ class PointPrompts:
     """What the segmenter is asked: one row per track.
 
     xy: (N, K, 2) float32 pixels. labels: (N, K) int64, 1 positive, 0 negative, -1 padding.
-    masks: (N, H, W) bool, the mask carried from the previous frame, or None; a segmenter that takes a
-    mask prompt may use it. confidence: (N,) float32 in [0, 1], how far that mask can be trusted, or None.
+    carried: (H, W) int64, n + 1 where the mask of prompt n was carried to from the previous frame, or None;
+    `masks` is the same as one mask per prompt. confidence: (N,) float32 in [0, 1], how far the carried mask
+    can be trusted, or None.
     """
 
     xy: torch.Tensor
     labels: torch.Tensor
-    masks: torch.Tensor | None = None
+    carried: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -189,8 +190,21 @@ class PointPrompts:
                 f"prompts need xy (N, K, 2) and labels (N, K), got {tuple(self.xy.shape)}, {tuple(self.labels.shape)}"
             )
 
+    @property
+    def masks(self) -> torch.Tensor | None:
+        """(N, H, W) bool, the carried masks, for segmenters that take mask prompts; None without `carried`."""
+        return None if self.carried is None else index_masks(self.carried, len(self))
+
     def __len__(self) -> int:
         return int(self.xy.shape[0])
+
+
+def index_masks(index: torch.Tensor, count: int) -> torch.Tensor:
+    """(count, H, W) bool from an index image (H, W): mask n is where the index is n + 1."""
+    import torch
+
+    numbers = torch.arange(1, count + 1, dtype=torch.int16, device=index.device)
+    return index.to(torch.int16)[None] == numbers[:, None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,8 +235,93 @@ class CandidateMasks:
             return self
         return CandidateMasks(self.masks.to(device), self.scores.to(device))
 
+    def overlap_counts(
+        self, carried: torch.Tensor, matched: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pixels shared with what was carried, at every `stride`-th pixel in x and y.
+
+        carried: (H, W) int64, n + 1 where the mask of prompt n was carried to; matched: (H, W) bool. Returns, float32:
+        inside (N, C), pixels of each candidate in its own carried mask; visible (N, C), its matched pixels; whole (N,),
+        pixels of each carried mask.
+        """
+        import torch
+
+        masks = self.masks[:, :, ::stride, ::stride].flatten(2)
+        own = index_masks(carried[::stride, ::stride], len(self)).flatten(1)
+        seen = matched[::stride, ::stride].flatten()
+
+        def count(pixels: torch.Tensor) -> torch.Tensor:
+            # Summing into 32 bits is several times as fast as torch's default of 64.
+            return pixels.sum(dim=-1, dtype=torch.int32).float()
+
+        return count(masks & own[:, None]), count(masks & seen), count(own)
+
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """(N, H, W) bool: candidate `best` (N,) of each prompt; nothing where `found` (N,) bool is False."""
+        import torch
+
+        masks = self.masks[torch.arange(len(self), device=self.masks.device), best]
+        masks[~found] = False
+        return masks
+
     def __len__(self) -> int:
-        return int(self.masks.shape[0])
+        return int(self.scores.shape[0])
+
+
+class PartitionMasks(CandidateMasks):
+    """Candidates that do not overlap within one rank: C images instead of N x C masks, and faster for it.
+
+    images: (C, H, W) integer >= 0. wanted: (N, C) of the same type: candidate c of prompt n is where image c has that
+    value, -1 where there is none. `masks` gives the dense form, for everybody else.
+    """
+
+    def __init__(self, images: torch.Tensor, wanted: torch.Tensor, scores: torch.Tensor) -> None:
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "wanted", wanted)
+        object.__setattr__(self, "scores", scores)
+
+    images: torch.Tensor
+    wanted: torch.Tensor
+
+    @property
+    def masks(self) -> torch.Tensor:  # type: ignore[override]
+        """(N, C, H, W) bool."""
+        return self.images[None] == self.wanted[:, :, None, None]
+
+    def to(self, device: torch.device) -> PartitionMasks:
+        """The same on that device; itself where it is there."""
+        if self.images.device == device:
+            return self
+        return PartitionMasks(self.images.to(device), self.wanted.to(device), self.scores.to(device))
+
+    def overlap_counts(
+        self, carried: torch.Tensor, matched: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `CandidateMasks.overlap_counts`, at every pixel, by counting pairs of values."""
+        import torch
+
+        count = len(self)
+        rows = torch.arange(1, count + 1, device=carried.device)
+        inside, visible = [], []
+        for image, wanted in zip(self.images.long(), self.wanted.T.long(), strict=True):
+            values = int(image.max()) + 1
+            there = (wanted >= 0) & (wanted < values)
+            value = wanted.clamp(0, values - 1)
+            pairs = torch.bincount((carried * values + image).flatten(), minlength=(count + 1) * values)
+            inside.append(pairs.view(-1, values)[rows, value] * there)
+            visible.append(torch.bincount(image[matched], minlength=values)[value] * there)
+        whole = torch.bincount(carried.flatten(), minlength=count + 1)[1:]
+        return torch.stack(inside, dim=1).float(), torch.stack(visible, dim=1).float(), whole.float()
+
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        """As `CandidateMasks.select`."""
+        import torch
+
+        masks = torch.zeros((len(self), *self.images.shape[1:]), dtype=torch.bool, device=self.images.device)
+        for n, (candidate, there) in enumerate(zip(best.tolist(), found.tolist(), strict=True)):
+            if there:
+                torch.eq(self.images[candidate], self.wanted[n, candidate], out=masks[n])
+        return masks
 
 
 class TrackState(str, enum.Enum):

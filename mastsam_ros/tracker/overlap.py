@@ -43,7 +43,8 @@ class OverlapFilter:
         """
         if not self.settings.overlap_filtering or len(ids) < 2:
             return {}, set()
-        stride = self.settings.agreement_stride
+        # Whether masks coincide shows at half the resolution that choosing between candidates needs.
+        stride = 2 * self.settings.agreement_stride
         flat = masks[:, ::stride, ::stride].flatten(1).float()
         inter = flat @ flat.T
         area = inter.diagonal()
@@ -100,9 +101,10 @@ def one_id_per_pixel(masks: torch.Tensor, priority: torch.Tensor, carried: torch
     that was carried to a pixel it still claims keeps it whatever its priority.
     """
     height, width = masks.shape[1:]
-    index = torch.zeros(height, width, dtype=torch.int64, device=masks.device)
+    painted = torch.zeros(height, width, dtype=torch.int32, device=masks.device)
     for n in torch.argsort(priority, stable=True).tolist():
-        index.masked_fill_(masks[n], n + 1)
+        painted.masked_fill_(masks[n], n + 1)
+    index = painted.long()
     if carried is not None and len(masks):
         claimed = torch.gather(masks.flatten(1), 0, (carried.flatten()[None] - 1).clamp(min=0))[0].view(height, width)
         index = torch.where(claimed & (carried > 0), carried, index)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.types import Matches
+from mastsam_ros.types import Matches, index_masks
 
 _SPARSE = 1.5
 """Pixels between matches from which on a mask is carried by its surroundings' motion, not pixel by pixel."""
@@ -33,8 +33,7 @@ class Carried:
 
     def masks(self) -> torch.Tensor:
         """The carried masks, (N, H, W) bool."""
-        numbers = torch.arange(1, self.count + 1, dtype=torch.int32, device=self.index.device)
-        return self.index.int()[None] == numbers[:, None, None]
+        return index_masks(self.index, self.count)
 
 
 def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: TrackerSettings) -> Carried:

@@ -31,7 +31,7 @@ def prompts_from(carried: Carried, confidence: torch.Tensor, settings: TrackerSe
         negative, present = _nearest_of_others(xy, known, settings.negative_prompts)
         xy = torch.cat([xy, negative], dim=1)
         labels = torch.cat([labels, torch.where(present & known[:, None], 0, -1)], dim=1)
-    return PointPrompts(xy, labels, carried.masks(), confidence)
+    return PointPrompts(xy, labels, carried.index, confidence)
 
 
 def batched_kmeans(points: torch.Tensor, valid: torch.Tensor, clusters: int) -> torch.Tensor:

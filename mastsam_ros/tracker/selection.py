@@ -29,26 +29,18 @@ def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettin
     A candidate that holds less than `min_carried_share` of the carried mask is no answer to its prompt.
     With `score_only` the segmenter's score alone decides (ablation).
     """
-    index, matched = carried.index, carried.matched
-    count, stride = carried.count, settings.agreement_stride
-    masks = candidates.masks[:, :, ::stride, ::stride].flatten(2)
-    own = carried.index[::stride, ::stride].flatten().int()
-    numbers = torch.arange(1, count + 1, dtype=torch.int32, device=index.device)
-    carried_masks = own[None] == numbers[:, None]
-    seen = matched[::stride, ::stride].flatten()
-    inside = _count(masks & carried_masks[:, None])
-    visible = _count(masks & seen)
-    whole = _count(carried_masks)[:, None]
+    inside, visible, whole = candidates.overlap_counts(carried.index, carried.matched, settings.agreement_stride)
+    whole = whole[:, None]
     agreement = inside / (visible + whole - inside).clamp(min=1)
     held = inside / whole.clamp(min=1)
     scores = candidates.scores
     possible = (scores > 0) & (held >= settings.min_carried_share) & (inside > 0)
     value = scores if settings.score_only else agreement + settings.score_weight * scores
     best = torch.where(possible, value, -torch.inf).argmax(dim=1)
-    rows = torch.arange(count, device=index.device)
+    rows = torch.arange(carried.count, device=scores.device)
     found = possible.any(dim=1)
     return Chosen(
-        masks=candidates.masks[rows, best] & found[:, None, None],
+        masks=candidates.select(best, found),
         agreement=agreement[rows, best] * found,
         score=scores[rows, best] * found,
         found=found,
@@ -60,8 +52,3 @@ def keep_carried(carried: Carried) -> Chosen:
     masks = carried.masks()
     found = masks.flatten(1).any(dim=1)
     return Chosen(masks, found.float(), found.float(), found)
-
-
-def _count(masks: torch.Tensor) -> torch.Tensor:
-    # Summing into 32 bits is several times as fast as torch's default of 64.
-    return masks.sum(dim=-1, dtype=torch.int32).float()

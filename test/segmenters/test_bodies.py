@@ -49,11 +49,13 @@ def test_parts_that_were_never_apart_are_one() -> None:
     assert len(np.unique(image)) == 2 and image.max() in (two[20, 20], two[20, 70])
 
 
-def test_numbers_are_not_given_again() -> None:
+def test_a_new_body_has_no_number_that_is_in_view_and_numbers_stay_small() -> None:
     bodies = Bodies()
-    first = bodies.update(squares(10), None).max()
-    bodies.update(squares(), None)
-    assert bodies.update(squares(10), None).max() > first
+    bodies.update(squares(5, 90), None)
+    for step in range(60):
+        image = bodies.update(squares(5, 40 if step % 2 else 90), None)
+        assert image[20, 10] == 1 and image.max() <= 3
+        assert len(np.unique(image)) == 3
 
 
 def test_another_size_starts_anew() -> None:

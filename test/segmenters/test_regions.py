@@ -30,8 +30,8 @@ def scene(left: int, contrast: float = 0.4) -> tuple[Frame, npt.NDArray[np.bool_
 
 
 def prompt_at(x: float, y: float, mask: npt.NDArray[np.bool_] | None = None) -> PointPrompts:
-    masks = None if mask is None else torch.from_numpy(mask)[None]
-    return PointPrompts(torch.tensor([[[x, y]]]), torch.ones(1, 1, dtype=torch.int64), masks)
+    carried = None if mask is None else torch.from_numpy(mask).long()
+    return PointPrompts(torch.tensor([[[x, y]]]), torch.ones(1, 1, dtype=torch.int64), carried)
 
 
 def iou(mask: torch.Tensor, truth: npt.NDArray[np.bool_]) -> float:

@@ -19,7 +19,14 @@ from mastsam_ros.segmenters.regions.superpixels import (
     smoothed,
 )
 from mastsam_ros.settings import RegionsSettings
-from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts, SegmentationOrderError
+from mastsam_ros.types import (
+    CandidateMasks,
+    Frame,
+    Matches,
+    PartitionMasks,
+    PointPrompts,
+    SegmentationOrderError,
+)
 
 _REFERENCE_PIXELS = 640 * 480
 """Costs of outlines and regions are meant for a picture of this size."""
@@ -169,29 +176,32 @@ class RegionSegmenter:
         count = len(region_of)
         bodies = torch.from_numpy(self._bodies)
         rest = bodies == 0
-        tracks = torch.arange(1, count + 1, dtype=torch.int16)[:, None, None]
-        by_vote = torch.where(rest, torch.from_numpy(voted.astype(np.int16))[self._pixels], 0)
-        by_region = torch.where(rest, torch.from_numpy(self._cut.astype(np.int16))[self._pixels] + 1, 0)
-        wanted = torch.from_numpy(region_of.astype(np.int16))[:, None, None] + 1
-        masks = torch.empty((count, 2, *rest.shape), dtype=torch.bool)
-        torch.eq(by_region[None], wanted, out=masks[:, 0])
-        torch.eq(by_vote[None], tracks, out=masks[:, 1])
+        regions = int(self._cut.max()) + 1
+        # The narrower the numbers, the faster they are compared.
+        number = torch.int16 if regions + len(voted) < 32_000 else torch.int32
+        by_region = torch.from_numpy(self._cut).to(number)[self._pixels]
+        # Bodies are numbered behind the regions.
+        by_region = torch.where(rest, by_region, (regions + bodies).to(number))
+        by_vote = torch.where(rest, torch.from_numpy(voted).to(number)[self._pixels], 0)
+        body_of = torch.tensor(_body_of(carried, self._bodies, count), dtype=torch.int64)
+        is_body = body_of > 0
+        wanted = torch.stack(
+            [
+                torch.where(is_body, regions + body_of, torch.from_numpy(region_of)),
+                torch.where(is_body, -1, torch.arange(1, count + 1)),
+            ],
+            dim=1,
+        ).to(number)
         scores = torch.tensor([_SCORE_REGION, _SCORE_CARRIED]).repeat(count, 1)
-        scores[torch.from_numpy(region_of) < 0, 0] = 0.0
-        for track, body in enumerate(_body_of(carried, self._bodies, count)):
-            if body:
-                masks[track, 0] = bodies == body
-                scores[track, 0], scores[track, 1] = self._body_score, 0.0
-        return CandidateMasks(masks, scores)
+        scores[is_body, 0] = self._body_score
+        scores[wanted < 0] = 0.0
+        return PartitionMasks(torch.stack([by_region, by_vote]), wanted, scores)
 
     def _carried_index(self, prompts: PointPrompts) -> npt.NDArray[np.int64]:
         """(H, W) track + 1 that was carried to each pixel; from points alone, to their superpixels."""
         height, width = self._ready().labels.shape
-        if prompts.masks is not None:
-            carried = torch.zeros(height, width, dtype=torch.int64)
-            for track, mask in enumerate(prompts.masks.cpu()):
-                carried.masked_fill_(mask, track + 1)
-            return np.asarray(carried.numpy())
+        if prompts.carried is not None:
+            return np.asarray(prompts.carried.cpu().numpy())
         owner = np.zeros(self._ready().count, np.int64)
         for track, (points, labels) in enumerate(
             zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)

@@ -24,7 +24,6 @@ class Bodies:
         """Forgets every body."""
         self._image: npt.NDArray[np.int32] | None = None
         self._age: dict[int, int] = {}
-        self._next = 1
 
     def update(
         self, segments: npt.NDArray[np.int32], flow_back: npt.NDArray[np.float32] | None
@@ -40,11 +39,12 @@ class Bodies:
         if count == 0:
             self._image, self._age = image, {}
             return image
+        numbers = max(self._age, default=0) + 1
         size = np.bincount(segments.ravel(), minlength=count + 1)
-        whole = np.bincount(carried.ravel(), minlength=self._next)
+        whole = np.bincount(carried.ravel(), minlength=numbers)
         shared = np.bincount(
-            segments.ravel().astype(np.int64) * self._next + carried.ravel(), minlength=(count + 1) * self._next
-        ).reshape(count + 1, self._next)
+            segments.ravel().astype(np.int64) * numbers + carried.ravel(), minlength=(count + 1) * numbers
+        ).reshape(count + 1, numbers)
         shared[:, 0] = 0
         number_of = np.zeros(count + 1, np.int32)
         age: dict[int, int] = {}
@@ -59,7 +59,8 @@ class Bodies:
                 continue
             body = max(inside, key=lambda b: (self._age[b], own[b]), default=0)
             if body == 0:
-                body, self._next = self._next, self._next + 1
+                # Numbers that neither frame uses are given again: they stay as small as the bodies are few.
+                body = next(n for n in range(1, numbers + count + 1) if n not in self._age and n not in age)
             age[body] = self._age.get(body, 0) + 1
             number_of[segment] = body
         image = np.where(image > 0, image, number_of[segments]).astype(np.int32)

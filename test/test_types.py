@@ -1,0 +1,76 @@
+"""Values are checked where they are made, and compact candidates equal dense ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, PartitionMasks, PointPrompts, index_masks
+
+
+def test_compact_candidates_answer_as_dense_ones() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 6, (2, 30, 40), generator=generator, dtype=torch.int16)
+    wanted = torch.tensor([[0, 3], [5, -1], [2, 2], [9, 1]], dtype=torch.int16)
+    scores = torch.rand(4, 2, generator=generator)
+    compact = PartitionMasks(images, wanted, scores)
+    dense = CandidateMasks(compact.masks, scores)
+    carried = torch.randint(0, 5, (30, 40), generator=generator)
+    matched = torch.rand(30, 40, generator=generator) > 0.3
+    for ours, theirs in zip(
+        compact.overlap_counts(carried, matched, 1), dense.overlap_counts(carried, matched, 1), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    best, found = torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, False, True])
+    assert torch.equal(compact.select(best, found), dense.select(best, found))
+    assert len(compact) == len(dense) == 4 and compact.to(torch.device("cpu")) is compact
+
+
+def test_counts_are_those_of_the_pixels() -> None:
+    masks = torch.zeros(1, 1, 10, 10, dtype=torch.bool)
+    masks[0, 0, :, :6] = True
+    carried = torch.zeros(10, 10, dtype=torch.int64)
+    carried[:, 4:] = 1
+    matched = torch.ones(10, 10, dtype=torch.bool)
+    matched[:, 0] = False
+    inside, visible, whole = CandidateMasks(masks, torch.ones(1, 1)).overlap_counts(carried, matched, 1)
+    assert (float(inside), float(visible), float(whole)) == (20.0, 50.0, 60.0)
+
+
+def test_prompts_give_their_carried_masks() -> None:
+    index = torch.tensor([[0, 1], [2, 2]])
+    prompts = PointPrompts(torch.zeros(2, 1, 2), torch.ones(2, 1), index)
+    assert prompts.masks is not None and torch.equal(prompts.masks, index_masks(index, 2))
+    assert prompts.masks[1].tolist() == [[False, False], [True, True]]
+    assert PointPrompts(torch.zeros(2, 1, 2), torch.ones(2, 1)).masks is None
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 5), np.uint8), r"\(4, 5\)"),
+        (np.zeros((4, 5, 3), np.float32), "float32"),
+        (np.zeros((1, 5, 3), np.uint8), "5x1"),
+        ([[0]], "list"),
+    ],
+)
+def test_a_frame_says_what_is_wrong_with_its_image(image: np.ndarray, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Frame(image)
+
+
+def test_depth_without_value_is_zero_and_must_fit() -> None:
+    image = np.zeros((2, 3, 3), np.uint8)
+    depth = np.array([[np.nan, np.inf, -1], [0, 1.5, 2]])
+    frame = Frame(image, depth=depth)
+    assert frame.depth is not None and frame.depth.tolist() == [[0, 0, 0], [0, 1.5, 2]]
+    with pytest.raises(InputError, match="3x2"):
+        Frame(image, depth=np.zeros((3, 2)))
+    with pytest.raises(InputError, match="focal"):
+        Frame(image, K=np.zeros((3, 3)))
+
+
+def test_lengths_of_matches_must_agree() -> None:
+    with pytest.raises(InputError, match=r"\(3, 2\)"):
+        Matches(np.zeros((3, 2)), np.zeros((2, 2)), np.zeros(3))
