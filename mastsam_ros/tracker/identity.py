@@ -143,7 +143,7 @@ class Identities:
         """
         if self._next > MAX_ID:
             raise IdsExhaustedError(
-                f"all {MAX_ID} ids of a 16-bit label image are used; reset the tracker's node to start again"
+                f"all {MAX_ID} ids of a 16-bit label image are used: start the node or the run anew"
             )
         life = Life(self._next, TrackState.TENTATIVE, parent, score)
         self._next += 1
