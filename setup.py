@@ -58,7 +58,10 @@ setup(
     packages=find_packages(".", include=["mastsam_ros", "mastsam_ros.*"]),
     package_data={"": ["*.html", "*.css", "*.js", "*.json", "*.yaml"]},
     # What a bag of results says about its types, written without ROS.
-    data_files=[("share/mastsam_ros/msg", [f"msg/{path.name}" for path in sorted(ROOT.glob("msg/*.msg"))])],
+    data_files=[
+        (f"share/mastsam_ros/{kind}", [f"{kind}/{path.name}" for path in sorted(ROOT.glob(f"{kind}/*.{kind}"))])
+        for kind in ("msg", "srv")
+    ],
     install_requires=[
         "av>=12",
         "higra>=0.6.12",

@@ -343,6 +343,7 @@ class Track:
     height), inclusive of the last pixel; zeros when not in view. age: frames since it was born.
     position: (3,) metres in the camera's frame (median of its lifted points), or None.
     size: (3,) metres, extent along the camera's axes (5th to 95th percentile), or None.
+    label: what a person called it, or "".
     """
 
     id: int
@@ -353,6 +354,7 @@ class Track:
     age: int
     position: tuple[float, float, float] | None = None
     size: tuple[float, float, float] | None = None
+    label: str = ""
 
 
 class EventKind(str, enum.Enum):
@@ -364,6 +366,7 @@ class EventKind(str, enum.Enum):
     MERGED = "merged"
     REMOVED = "removed"
     RESET = "reset"
+    RENAMED = "renamed"
 
 
 @dataclass(frozen=True)
@@ -371,13 +374,15 @@ class TrackEvent:
     """A change in the set of tracks.
 
     For `merged`, `id` ends and its pixels go on as `other_id`. For `reset`, `id` is 0 and every track ends.
-    reason: a short phrase for people.
+    For `renamed`, reason is the new label. reason: a short phrase for people. evidence: [0, 1], how sure it is; 1 for
+    what a person asked for.
     """
 
     kind: EventKind
     id: int
     other_id: int = 0
     reason: str = ""
+    evidence: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

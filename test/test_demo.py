@@ -51,7 +51,7 @@ def write_results(folder: Path, scene: SampleScene, label_of) -> dict[int, int]:
                 continue
             height, width = labels.shape
             zero = types["geometry_msgs/msg/Point"](0.5, 0.0, 1.0), types["geometry_msgs/msg/Vector3"](0.1, 0.1, 0.1)
-            instance = types["mastsam_ros/msg/Instance"](3, 2, 0.75, 40, 1, 2, 3, 4, 5, True, *zero)
+            instance = types["mastsam_ros/msg/Instance"](3, 2, "", 0.75, 40, 1, 2, 3, 4, 5, True, *zero)
             constants = {name: getattr(instance, name) for name in ("STATE_TENTATIVE", "STATE_TRACKED", "STATE_LOST")}
             assert constants["STATE_TRACKED"] == 2
             points = np.zeros(
@@ -68,7 +68,7 @@ def write_results(folder: Path, scene: SampleScene, label_of) -> dict[int, int]:
                     header, height, width, "mono16", 0, 2 * width, labels.reshape(-1).view(np.uint8)
                 ),
                 "/mastsam/instances": types["mastsam_ros/msg/InstanceArray"](header, width, height, [instance]),
-                "/mastsam/events": types["mastsam_ros/msg/TrackEvent"](header, 4, 3, 8, "same thing"),
+                "/mastsam/events": types["mastsam_ros/msg/TrackEvent"](header, 4, 3, 8, 0.9, "same thing"),
                 "/mastsam/points": types["sensor_msgs/msg/PointCloud2"](
                     header, 1, 4, fields, False, 24, 96, points.view(np.uint8), True
                 ),

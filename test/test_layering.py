@@ -72,7 +72,7 @@ BLOCK = f"""
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.partition('.')[0] in {ROS_MODULES!r} or name == 'mastsam_ros.msg':
+        if name.partition('.')[0] in {ROS_MODULES!r} or name in ('mastsam_ros.msg', 'mastsam_ros.srv'):
             raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
 sys.meta_path.insert(0, Blocked())
 """

@@ -109,7 +109,9 @@ def read_results(folder: str | Path, namespace: str = NAMESPACE) -> list[Recorde
         elif wanted[topic] == "instances":
             tracks[stamp_ns] = tuple(_track(instance) for instance in message.instances)
         else:
-            events[stamp_ns].append(TrackEvent(_KINDS[message.kind], message.id, message.other_id, message.reason))
+            events[stamp_ns].append(
+                TrackEvent(_KINDS[message.kind], message.id, message.other_id, message.reason, message.evidence)
+            )
     results = []
     for index, (stamp_ns, (arrived_ns, image)) in enumerate(sorted(labels.items())):
         pixels = _pixels(image)
@@ -175,6 +177,7 @@ def _track(instance: Any) -> Track:
         instance.age,
         position,
         size,
+        instance.label,
     )
 
 

@@ -24,6 +24,7 @@ KINDS = {
     EventKind.MERGED: 4,
     EventKind.REMOVED: 5,
     EventKind.RESET: 6,
+    EventKind.RENAMED: 7,
 }
 """The constants of msg/Instance.msg and msg/TrackEvent.msg."""
 
@@ -84,7 +85,12 @@ class ResultMessages:
     def event(self, event: TrackEvent, header: Any) -> Any:
         """One change in the set of tracks as TrackEvent."""
         return self._class(EVENTS)(
-            header=header, kind=KINDS[event.kind], id=event.id, other_id=event.other_id, reason=event.reason
+            header=header,
+            kind=KINDS[event.kind],
+            id=event.id,
+            other_id=event.other_id,
+            evidence=float(event.evidence),
+            reason=event.reason,
         )
 
     def _instance(self, track: Track) -> Any:
@@ -96,6 +102,7 @@ class ResultMessages:
         return self._class("mastsam_ros/msg/Instance")(
             id=track.id,
             state=STATES[track.state],
+            label=track.label,
             score=float(track.score),
             area=track.area,
             box_x=left,

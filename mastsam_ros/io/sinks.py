@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 import cv2
@@ -159,12 +161,12 @@ class RunFolder:
                 self._sinks.append(OverlayVideo(folder / "overlay.mp4", video_fps))
 
     def write(self, stem: str, frame: Frame, result: FrameResult) -> None:
-        """Writes one frame to every sink. Raises OutputError."""
-        with _writing(self.folder):
+        """Writes one frame to every sink: all of it, also when Ctrl-C comes meanwhile. Raises OutputError."""
+        with _interrupts_wait(), _writing(self.folder):
             for sink in self._sinks:
                 sink.write(stem, frame, result)
-        self._total_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
-        self._ids.update(int(number) for number in np.unique(result.labels) if number)
+            self._total_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
+            self._ids.update(int(number) for number in np.unique(result.labels) if number)
 
     @property
     def frame_count(self) -> int:
@@ -211,6 +213,7 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
         "tracks": [
             {
                 "id": track.id,
+                "label": track.label,
                 "state": track.state.value,
                 "score": round(track.score, 4),
                 "area": track.area,
@@ -222,7 +225,13 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
             for track in result.tracks
         ],
         "events": [
-            {"kind": event.kind.value, "id": event.id, "other_id": event.other_id, "reason": event.reason}
+            {
+                "kind": event.kind.value,
+                "id": event.id,
+                "other_id": event.other_id,
+                "evidence": round(event.evidence, 4),
+                "reason": event.reason,
+            }
             for event in result.events
         ],
     }
@@ -270,3 +279,19 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or folder}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Holds SIGINT back until the block is left, then hands it to whoever handles it. In the main thread only."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came and callable(handler):
+            handler(*came[0])

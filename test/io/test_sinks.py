@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import av
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mastsam_ros.io.sinks import RunFolder, ply
+from mastsam_ros.io.sinks import FrameLog, RunFolder, ply
 from mastsam_ros.types import (
     EventKind,
     Frame,
@@ -77,6 +78,7 @@ def test_labels_log_and_summary_read_back(tmp_path: Path) -> None:
         "tracks": [
             {
                 "id": 302,
+                "label": "",
                 "state": "tracked",
                 "score": 0.5,
                 "area": 96,
@@ -86,7 +88,7 @@ def test_labels_log_and_summary_read_back(tmp_path: Path) -> None:
                 "size": [0.1, 0.1, 0.1],
             }
         ],
-        "events": [{"kind": "merged", "id": 7, "other_id": 302, "reason": "masks coincide"}],
+        "events": [{"kind": "merged", "id": 7, "other_id": 302, "evidence": 1.0, "reason": "masks coincide"}],
     }
     summary = json.loads((out / "summary.json").read_text())
     assert summary == {
@@ -197,3 +199,21 @@ def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:
         (tmp_path / "labels" / "001.png").mkdir()
         folder.write(*view(1))
     assert json.loads((tmp_path / "summary.json").read_text())["frames"] == 1
+
+
+def test_an_interrupt_amid_a_frame_waits_until_the_frame_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = FrameLog.write
+
+    def interrupted(self: FrameLog, stem: str, frame: Frame, result: FrameResult) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        log(self, stem, frame, result)
+
+    with pytest.raises(KeyboardInterrupt), run_folder(tmp_path) as folder:
+        folder.write(*view(0))
+        monkeypatch.setattr(FrameLog, "write", interrupted)
+        folder.write(*view(1))
+    assert json.loads((tmp_path / "summary.json").read_text())["frames"] == 2
+    assert len((tmp_path / "frames.jsonl").read_text().splitlines()) == 2
+    assert len(list((tmp_path / "labels").iterdir())) == 2
