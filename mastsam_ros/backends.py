@@ -24,11 +24,21 @@ def resolved(settings: Settings) -> Settings:
     ModelError for a checkpoint that a chosen model names and that has not been fetched, SettingsError for a device
     that is not there.
     """
+    chosen, line = explained(settings)
+    if "auto" in (settings.matcher.name, settings.segmenter.name):
+        _LOG.info("%s", line)
+    return chosen
+
+
+def explained(settings: Settings) -> tuple[Settings, str]:
+    """The same, with one line that says which matcher and segmenter these are, where they compute, and why."""
+    from mastsam_ros.device import torch_device
+
     directory = weights_directory(settings.weights_directory)
+    reason = "as the settings say"
     if "auto" in (settings.matcher.name, settings.segmenter.name):
         names, reason = _chosen(settings, directory)
         settings = settings.updated(names)
-        _LOG.info("matcher %s, segmenter %s: %s", settings.matcher.name, settings.segmenter.name, reason)
     if settings.device == "auto" and settings.segmenter.name == "regions" and settings.matcher.name == "flow":
         settings = settings.updated({"device": "cpu"})  # where the embedded default computes
     files = {}
@@ -36,7 +46,9 @@ def resolved(settings: Settings) -> Settings:
         files["mast3r.checkpoint"] = _file(settings.mast3r.checkpoint, _MAST3R, directory)
     if settings.segmenter.name == "sam":
         files["sam.checkpoint"] = _file(settings.sam.checkpoint, _SAM, directory)
-    return settings.updated(files)
+    device = torch_device(settings.device).type
+    line = f"matcher {settings.matcher.name}, segmenter {settings.segmenter.name} on {device}: {reason}"
+    return settings.updated(files), line
 
 
 def _chosen(settings: Settings, directory: Path) -> tuple[dict[str, str], str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from mastsam_ros.backends import resolved
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import MastsamError
 
@@ -28,7 +29,7 @@ LAST_FRAMES_S = 2.0
 class Session:
     """What was played and recorded. sent: stamp of every image -> the system's time on sending, nanoseconds.
 
-    follows: the player waited for every image's answer. settings: what the node was started with.
+    follows: the player waited for every image's answer. settings: what the node was started with, `auto` resolved.
     """
 
     bag: Path
@@ -54,6 +55,7 @@ def run_session(
     is answered. use_sim_time: the player publishes the bag's time, and the node lives in it. Raises MastsamError
     if one of the three processes fails, with the last line it said.
     """
+    settings = resolved(settings)
     image = settings.node.image_topic
     geometry = [topic for topic in (settings.node.depth_topic, settings.node.camera_info_topic) if topic]
     inputs = [image, *geometry]

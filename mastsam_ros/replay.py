@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mastsam_ros.backends import explained
 from mastsam_ros.io.bags import BagSource
 from mastsam_ros.io.result_bag import ResultBag, clear_result_bag, read_diagnostics, read_labels
 from mastsam_ros.io.sources import open_source
@@ -47,10 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What came of a bag. latency_ms: of every answered frame; of the step alone without ROS, else from publication."""
+    """What came of a bag. latency_ms: of every answered frame; of the step alone without ROS, else from publication.
+
+    settings: what the steps ran with.
+    """
 
     frames: int
     latency_ms: Sequence[float]
+    settings: Settings
 
     def figures(self) -> dict[str, float | int | None]:
         """By name, as JSON has them."""
@@ -67,12 +72,13 @@ class Replayed:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command. Returns the exit status; raises MastsamError."""
-    settings = settings_from(arguments)
+    settings, chosen = explained(settings_from(arguments))
     output = arguments.output or Path("out") / "replay" / arguments.bag.stem
     topics = {"image_topic": arguments.image_topic, "depth_topic": arguments.depth_topic}
     with open_source(arguments.bag, **topics, use_depth=not arguments.no_depth) as source:
         if not isinstance(source, BagSource):
             raise InputError(f"{arguments.bag} is no rosbag2; `mastsam run` takes it")
+        sys.stdout.write(f"{chosen}\n")
         if arguments.ros:
             replayed = replay_to_node(source, arguments.bag, output, settings, arguments.rate, arguments.use_sim_time)
         else:
@@ -92,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from mastsam_ros.evaluation.tables import write_json
 
-        about = {"settings": settings.to_mapping(), "versions": versions()}
+        about = {"settings": replayed.settings.to_mapping(), "versions": versions()}
         write_json(arguments.json, {"bag": str(arguments.bag), "ros": arguments.ros, **figures, **about})
     return 0
 
@@ -112,7 +118,7 @@ def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
         for _, _, result in stepped(mastsam, frames):
             bag.add(result)
             latency_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
-    return Replayed(len(latency_ms), latency_ms)
+    return Replayed(len(latency_ms), latency_ms, mastsam.settings)
 
 
 def replay_to_node(
@@ -145,7 +151,7 @@ def replay_to_node(
     if not arrived:
         raise MastsamError(f"the node answered no image: see {logs / 'node.log'}")
     latency_ms = [(arrived_ns - session.sent[stamp_ns]) / 1e6 for stamp_ns, arrived_ns in arrived.items()]
-    return Replayed(len(session.sent), latency_ms)
+    return Replayed(len(session.sent), latency_ms, session.settings)
 
 
 def score_bag(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mastsam_ros
+from mastsam_ros.backends import explained
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
 from mastsam_ros.settings import Settings
@@ -46,13 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command. Returns the exit status; raises MastsamError for what the user can cure."""
-    settings = settings_from(arguments)
+    settings, chosen = explained(settings_from(arguments))
     with open_source(
         arguments.source,
         image_topic=arguments.image_topic,
         depth_topic=arguments.depth_topic,
         use_depth=not arguments.no_depth,
     ) as source:
+        sys.stdout.write(f"{chosen}\n")
         return _run(source, settings, arguments)
 
 

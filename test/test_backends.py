@@ -50,7 +50,9 @@ def test_both_models_where_everything_is_there(
         chosen = resolved(Settings())
     assert (chosen.matcher.name, chosen.segmenter.name) == ("mast3r", "sam")
     assert (chosen.mast3r.checkpoint, chosen.sam.checkpoint) == (str(mast3r), str(small))
-    assert [r.message for r in caplog.records] == ["matcher mast3r, segmenter sam: a GPU and the weights are there"]
+    assert [r.message for r in caplog.records] == [
+        "matcher mast3r, segmenter sam on cuda: a GPU and the weights are there"
+    ]
     assert chosen.working_pixels == 1024 * 1024
     large = fetched("sam_vit_h", tmp_path, monkeypatch)
     assert resolved(Settings()).sam.checkpoint == str(large)
@@ -66,7 +68,7 @@ def test_the_embedded_default_where_anything_is_missing(
     def is_embedded(reason: str, settings: Settings | None = None) -> None:
         caplog.clear()
         assert names(settings or Settings()) == ("flow", "regions")
-        assert [r.message for r in caplog.records] == [f"matcher flow, segmenter regions: {reason}"]
+        assert [r.message for r in caplog.records] == [f"matcher flow, segmenter regions on cpu: {reason}"]
 
     nowhere = f"no verified weights of Segment Anything in {tmp_path / 'mastsam_ros'}"
     is_embedded(nowhere)

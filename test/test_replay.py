@@ -95,6 +95,8 @@ def test_score_against_a_topic_and_against_a_folder(
     score = figures[0]["scores"]["sequences"]["bag"]
     assert score["frames"] == FRAMES and 0.5 < score["best_track"] <= 1 and score["H"] > 50
     assert figures[0]["drop_share"] == 0 and figures[0]["settings"]["tracker"]["discovery"] is True
+    names = [figures[0]["settings"][part]["name"] for part in ("matcher", "segmenter")]
+    assert "auto" not in names and f"matcher {names[0]}, segmenter {names[1]} on " in told
 
 
 def test_the_storage_file_alone_will_do(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 import types
@@ -16,6 +17,7 @@ from mastsam_ros.checkpoints.table import CHECKPOINTS, weights_directory
 from mastsam_ros.matchers.mast3r.checkpoint import load_network
 from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
 from mastsam_ros.matchers.mast3r.network import Mast3rNetwork
+from mastsam_ros.matchers.mast3r.reciprocal import reciprocal_matches
 from mastsam_ros.matchers.mast3r.reference import load_reference
 from mastsam_ros.settings import Mast3rSettings
 from mastsam_ros.types import Frame, MissingPackageError, ModelError, SettingsError
@@ -85,6 +87,68 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mast3r", None)
     with pytest.raises(MissingPackageError, match="needs the authors' package"):
         Mast3rMatcher(Mast3rSettings(implementation="reference"))
+
+
+_TINY = (
+    "AsymmetricMASt3R(pos_embed='RoPE100', patch_embed_cls='PatchEmbedDust3R', img_size=(512, 512),"
+    " head_type='catmlp+dpt', output_mode='pts3d+desc24', depth_mode=('exp', -inf, inf), conf_mode=('exp', 1, inf),"
+    " enc_embed_dim=64, enc_depth=3, enc_num_heads=4, dec_embed_dim=48, dec_depth=12, dec_num_heads=3,"
+    " two_confs=True, desc_conf_mode=('exp', 0, inf), landscape_only=False)"
+)
+"""How a released file describes its model to the package; here the tiny one."""
+
+
+@pytest.mark.parametrize("sizes", [((96, 64),) * 2, ((64, 96),) * 2, ((64, 64),) * 2, ((96, 64), (80, 48))])
+def test_the_package_and_this_network_give_the_same_from_one_file(
+    sizes: tuple[tuple[int, int], ...], tiny_state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    pytest.importorskip("mast3r.model", reason="the authors' package mast3r is not installed")
+    file = tmp_path / "tiny.pth"
+    torch.save({"args": argparse.Namespace(model=_TINY), "model": tiny_state}, file)
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(1, 3, height, width, generator=generator) * 2 - 1 for width, height in sizes]
+    with torch.no_grad():
+        networks = load_network(file), load_reference(file).eval()
+        answers = [network.decode(*(network.encode(image) for image in images)) for network in networks]
+    for ours, theirs in zip(*answers, strict=True):
+        for name in ("points", "confidence", "descriptors", "descriptor_confidence"):
+            actual, expected = getattr(ours, name), getattr(theirs, name)
+            assert actual.shape == expected.shape
+            assert (actual - expected).abs().max() <= 1e-4 * expected.abs().max(), name
+
+
+def test_the_package_chosen_by_the_setting_gives_the_same_matches(
+    tiny_state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    pytest.importorskip("mast3r.model", reason="the authors' package mast3r is not installed")
+    file = tmp_path / "tiny.pth"
+    torch.save({"args": argparse.Namespace(model=_TINY), "model": tiny_state}, file)
+    native, reference = (
+        Mast3rMatcher(dataclasses.replace(SETTINGS, implementation=name, checkpoint=str(file))).match(*frames())
+        for name in ("native", "reference")
+    )
+    pairs, others = (
+        {tuple(row) for row in torch.cat([matches.xy0, matches.xy1], dim=1).tolist()} for matches in (native, reference)
+    )
+    assert len(pairs) > 3 and len(pairs & others) >= 0.9 * len(pairs | others)  # ties may fall either way
+    assert native.pointmap1 is not None and reference.pointmap1 is not None
+    torch.testing.assert_close(native.pointmap1.points, reference.pointmap1.points, rtol=1e-3, atol=1e-3)
+
+
+def test_reciprocal_matches_are_those_of_the_package() -> None:
+    fast_nn = pytest.importorskip("mast3r.fast_nn", reason="the authors' package mast3r is not installed")
+    generator = torch.Generator().manual_seed(1)
+    first, second = (
+        torch.nn.functional.normalize(torch.randn(48, 64, 24, generator=generator), dim=-1) for _ in range(2)
+    )
+    second[:, 4:] = torch.nn.functional.normalize(first[:, :-4] + 0.1 * second[:, 4:], dim=-1)
+    for subsample in (4, 8):
+        xy0, xy1 = reciprocal_matches(first, second, subsample)
+        theirs = fast_nn.fast_reciprocal_NNs(
+            first, second, subsample_or_initxy1=subsample, device="cpu", dist="dot", block_size=2**13
+        )
+        expected = {tuple(row) for row in np.concatenate(theirs, axis=1).tolist()}
+        assert {tuple(row) for row in torch.cat([xy0, xy1], dim=1).tolist()} == expected and len(expected) > 20
 
 
 @pytest.mark.parametrize("size", [(512, 384), (384, 512)])
