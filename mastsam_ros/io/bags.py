@@ -20,6 +20,7 @@ from mastsam_ros.io.encodings import (
     decode_compressed_depth,
     depth_to_metres,
     image_to_rgb,
+    is_compressed_depth,
 )
 from mastsam_ros.io.sources import BAG_SUFFIXES, Source
 from mastsam_ros.types import Frame, InputError, MastsamError, MissingPackageError
@@ -202,7 +203,9 @@ class BagSource(Source):
         if message is None:
             return "empty"
         if self._topics[topic] == _COMPRESSED:
-            return "depth" if "compressedDepth" in message.format else "color"
+            if is_compressed_depth(message.format, message.data):
+                return "depth"
+            return "grey16" if message.format.startswith("mono16") else "color"
         if message.encoding in DEPTH_ENCODINGS:
             return "depth"
         return "grey16" if message.encoding == "mono16" else "color"
@@ -221,12 +224,7 @@ class BagSource(Source):
 
     def _only_image(self) -> str:
         for kind in ("color", "grey16"):
-            # Of an image and its compressed copy the first is as good and quicker.
-            found = [
-                topic
-                for topic, its_kind in sorted(self._kinds.items())
-                if its_kind == kind and topic.removesuffix("/compressed") not in self._kinds.keys() - {topic}
-            ]
+            found = self._of_kind(kind)
             if len(found) == 1:
                 return found[0]
             if found:
@@ -234,17 +232,20 @@ class BagSource(Source):
         raise InputError(f"{self.name} has no colour image; {self._there()}")
 
     def _only_depth(self) -> str | None:
-        found = [
-            topic
-            for topic, kind in sorted(self._kinds.items())
-            if kind == "depth" and topic.removesuffix("/compressedDepth") not in self._kinds.keys() - {topic}
-        ]
+        found = self._of_kind("depth")
         if len(found) > 1:
             raise InputError(
                 f"{self.name} has several depth images, choose with --depth-topic or leave them with --no-depth: "
                 f"{', '.join(found)}"
             )
         return found[0] if found else None
+
+    def _of_kind(self, kind: str) -> list[str]:
+        """Topics of a kind; of an image and its compressed copies the first of raw, compressedDepth, compressed."""
+        best: dict[str, str] = {}
+        for topic in sorted((topic for topic, its in self._kinds.items() if its == kind), key=_by_quality):
+            best.setdefault(topic.removesuffix("/compressed").removesuffix("/compressedDepth"), topic)
+        return sorted(best.values())
 
     def _camera_info_of(self, image_topic: str) -> str | None:
         infos = [topic for topic, kind in self._topics.items() if kind == _CAMERA_INFO]
@@ -267,6 +268,10 @@ class BagSource(Source):
         if message.__msgtype__ == _COMPRESSED:
             return decode_compressed_depth(message.format, message.data)
         return depth_to_metres(*_fields(message))
+
+
+def _by_quality(topic: str) -> int:
+    return topic.endswith("/compressedDepth") + 2 * topic.endswith("/compressed")
 
 
 def _fields(message: Any) -> tuple[str, int, int, int, int, npt.NDArray[np.uint8]]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.io.rvl import decode_rvl
 from mastsam_ros.types import InputError
 
 Buffer = Union[bytes, bytearray, memoryview, "array.array[int]", npt.NDArray[np.uint8]]
@@ -47,6 +48,9 @@ IMAGE_ENCODINGS = tuple(_CONVERSIONS)
 _DEPTH_TYPES = {"32FC1": "f4", "16UC1": "u2"}
 DEPTH_ENCODINGS = tuple(_DEPTH_TYPES)
 """Encodings that `depth_to_metres` reads: 32FC1 metres, 16UC1 millimetres."""
+
+_COMPRESSED_DEPTH_FORMATS = ("16UC1; compressedDepth png", "16UC1; compressedDepth rvl", "the same with 32FC1", "png")
+_DEPTH_HEADER = struct.Struct("<iff")  # of compressedDepth: what it is, scale and offset of inverse depth
 
 
 def image_to_rgb(
@@ -102,30 +106,44 @@ def decode_compressed(format: str, data: Buffer) -> npt.NDArray[np.uint8]:
 
 
 def decode_compressed_depth(format: str, data: Buffer) -> npt.NDArray[np.float32]:
-    """The pixels of a compressed depth message ("16UC1; compressedDepth png") as (H, W) float32 metres.
+    """The pixels of a compressed depth message as (H, W) float32 metres, 0 = none.
 
-    A 16-bit PNG, after compressedDepth's 12-byte header where the format names it. 32FC1 is kept there as
-    quantised inverse depth. Raises InputError as `decode_compressed` does.
+    `format` is the message's text: of image_transport's compressedDepth ("16UC1; compressedDepth png", or with rvl),
+    whose pixels stand after a header of 12 bytes; or of a plain 16-bit PNG ("16UC1; png compressed ", "png").
+    compressedDepth keeps 32FC1 as quantised inverse depth, so that far values come back coarser.
+
+    Raises InputError for another format, pixels that are not 16-bit grey, a damaged or cut-off image, and one of
+    more than MAX_PIXELS.
     """
     content = bytes(data)
-    quantisation = None
-    if "compressedDepth" in format:
-        if "rvl" in format.lower():
-            raise _unknown("compressed depth format", format, ("16UC1; compressedDepth png", "png"))
-        if len(content) < 12:
-            raise InputError(f"compressed depth image needs a header of 12 bytes, got {len(content)} bytes")
-        quantisation = struct.unpack_from("<ff", content, 4)
-        content = content[12:]
-    elif "png" not in format.lower():
-        raise _unknown("compressed depth format", format, ("16UC1; compressedDepth png", "png"))
-    values = _decode(content, cv2.IMREAD_UNCHANGED)
-    if values.ndim != 2 or values.dtype != np.uint16:
-        raise InputError(f"compressed depth image must be a 16-bit grey PNG, got shape {values.shape} {values.dtype}")
-    if not format.startswith("32FC1") or quantisation is None:
+    encoding, _, codec = format.partition(";")
+    if "compressedDepth" not in format:
+        if "png" not in format.lower():
+            raise _unknown("compressed depth format", format, _COMPRESSED_DEPTH_FORMATS)
+        return _metres(_depth_png(content))
+    codec = codec.partition("compressedDepth")[2].strip().lower()
+    if codec not in ("", "png", "rvl"):  # early versions name none: PNG
+        raise _unknown("compressed depth format", format, _COMPRESSED_DEPTH_FORMATS)
+    if len(content) < _DEPTH_HEADER.size:
+        raise InputError(f"compressed depth image needs a header of 12 bytes, got {len(content)} bytes")
+    _, scale, offset = _DEPTH_HEADER.unpack_from(content)
+    content = content[_DEPTH_HEADER.size :]
+    values = decode_rvl(content, MAX_PIXELS) if codec == "rvl" else _depth_png(content)
+    if encoding.strip() != "32FC1":
         return _metres(values)
-    scale, offset = quantisation
     with np.errstate(all="ignore"):
         return _metres(np.where(values > 0, np.float32(scale) / (values - np.float32(offset)), np.float32(0)))
+
+
+def is_compressed_depth(format: str, data: Buffer) -> bool:
+    """Whether a CompressedImage holds depth: its `format` says so, or says no encoding and the PNG is 16-bit grey."""
+    if "compressedDepth" in format:
+        return True
+    encoding, separator, _ = format.partition(";")
+    if separator:
+        return encoding.strip() in DEPTH_ENCODINGS
+    head = bytes(data[:26])
+    return head.startswith(b"\x89PNG\r\n\x1a\n") and head[24:26] == b"\x10\x00"
 
 
 def decode_image(data: Buffer) -> npt.NDArray[np.uint8]:
@@ -138,10 +156,14 @@ def decode_image(data: Buffer) -> npt.NDArray[np.uint8]:
 
 def decode_depth_image(data: Buffer) -> npt.NDArray[np.float32]:
     """The content of a 16-bit depth PNG in millimetres as (H, W) float32 metres. Raises InputError."""
+    return _metres(_depth_png(data))
+
+
+def _depth_png(data: Buffer) -> npt.NDArray[np.uint16]:
     values = _decode(data, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype != np.uint16:
         raise InputError(f"depth image must be a 16-bit grey PNG, got shape {values.shape} {values.dtype}")
-    return _metres(values)
+    return values
 
 
 def _unknown(what: str, name: str, supported: tuple[str, ...]) -> InputError:

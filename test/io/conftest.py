@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,30 @@ def camera_info(stamp_ns: int, width: int, height: int, focal: float = 50.0, dis
     return TYPES["sensor_msgs/msg/CameraInfo"](
         header(stamp_ns), height, width, "plumb_bob", np.full(5, distortion), K, np.eye(3).ravel(), P, 0, 0, region
     )
+
+
+def rvl_of(depth: np.ndarray) -> bytes:
+    """(H, W) uint16 as RVL with its size, coded nibble by nibble as the paper describes it."""
+    nibbles: list[int] = []
+
+    def number(value: int) -> None:
+        while value > 7:
+            nibbles.append(value & 7 | 8)
+            value >>= 3
+        nibbles.append(value)
+
+    values, place, before = depth.ravel().tolist(), 0, 0
+    while place < len(values):
+        first = next((i for i in range(place, len(values)) if values[i]), len(values))
+        place, begin = next((i for i in range(first, len(values)) if not values[i]), len(values)), place
+        number(first - begin)
+        number(place - first)
+        for value in values[first:place]:
+            number(2 * (value - before) if value >= before else 2 * (before - value) - 1)
+            before = value
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [int("".join(f"{n:x}" for n in nibbles[i : i + 8]), 16) for i in range(0, len(nibbles), 8)]
+    return struct.pack(f"<{2 + len(words)}I", depth.shape[1], depth.shape[0], *words)
 
 
 WriteBag = Callable[..., Path]

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from mastsam_ros.io.bags import BagSource
 from mastsam_ros.io.frame_bag import TOPICS
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.types import Frame, InputError
 
-from .conftest import WriteBag, camera_info, compressed, image
+from .conftest import WriteBag, camera_info, compressed, image, rvl_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
 DEPTH = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 10
@@ -119,11 +120,40 @@ def test_compressed_images_and_depth(write_bag: WriteBag) -> None:
     np.testing.assert_allclose(frame.depth, DEPTH * 0.001, rtol=1e-5)
 
 
-def test_of_an_image_and_its_compressed_copy_the_raw_one_is_taken(write_bag: WriteBag) -> None:
+@pytest.mark.parametrize(
+    ("topic", "content", "format"),
+    [
+        ("compressedDepth", bytes(12) + rvl_of(DEPTH), "16UC1; compressedDepth rvl"),
+        ("compressed", cv2.imencode(".png", DEPTH)[1].tobytes(), "16UC1; png compressed "),
+        ("compressed", cv2.imencode(".png", DEPTH)[1].tobytes(), "png"),
+    ],
+)
+def test_every_kind_of_compressed_depth(write_bag: WriteBag, topic: str, content: bytes, format: str) -> None:
+    bag = write_bag([(f"/c/depth/{topic}", 90 * MS, compressed(100 * MS, content, format)), *colors(1)])
+    (frame,) = frames_of(bag)
+    np.testing.assert_array_equal(frame.image, RGB)
+    assert frame.depth is not None
+    np.testing.assert_allclose(frame.depth, DEPTH * 0.001, rtol=1e-5)
+
+
+def test_of_an_image_and_its_compressed_copies_the_best_one_is_taken(write_bag: WriteBag) -> None:
     jpeg = cv2.imencode(".jpg", RGB)[1].tobytes()
     bag = write_bag([("/c/image/compressed", 5, compressed(5, jpeg, "jpeg")), *colors(1, "/c/image")])
     np.testing.assert_array_equal(frames_of(bag)[0].image, RGB)
     assert len(frames_of(bag, image_topic="/c/image/compressed")) == 1
+    lossy = compressed(
+        100 * MS, cv2.imencode(".jpg", (DEPTH // 8).astype(np.uint8))[1].tobytes(), "16UC1; jpeg compressed "
+    )
+    png = compressed(100 * MS, bytes(12) + cv2.imencode(".png", DEPTH)[1].tobytes(), "16UC1; compressedDepth png")
+    depths = [("/c/depth/compressed", 5, lossy), ("/c/depth/compressedDepth", 5, png)]
+    for raw in ([], [("/c/depth", 5, image(100 * MS, DEPTH, "16UC1"))]):
+        bag = write_bag([*depths, *raw, *colors(1)], name=f"with{len(raw)}raw")
+        with open_source(bag) as source:
+            assert isinstance(source, BagSource)
+            assert source.depth_topic == ("/c/depth" if raw else "/c/depth/compressedDepth")
+        depth = frames_of(bag)[0].depth
+        assert depth is not None
+        np.testing.assert_allclose(depth, DEPTH * 0.001, rtol=1e-5)
 
 
 def test_topics_that_cannot_be_used(write_bag: WriteBag) -> None:

@@ -21,8 +21,11 @@ from mastsam_ros.io.encodings import (
     decode_image,
     depth_to_metres,
     image_to_rgb,
+    is_compressed_depth,
 )
 from mastsam_ros.types import InputError
+
+from .conftest import rvl_of
 
 RGB = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
 ALPHA = np.full((4, 6, 1), 7, np.uint8)
@@ -112,8 +115,8 @@ def test_unknown_encodings_are_named_beside_the_known_ones() -> None:
         depth_to_metres("mono8", 1, 1, 1, 0, bytes(1))
     with pytest.raises(InputError, match="'h264'.*jpeg, png"):
         decode_compressed("h264", b"\0\0\0\1")
-    with pytest.raises(InputError, match="RVL.*png"):
-        decode_compressed_depth("16UC1; compressedDepth RVL", bytes(40))
+    with pytest.raises(InputError, match="zstd.*png.*rvl"):
+        decode_compressed_depth("16UC1; compressedDepth zstd", bytes(40))
 
 
 @pytest.mark.parametrize(
@@ -190,6 +193,33 @@ def test_compressed_depth() -> None:
         decode_compressed_depth("png", encoded(".png", RGB))
     with pytest.raises(InputError, match="12 bytes"):
         decode_compressed_depth("16UC1; compressedDepth png", b"abc")
+
+
+def test_compressed_depth_as_rvl() -> None:
+    code = np.array([[0, 500], [1234, 65535]], np.uint16)
+    content = rvl_of(code)
+    header = struct.pack("<iff", 0, 1000.0, 10.0)
+    found = decode_compressed_depth("16UC1; compressedDepth rvl", header + content)
+    np.testing.assert_allclose(found, code * np.float32(0.001))
+    found = decode_compressed_depth("32FC1; compressedDepth rvl", header + content)
+    np.testing.assert_allclose(found, [[0, 1000 / 490], [1000 / 1224, 1000 / 65525]], rtol=1e-5)
+
+
+def test_which_compressed_images_are_depth() -> None:
+    depth, grey = encoded(".png", np.full((2, 3), 700, np.uint16)), encoded(".png", GREY)
+    for format, content, expected in (
+        ("16UC1; compressedDepth png", depth, True),
+        ("32FC1; compressedDepth rvl", b"", True),
+        ("16UC1; png compressed ", depth, True),
+        ("mono16; png compressed ", depth, False),
+        ("rgb8; jpeg compressed bgr8", depth, False),
+        ("png", depth, True),
+        ("png", grey, False),
+        ("png", encoded(".png", RGB), False),
+        ("jpeg", encoded(".jpg", RGB), False),
+    ):
+        assert is_compressed_depth(format, content) is expected, format
+    np.testing.assert_allclose(decode_compressed_depth("16UC1; png compressed ", depth), np.full((2, 3), 0.7))
 
 
 SIZES = st.integers(-3, 40) | st.sampled_from([2**16, 2**31, 2**32 - 1])
@@ -287,6 +317,6 @@ def test_damaged_compressed_images_give_an_image_or_an_input_error(
 @given(format=st.text(max_size=30), data=st.binary(max_size=200))
 def test_any_compressed_message_is_refused_in_one_line(format: str, data: bytes) -> None:
     for decode in (decode_compressed, decode_compressed_depth):
-        for name in (format, "jpeg", "png", "32FC1; compressedDepth png"):
+        for name in (format, "jpeg", "png", "32FC1; compressedDepth png", "16UC1; compressedDepth h264"):
             with pytest.raises(InputError):
                 decode(name, data)
