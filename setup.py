@@ -15,6 +15,7 @@ ROS = [  # wheels of ROS 2 Kilted; a machine with an installed distribution does
     "ros-kilted-rclpy",
     "ros-rmw-fastrtps-cpp",
     "ros-diagnostic-msgs",
+    "ros-lifecycle-msgs",
     "ros-nav-msgs",
     "ros-rosgraph-msgs",
     "ros-sensor-msgs",

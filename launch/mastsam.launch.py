@@ -38,6 +38,11 @@ def generate_launch_description() -> LaunchDescription:
                 default_value=str(SHARE / "config" / "mastsam.yaml"),
                 description="File with the node's parameters",
             ),
+            DeclareLaunchArgument(
+                "autostart",
+                default_value="",
+                description="true: the node configures and activates itself; false: it waits for its transitions",
+            ),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             DeclareLaunchArgument("rviz", default_value="false", description="Show images and cloud in RViz"),
@@ -56,6 +61,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
         for name, (parameter, _) in SETTINGS.items()
         if values[name]
     }
+    autostart = LaunchConfiguration("autostart").perform(context)
+    if autostart:
+        given["node.autostart"] = ParameterValue(autostart, value_type=bool)
     use_sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     return [
         Node(

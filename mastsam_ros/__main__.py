@@ -36,6 +36,7 @@ _ROS_MODULES = {
     "builtin_interfaces",
     "diagnostic_msgs",
     "geometry_msgs",
+    "lifecycle_msgs",
     "rcl_interfaces",
     "rclpy",
     "sensor_msgs",

@@ -269,8 +269,14 @@ class GeometrySettings(_Checked):
 
 @dataclass(frozen=True)
 class NodeSettings(_Checked):
-    """The ROS 2 node: topics, quality of service, what belongs together."""
+    """The ROS 2 node: life cycle, topics, quality of service, what belongs together."""
 
+    autostart: bool = _setting(
+        True,
+        "The node configures and activates itself. Off: it waits for the transitions of its managed life cycle,"
+        " configure (loads the model) and activate (subscribes).",
+        read_only=True,
+    )
     image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
     compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
     camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)

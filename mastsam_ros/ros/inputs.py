@@ -49,6 +49,7 @@ class Inputs:
         self.camera_info: CameraInfo | None = None
         """The latest intrinsics that came."""
         self._last: dict[str, float] = {}
+        self._told_unpaired = (0, 0)
         image_type = CompressedImage if settings.compressed else Image
         self._image = self._subscribe("node.image_topic", image_type, settings.image_topic, self._on_image)
         self._depth = self._camera_info = None
@@ -68,6 +69,13 @@ class Inputs:
         """Takes over what can change while the node runs."""
         self._settings = settings
         self._sync.tolerance_ns = _tolerance_ns(settings)
+
+    def close(self) -> None:
+        """Ends the subscriptions; what waits for its partner is counted as unpaired."""
+        for subscription in (self._image, self._camera_info, self._depth):
+            if subscription is not None:
+                self._node.destroy_subscription(subscription)
+        self._statistics.add(unpaired=self._sync.waiting)
 
     def problem(self) -> str:
         """What keeps frames from coming and the cure, or an empty text. One line."""
@@ -120,10 +128,10 @@ class Inputs:
         self.camera_info = message
 
     def _paired(self, pair: tuple[Input, Image] | None) -> None:
-        counts = self._statistics.counts
+        images, depths = self._told_unpaired
+        self._told_unpaired = (self._sync.unpaired_first, self._sync.unpaired_second)
         self._statistics.add(
-            unpaired=self._sync.unpaired_first - counts.unpaired,
-            unpaired_depth=self._sync.unpaired_second - counts.unpaired_depth,
+            unpaired=self._sync.unpaired_first - images, unpaired_depth=self._sync.unpaired_second - depths
         )
         if pair is not None:
             messages, depth = pair

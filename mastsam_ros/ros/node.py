@@ -1,17 +1,21 @@
-"""The node: an image comes, the worker steps on the latest one, and the result goes out with the image's stamp."""
+"""The managed node: its life cycle, its parameters and its diagnostics.
+
+An image comes (inputs.py), the worker (worker.py) has its camera (camera.py) step on the latest one, and the result
+goes out with the image's stamp (outputs.py). Between two images the worker does what services (services.py) ask for.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
@@ -19,28 +23,31 @@ from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from std_srvs.srv import SetBool, Trigger
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.matchers import create_matcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
-from mastsam_ros.ros.conversions import Input, frame_of
-from mastsam_ros.ros.diagnostics import Statistics, status_message
-from mastsam_ros.ros.inputs import Inputs
+from mastsam_ros.ros.camera import Camera, place_of
+from mastsam_ros.ros.conversions import Input
 from mastsam_ros.ros.log import Complaints, RosLogHandler
-from mastsam_ros.ros.outputs import Outputs
 from mastsam_ros.ros.parameters import SettingsParameters
+from mastsam_ros.ros.services import Services
 from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError, ModelError
+from mastsam_ros.types import Frame, MastsamError, ModelError
 
 _STOP_TIMEOUT_S = 5.0
+_REPORT_INTERVAL_S = 1.0
+Answer = TypeVar("Answer")
 
 
-class MastsamNode(Node):
+class MastsamNode(LifecycleNode):
     """Camera topics in, consistent labels out. The executor's thread receives, the worker's thread owns the model.
+
+    The life cycle: configure loads the model and warms it up, activate subscribes, deactivate stops receiving,
+    cleanup frees the model and the device's memory, shutdown does both. With `node.autostart` the node loads at once
+    and goes through configure and activate by itself; a fault on that way is raised out of the executor's spin.
 
     create: makes the pipeline from the settings.
 
@@ -50,34 +57,138 @@ class MastsamNode(Node):
     def __init__(self, create: Callable[[Settings], Mastsam] = create_mastsam) -> None:
         super().__init__("mastsam", automatically_declare_parameters_from_overrides=True)
         self._complaints = Complaints(self.get_logger())
-        self._watch = Complaints(self.get_logger(), interval_s=30.0)
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("mastsam_ros").addHandler(self._log_handler)
         self._tunable = SettingsParameters(self, self._change)
-        self._statistics = Statistics()
-        self._outputs = Outputs(self)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._inputs: Inputs | None = None
         self._create_pipeline = create
-        self._state, self._fault = "loading", ""
-        self._failure: Exception | None = None
+        self._camera = Camera(self, lambda: self._tunable.settings, self._complaints)
+        self._service_room = Services(self, self._ask, self._enable)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._worker: ModelWorker[Mastsam, Input] | None = None
+        self._state = "unconfigured"
         self._chosen: dict[str, str] = {}
         self._enabled = True
-        self._last_stamp_ns: int | None = None
-        self._worker: ModelWorker[Mastsam, Input] = ModelWorker(
-            self._create_model, self._on_ready, self._on_failed, self._process
-        )
-        self._state_changed = self.create_guard_condition(self._on_state_changed)
-        self.create_service(Trigger, "~/reset", self._on_reset)
-        self.create_service(SetBool, "~/enable", self._on_enable)
+        self._failure: Exception | None = None
+        # What the worker's thread has to tell is dealt with in the executor's.
+        self._worker_tells = self.create_guard_condition(self._on_worker_tells)
         # On the steady clock: simulated time may stand still, and then this has to be said.
-        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._worker.start()
+        self.create_timer(_REPORT_INTERVAL_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._starting_itself = False
+        if self._tunable.settings.node.autostart:
+            self._load()
 
     def close(self) -> bool:
         """Stops the worker. False if it is still busy, with a model that takes long to load."""
         logging.getLogger("mastsam_ros").removeHandler(self._log_handler)
-        return self._worker.stop(_STOP_TIMEOUT_S)
+        return self._free()
+
+    # The life cycle, in the executor's thread
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Loads the model and warms it up."""
+        return self._transition("configure", self._configure, "inactive")
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribes."""
+        return self._transition("activate", self._activate, "ready")
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Receives nothing more; the frame in work is finished."""
+        return self._transition("deactivate", self._deactivate, "inactive")
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Frees the model and the device's memory."""
+        return self._transition("cleanup", self._clean_up, "unconfigured")
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """From any state: receives nothing more, frees everything."""
+        return self._transition("shutdown", self._clean_up, "finalized")
+
+    def _transition(self, name: str, act: Callable[[], None], state: str) -> TransitionCallbackReturn:
+        """What a transition does; a fault is told in one line, and the node stays in the state before."""
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word
+            self._failure = _readable(error)
+            if self.context.ok() and not self._starting_itself:
+                self.get_logger().error(f"{name} failed: {' '.join(str(self._failure).split())}")
+            return TransitionCallbackReturn.FAILURE
+        self._state, self._failure = state, None
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        worker = self._load()
+        reported = time.monotonic()
+        while not worker.loading.done():
+            if not self.context.ok():
+                raise MastsamError("the node was ended while its model was being loaded")
+            if time.monotonic() - reported >= _REPORT_INTERVAL_S:
+                self._report()
+                reported = time.monotonic()
+            time.sleep(0.01)
+        if worker.loading.exception() is not None:
+            self._worker, self._state = None, "unconfigured"
+            worker.loading.result()
+
+    def _activate(self) -> None:
+        # Only now, so that whoever waits for this subscription knows that the node is ready.
+        self._camera.subscribe(self._deliver)
+        chosen = ", ".join(f"{part} {name}" for part, name in self._chosen.items())
+        self.get_logger().info(f"ready: {chosen}; waiting for images on {self._camera.topic}")
+
+    def _deactivate(self) -> None:
+        self._camera.unsubscribe()
+        if self._worker is not None:
+            self._camera.statistics.add(skipped=sum(self._worker.inbox.clear()))
+            # What is in work may still be published; what takes longer is dropped when it is done.
+            wait([self._worker.request(lambda mastsam: None)], _STOP_TIMEOUT_S)
+
+    def _clean_up(self) -> None:
+        self._camera.unsubscribe()
+        if not self._free():
+            raise MastsamError(f"the model is still at work after {_STOP_TIMEOUT_S:g} s")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # The model and its worker
+
+    def _load(self) -> ModelWorker[Mastsam, Input]:
+        """The worker, which loads the model if it has none yet."""
+        if self._worker is None:
+            self._state = "loading"
+            self._worker = ModelWorker(self._create_model, self._process, self._on_worker_failed)
+            self._worker.loading.add_done_callback(lambda _: self._worker_tells.trigger())
+            self._worker.start()
+        return self._worker
+
+    def _free(self) -> bool:
+        """Ends the worker, and its model with it; False if it is still busy."""
+        if self._worker is None:
+            return True
+        self._camera.statistics.add(skipped=sum(self._worker.inbox.clear()))
+        if not self._worker.stop(_STOP_TIMEOUT_S):
+            return False
+        self._worker, self._chosen = None, {}
+        return True
+
+    def _on_worker_tells(self) -> None:
+        if self._tunable.settings.node.autostart and self._state == "loading":
+            self._starting_itself = True
+            self.trigger_configure()
+            if self._failure is None:
+                self.trigger_activate()
+            self._starting_itself = False
+        elif self._state != "ready":
+            return
+        if self._failure is not None and self.context.ok():
+            raise self._failure
+
+    def _ask(self, question: Callable[[Mastsam], Answer]) -> Future[Answer]:
+        if self._worker is not None:
+            return self._worker.request(question)
+        answer: Future[Answer] = Future()
+        answer.set_exception(MastsamError("the model is not loaded: configure the node first"))
+        return answer
 
     # In the worker's thread
 
@@ -92,93 +203,12 @@ class MastsamNode(Node):
         warm_up(mastsam)
         return mastsam
 
-    def _on_ready(self) -> None:
-        self._state = "ready"
-        self._state_changed.trigger()
+    def _process(self, mastsam: Mastsam, camera: int, messages: Input) -> None:
+        self._camera.process(mastsam, messages)
 
-    def _on_failed(self, error: Exception) -> None:
-        known = isinstance(error, MastsamError)
-        self._failure = error if known else ModelError(f"{type(error).__name__}: {error} ({_place(error)})")
-        self._state_changed.trigger()
-
-    def _process(self, mastsam: Mastsam, messages: Input) -> None:
-        start = time.perf_counter()
-        try:
-            frame = frame_of(messages, self._camera)
-        except InputError as error:
-            self._fail("input", f"image dropped: {error}")
-            return
-        self._notice_time(mastsam, frame.stamp_ns)
-        converted = time.perf_counter()
-        result = self._step(mastsam, frame)
-        if result is None:
-            return
-        stepped = time.perf_counter()
-        try:
-            self._outputs.publish(result, frame.image, messages.image.header)
-        except Exception:
-            if self.context.ok():
-                raise
-            return  # shut down between two messages
-        self._tell_resets(result)
-        if result.points is not None and not result.points.metric:
-            self._watch.warn("metric", "points are not metric: their scale is unknown and may change")
-        self._fault = ""
-        self._statistics.processed(
-            {
-                "convert": (converted - start) * 1e3,
-                **result.timings_ms,
-                "publish": (time.perf_counter() - stepped) * 1e3,
-                "latency": (time.monotonic_ns() - messages.arrived_ns) / 1e6,
-            }
-        )
-
-    def _camera(self, width: int, height: int) -> npt.NDArray[np.float64] | None:
-        info = self._inputs.camera_info if self._inputs is not None else None
-        settings = self._tunable.settings.node
-        if info is None:
-            return None
-        try:
-            return intrinsics_of(info, width, height, settings.rectified)
-        except InputError as error:
-            if settings.depth_topic:
-                self._complaints.warn("camera_info", str(error))
-            return None
-
-    def _step(self, mastsam: Mastsam, frame: Frame) -> FrameResult | None:
-        """The result, or None: what went wrong has been said, and the tracks start anew."""
-        try:
-            return mastsam.step(frame)
-        except (torch.cuda.OutOfMemoryError, MemoryError):
-            self._fail("memory", "frame dropped: out of memory; set frame.working_pixels lower or device:=cpu")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            reason = "out of memory"
-        except MastsamError as error:
-            self._fail("step", f"frame dropped: {error}")
-            reason = "a frame failed"
-        except Exception as error:  # a fault in a backend must not take the robot's node down
-            logging.getLogger(__name__).debug("step failed", exc_info=True)
-            self._fail("fault", f"frame dropped: {type(error).__name__}: {error} ({_place(error)})")
-            reason = "a frame failed"
-        # A step that broke off may leave half a frame behind.
-        mastsam.reset(reason)
-        return None
-
-    def _notice_time(self, mastsam: Mastsam, stamp_ns: int) -> None:
-        if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
-            mastsam.reset(f"stamps jumped back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s")
-        self._last_stamp_ns = stamp_ns
-
-    def _tell_resets(self, result: FrameResult) -> None:
-        for event in result.events:
-            if event.kind is EventKind.RESET:
-                self.get_logger().info(f"tracks start anew: {event.reason}")
-
-    def _fail(self, kind: str, text: str) -> None:
-        self._statistics.add(failed=1)
-        self._fault = text
-        self._complaints.error(kind, text)
+    def _on_worker_failed(self, error: Exception) -> None:
+        self._failure = _readable(error)
+        self._worker_tells.trigger()
 
     def _reconfigure(self, mastsam: Mastsam, settings: Settings) -> None:
         old = mastsam.settings
@@ -195,47 +225,23 @@ class MastsamNode(Node):
             return
         mastsam.configure(settings)
 
-    # In the executor's thread
-
-    def _on_state_changed(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-        settings = self._tunable.settings
-        # Only now, so that whoever waits for this subscription knows that the node is ready.
-        self._inputs = Inputs(self, settings.node, self._statistics, self._complaints, self._deliver)
-        self.get_logger().info(
-            f"ready: {', '.join(f'{part} {name}' for part, name in self._chosen.items())}; "
-            f"waiting for images on {self._inputs.image_topic}"
-        )
+    # While it runs, in the executor's thread
 
     def _deliver(self, messages: Input) -> None:
-        if not self._enabled or self._worker.box.put(messages):
-            self._statistics.add(skipped=1)
+        if not self._enabled or self._worker is None or self._worker.inbox.put(messages):
+            self._camera.statistics.add(skipped=1)
 
     def _change(self, settings: Settings) -> None:
-        if self._inputs is not None:
-            self._inputs.configure(settings.node)
-        self._worker.request(lambda mastsam: self._reconfigure(mastsam, settings))
+        self._camera.configure(settings)
+        if self._worker is not None:
+            self._worker.request(lambda mastsam: self._reconfigure(mastsam, settings))
 
-    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._worker.request(lambda mastsam: mastsam.reset("asked for by ~/reset"))
-        response.success, response.message = True, "tracks start anew with the next image"
-        return response
-
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._enabled = bool(request.data)
-        response.success, response.message = True, "on" if self._enabled else "off: images are skipped"
-        return response
+    def _enable(self, enabled: bool) -> None:
+        self._enabled = enabled
 
     def _report(self) -> None:
-        problem = self._inputs.problem() if self._inputs is not None and self._enabled else ""
-        if problem:
-            # Without the seconds in it: a new reason is told at once.
-            self._watch.warn(re.sub(r"\d+", "", problem), problem)
-        state = self._state if self._enabled else "off"
-        name = f"{self.get_fully_qualified_name().lstrip('/')}: tracking"
-        status = status_message(name, "", self._statistics, state, self._fault or problem, self._chosen)
-        message = DiagnosticArray(status=[status])
+        state = self._state if self._enabled or self._state != "ready" else "off"
+        message = DiagnosticArray(status=[self._camera.status(state, self._enabled, self._chosen)])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -254,12 +260,11 @@ def _section(settings: Settings, name: str) -> object:
     return getattr(settings, name, None)
 
 
-def _place(error: Exception) -> str:
-    """File and line where an unexpected error came up."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace is not None else ""
+def _readable(error: Exception) -> Exception:
+    """The error itself if it is one of ours, else one that says where it came up."""
+    if isinstance(error, MastsamError):
+        return error
+    return ModelError(f"{type(error).__name__}: {error} ({place_of(error)})")
 
 
 def main(arguments: list[str] | None = None) -> int:

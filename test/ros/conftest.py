@@ -157,12 +157,12 @@ class Robot:
         stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
         return Header(stamp=stamp, frame_id="camera_optical")
 
-    def call(self, kind: Any, service: str, request: Any) -> Any:
+    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 20.0) -> Any:
         """The answer of a service of the node."""
         client = self.node.create_client(kind, service)
-        assert client.wait_for_service(20)
+        assert client.wait_for_service(timeout_s)
         future = client.call_async(request)
-        assert wait_until(future.done), f"{service} does not answer"
+        assert wait_until(future.done, timeout_s), f"{service} does not answer"
         return future.result()
 
     def settled_counts(self, received: int, timeout_s: float = 30.0) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "mastsam.launch.py"
-ARGUMENTS = ["image", "camera_info", "depth", "namespace", "params_file", "use_sim_time", "device", "matcher"]
+ARGUMENTS = ["image", "camera_info", "depth", "namespace", "params_file", "use_sim_time", "device", "autostart"]
 
 RUN = """
 import sys

@@ -1,0 +1,164 @@
+"""One camera of the node: it receives in the executor's thread, and processes in the worker's."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+
+from mastsam_ros.io.camera_info import intrinsics_of
+from mastsam_ros.pipeline import Mastsam
+from mastsam_ros.ros.conversions import Input, frame_of
+from mastsam_ros.ros.diagnostics import Statistics, status_message
+from mastsam_ros.ros.inputs import Inputs
+from mastsam_ros.ros.log import Complaints
+from mastsam_ros.ros.outputs import Outputs
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError
+
+
+class Camera:
+    """Its topics, its counts, its faults. `process` alone runs in the worker's thread, with this camera's pipeline.
+
+    settings: gives those that hold now.
+    """
+
+    def __init__(self, node: Node, settings: Callable[[], Settings], complaints: Complaints) -> None:
+        self._node, self._settings, self._complaints = node, settings, complaints
+        self._watch = Complaints(node.get_logger(), interval_s=30.0)
+        self.statistics = Statistics()
+        self.inputs: Inputs | None = None
+        """The subscriptions, while there are any."""
+        self.outputs = Outputs(node)
+        self._fault = ""
+        self._last_stamp_ns: int | None = None
+
+    # In the executor's thread
+
+    @property
+    def topic(self) -> str:
+        """The image topic's full name, or '' while nothing is subscribed."""
+        return self.inputs.image_topic if self.inputs is not None else ""
+
+    def subscribe(self, deliver: Callable[[Input], None]) -> None:
+        """Has images received. Raises SettingsError for a topic name that is none."""
+        self.inputs = Inputs(self._node, self._settings().node, self.statistics, self._complaints, deliver)
+
+    def unsubscribe(self) -> None:
+        """Nothing is received from now on."""
+        if self.inputs is not None:
+            self.inputs.close()
+        self.inputs = None
+
+    def configure(self, settings: Settings) -> None:
+        """Takes over what can change while images come."""
+        if self.inputs is not None:
+            self.inputs.configure(settings.node)
+
+    def status(self, state: str, watched: bool, chosen: dict[str, str]) -> DiagnosticStatus:
+        """This camera's part of /diagnostics. watched: images are expected, and their lack is a problem."""
+        problem = self.inputs.problem() if self.inputs is not None and watched else ""
+        if problem:
+            # Without the seconds in it: a new reason is told at once.
+            self._watch.warn("".join(sign for sign in problem if not sign.isdigit()), problem)
+        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: tracking"
+        return status_message(name, "", self.statistics, state, self._fault or problem, chosen)
+
+    # In the worker's thread
+
+    def process(self, mastsam: Mastsam, messages: Input) -> None:
+        """One frame from its messages to what is published; faults are told and cost this frame."""
+        start = time.perf_counter()
+        try:
+            frame = frame_of(messages, self._intrinsics)
+        except InputError as error:
+            self._fail("input", f"image dropped: {error}")
+            return
+        self._notice_time(mastsam, frame.stamp_ns)
+        converted = time.perf_counter()
+        result = self._step(mastsam, frame)
+        if result is None:
+            return
+        if self.inputs is None:  # deactivated meanwhile
+            self.statistics.add(skipped=1)
+            return
+        stepped = time.perf_counter()
+        try:
+            self.outputs.publish(result, frame.image, messages.image.header)
+        except Exception:
+            if self._node.context.ok():
+                raise
+            return  # shut down between two messages
+        self._tell(result)
+        self._fault = ""
+        self.statistics.processed(
+            {
+                "convert": (converted - start) * 1e3,
+                **result.timings_ms,
+                "publish": (time.perf_counter() - stepped) * 1e3,
+                "latency": (time.monotonic_ns() - messages.arrived_ns) / 1e6,
+            }
+        )
+
+    def _intrinsics(self, width: int, height: int) -> npt.NDArray[np.float64] | None:
+        inputs, settings = self.inputs, self._settings().node
+        if inputs is None or inputs.camera_info is None:
+            return None
+        try:
+            return intrinsics_of(inputs.camera_info, width, height, settings.rectified)
+        except InputError as error:
+            if settings.depth_topic:
+                self._complaints.warn("camera_info", str(error))
+            return None
+
+    def _step(self, mastsam: Mastsam, frame: Frame) -> FrameResult | None:
+        """The result, or None: what went wrong has been said, and the tracks start anew."""
+        try:
+            return mastsam.step(frame)
+        except (torch.cuda.OutOfMemoryError, MemoryError):
+            self._fail("memory", "frame dropped: out of memory; set frame.working_pixels lower or device:=cpu")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            reason = "out of memory"
+        except MastsamError as error:
+            self._fail("step", f"frame dropped: {error}")
+            reason = "a frame failed"
+        except Exception as error:  # a fault in a backend must not take the robot's node down
+            logging.getLogger(__name__).debug("step failed", exc_info=True)
+            self._fail("fault", f"frame dropped: {type(error).__name__}: {error} ({place_of(error)})")
+            reason = "a frame failed"
+        # A step that broke off may leave half a frame behind.
+        mastsam.reset(reason)
+        return None
+
+    def _notice_time(self, mastsam: Mastsam, stamp_ns: int) -> None:
+        if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
+            mastsam.reset(f"stamps jumped back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s")
+        self._last_stamp_ns = stamp_ns
+
+    def _tell(self, result: FrameResult) -> None:
+        for event in result.events:
+            if event.kind is EventKind.RESET:
+                self._node.get_logger().info(f"tracks start anew: {event.reason}")
+        if result.points is not None and not result.points.metric:
+            self._watch.warn("metric", "points are not metric: their scale is unknown and may change")
+
+    def _fail(self, kind: str, text: str) -> None:
+        self.statistics.add(failed=1)
+        self._fault = text
+        self._complaints.error(kind, text)
+
+
+def place_of(error: BaseException) -> str:
+    """File and line where an unexpected error came up."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}" if trace is not None else ""
