@@ -134,12 +134,11 @@ class DavisScorer:
         self._frames += 1
         for id in overlap.ids:
             self._id_frames[int(id)].add(frame)
-        edges = _label_boundaries(labels)
+        boundary = boundary_accuracies(labels, truth)
         for column, instance in enumerate(overlap.instances):
             self._object_frames[int(instance)].add(frame)
-            boundary = boundary_accuracies(labels, truth == instance, edges)
             for row, id in enumerate(overlap.ids):
-                j, f = float(iou[row, column]), boundary.get(int(id), 0.0)
+                j, f = float(iou[row, column]), boundary.get((int(instance), int(id)), 0.0)
                 if j > 0 or f > 0:
                     self._pairs[int(instance), int(id)][frame] = (j, f)
 
@@ -182,43 +181,68 @@ def _mean_statistics(statistics_of: list[Statistics]) -> Statistics:
     return Statistics(*(float(value) for value in table.mean(axis=0)))
 
 
-def _label_boundaries(labels: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.intp], ...]:
-    """Every id's mask boundary at once: (y, x, id) of each boundary pixel, ids above 0."""
-    padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
-    around = np.stack([labels, padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]])
-    y, x = np.nonzero((around[1:] != around[0]).any(axis=0))
-    ids = np.sort(around[:, y, x].astype(np.int64), axis=0)  # a pixel bounds each id among its four
-    first = np.vstack([np.ones((1, len(y)), bool), ids[1:] != ids[:-1]]) & (ids > 0)
-    corner, place = np.nonzero(first)
-    return y[place], x[place], ids[corner, place]
-
-
 def boundary_accuracies(
-    labels: npt.NDArray[np.integer],
-    truth: npt.NDArray[np.bool_],
-    edges: tuple[npt.NDArray[np.intp], ...] | None = None,
-) -> dict[int, float]:
-    """F of every id of a label image against one true mask, in one go; ids that are not listed have F = 0.
+    labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer]
+) -> dict[tuple[int, int], float]:
+    """F of every pair (instance, id) of two label images, in one go; pairs that are not listed have F = 0.
 
-    labels: (H, W), 0 = none. truth: (H, W) bool, not empty. edges: the label image's boundaries, if known.
+    labels, truth: (H, W), 0 = none. Looks round each true boundary pixel for those of the labels, so that the time
+    goes with the length of the true boundaries, however many ids there are.
     """
-    y, x, ids = _label_boundaries(labels) if edges is None else edges
-    true = mask_boundary(truth)
-    if not true.any():
-        return {}
-    radius = boundary_radius(truth.shape)
-    rows, columns = _padded_box(true, radius + 1)
-    true_part = true[rows, columns]
-    close = np.zeros(true.shape, bool)
-    close[rows, columns] = near(true_part, radius)
-    near_truth = close[y, x]
-    total = int(true.sum())
-    accuracies = {}
-    for id in np.unique(ids[near_truth]):
-        own = ids == id
-        mine = np.zeros(true.shape, bool)
-        mine[y[own], x[own]] = True
-        good_true = int(np.count_nonzero(true_part & near(mine[rows, columns], radius)))
-        good_mine = int(np.count_nonzero(near_truth & own))
-        accuracies[int(id)] = _boundary_f(good_mine, int(own.sum()), good_true, total)
+    mine, true = LabelBoundaries(labels), LabelBoundaries(truth)
+    radius, accuracies = boundary_radius(truth.shape), {}
+    width = truth.shape[1] + 2 * radius  # a margin, so that no disk leaves the image
+    pixel = (mine.y + radius) * width + mine.x + radius
+    # A pixel bounds up to four ids: so many layers of (pixels,) places in mine, -1 where there is none.
+    layers = np.full((4, (truth.shape[0] + 2 * radius) * width), -1, np.int32)
+    layers[mine.layer, pixel] = np.arange(len(pixel))
+    occupied = np.zeros(layers.shape[1], bool)
+    occupied[pixel] = True
+    dy, dx = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = (dy * width + dx)[dy * dy + dx * dx <= radius * radius]
+    for instance in true.ids:
+        y, x = true.of(instance)
+        centre = (y + radius) * width + x + radius
+        close_mine, close_true = np.zeros(len(pixel), bool), np.zeros(len(mine.ids), np.int64)
+        for start in range(0, len(centre), 2048):
+            around = centre[start : start + 2048, None] + disk
+            row, column = np.nonzero(occupied[around])
+            met = around[row, column]
+            touched = np.zeros((len(around), len(mine.ids)), bool)
+            for layer in layers:
+                place = layer[met]
+                known = place >= 0
+                close_mine[place[known]] = True
+                touched[row[known], mine.index[place[known]]] = True
+            close_true += touched.sum(axis=0)
+        good_mine = np.bincount(mine.index[close_mine], minlength=len(mine.ids))
+        for index in np.flatnonzero(close_true):
+            counts = int(good_mine[index]), int(mine.counts[index]), int(close_true[index]), len(y)
+            accuracies[instance, mine.ids[index]] = _boundary_f(*counts)
     return accuracies
+
+
+class LabelBoundaries:
+    """The boundary (`mask_boundary`) of every id of a label image, pixel by pixel, in the order of the ids.
+
+    ids: the ids above 0 that have a boundary; counts: (ids,) their boundary pixels. y, x, index: (N,) each boundary
+    pixel and the place of its id in ids. A pixel between ids bounds each of them: layer (N,) numbers them, 0 to 3.
+    """
+
+    def __init__(self, labels: npt.NDArray[np.integer]) -> None:
+        padded = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
+        beside, below, across = padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+        y, x = np.nonzero((labels != beside) | (labels != below) | (labels != across))
+        around = np.stack([part[y, x] for part in (labels, beside, below, across)]).astype(np.int64)
+        around.sort(axis=0)  # so that each id is met once
+        layer, place = np.nonzero((np.diff(around, axis=0, prepend=0) != 0) & (around > 0))
+        ids = around[layer, place]
+        order = np.argsort(ids, kind="stable")
+        self.y, self.x, self.layer = y[place][order], x[place][order], layer[order]
+        known, self.index, self.counts = np.unique(ids[order], return_inverse=True, return_counts=True)
+        self.ids: list[int] = known.tolist()
+
+    def of(self, id: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """y and x of the boundary pixels of one id."""
+        begin, end = np.searchsorted(self.index, [self.ids.index(id), self.ids.index(id) + 1])
+        return self.y[begin:end], self.x[begin:end]

@@ -64,12 +64,12 @@ def boundary_f_by_definition(prediction, truth):
 def test_boundary_measure_equals_its_definition(seed, random_labels):
     predictions, truths = random_labels(seed, frames=5 if seed == 0 else 12, size=80 if seed == 0 else 40)
     for labels, truth in zip(predictions, truths, strict=True):
+        fast = davis.boundary_accuracies(labels, truth)
         for instance in np.unique(truth[truth > 0]):
-            fast = davis.boundary_accuracies(labels, truth == instance)
             for id in np.unique(labels[labels > 0]):
                 expected = boundary_f_by_definition(labels == id, truth == instance)
                 assert davis.boundary_accuracy(labels == id, truth == instance) == pytest.approx(expected, abs=1e-12)
-                assert fast.get(int(id), 0.0) == pytest.approx(expected, abs=1e-12)
+                assert fast.get((int(instance), int(id)), 0.0) == pytest.approx(expected, abs=1e-12)
 
 
 def test_empty_masks():
