@@ -14,21 +14,26 @@ from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
 
-# Argument -> (parameter, description). Left empty, what the parameter file says holds.
+# Argument -> (parameter, its type, description). Left empty, what the parameter file says holds.
 SETTINGS = {
-    "image": ("node.image_topic", "Topic of the colour images"),
-    "camera_info": ("node.camera_info_topic", "Topic of the intrinsics"),
-    "depth": ("node.depth_topic", "Topic of the depth images that are registered to colour; needed for points"),
-    "reliability": ("node.reliability", "Reliability asked of the camera: best_effort or reliable"),
-    "device": ("device", "Where the model runs: auto, cuda or cpu"),
-    "matcher": ("matcher.name", "Matcher"),
-    "segmenter": ("segmenter.name", "Segmenter"),
+    "autostart": ("node.autostart", bool, "The node configures and activates itself: true or false"),
+    "image": ("node.image_topic", str, "Topic of the colour images"),
+    "compressed": ("node.compressed", bool, "The colour images are compressed: true or false"),
+    "camera_info": ("node.camera_info_topic", str, "Topic of the intrinsics"),
+    "depth": ("node.depth_topic", str, "Topic of the depth images that are registered to colour; needed for points"),
+    "compressed_depth": ("node.compressed_depth", bool, "The depth images are compressed: true or false"),
+    "reliability": ("node.reliability", str, "Reliability asked of the camera: best_effort or reliable"),
+    "device": ("device", str, "Where the model runs: auto, cuda or cpu"),
+    "matcher": ("matcher.name", str, "Matcher"),
+    "segmenter": ("segmenter.name", str, "Segmenter"),
 }
 
 
 def generate_launch_description() -> LaunchDescription:
     """The node, and RViz where it is asked for."""
-    settings = [DeclareLaunchArgument(name, default_value="", description=text) for name, (_, text) in SETTINGS.items()]
+    settings = [
+        DeclareLaunchArgument(name, default_value="", description=text) for name, (_, _, text) in SETTINGS.items()
+    ]
     return LaunchDescription(
         [
             *settings,
@@ -37,11 +42,6 @@ def generate_launch_description() -> LaunchDescription:
                 "params_file",
                 default_value=str(SHARE / "config" / "mastsam.yaml"),
                 description="File with the node's parameters",
-            ),
-            DeclareLaunchArgument(
-                "autostart",
-                default_value="",
-                description="true: the node configures and activates itself; false: it waits for its transitions",
             ),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
@@ -57,13 +57,10 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[Node]:
     values = {name: LaunchConfiguration(name).perform(context) for name in SETTINGS}
     given = {
-        parameter: ParameterValue(values[name], value_type=str)
-        for name, (parameter, _) in SETTINGS.items()
+        parameter: ParameterValue(values[name], value_type=kind)
+        for name, (parameter, kind, _) in SETTINGS.items()
         if values[name]
     }
-    autostart = LaunchConfiguration("autostart").perform(context)
-    if autostart:
-        given["node.autostart"] = ParameterValue(autostart, value_type=bool)
     use_sim_time = {"use_sim_time": ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)}
     return [
         Node(

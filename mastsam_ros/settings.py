@@ -283,6 +283,11 @@ class NodeSettings(_Checked):
     depth_topic: str = _setting(
         "", "Topic of depth images that are registered to the colour images. Empty: none.", read_only=True
     )
+    compressed_depth: bool = _setting(
+        False,
+        "The depth topic carries CompressedImage (compressedDepth as png or rvl, or a 16-bit png).",
+        read_only=True,
+    )
     rectified: bool = _setting(
         False, "The images are rectified: CameraInfo's P holds. Otherwise K holds and distortion is refused."
     )

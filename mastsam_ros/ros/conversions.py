@@ -11,7 +11,7 @@ import numpy.typing as npt
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage, Image
 
-from mastsam_ros.io.encodings import decode_compressed, depth_to_metres, image_to_rgb
+from mastsam_ros.io.encodings import decode_compressed, decode_compressed_depth, depth_to_metres, image_to_rgb
 from mastsam_ros.io.result_messages import ResultMessages
 from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import Frame, InputError
@@ -22,7 +22,7 @@ class Input:
     """The messages of one frame, and when they arrived on the steady clock (nanoseconds)."""
 
     image: Image | CompressedImage
-    depth: Image | None
+    depth: Image | CompressedImage | None
     arrived_ns: int
 
 
@@ -40,8 +40,10 @@ def pixels_of(message: Image | CompressedImage) -> npt.NDArray[np.uint8]:
     )
 
 
-def depth_of(message: Image) -> npt.NDArray[np.float32]:
+def depth_of(message: Image | CompressedImage) -> npt.NDArray[np.float32]:
     """(H, W) float32 metres, 0 = none. Raises InputError for a damaged message or an unknown encoding."""
+    if isinstance(message, CompressedImage):
+        return decode_compressed_depth(message.format, message.data)
     return depth_to_metres(
         message.encoding, message.height, message.width, message.step, message.is_bigendian, message.data
     )

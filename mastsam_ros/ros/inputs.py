@@ -45,7 +45,7 @@ class Inputs:
     ) -> None:
         self._node, self._settings = node, settings
         self._statistics, self._complaints, self._deliver = statistics, complaints, deliver
-        self._sync: StampSync[Input, Image] = StampSync(settings.sync_queue, _tolerance_ns(settings))
+        self._sync: StampSync[Input, Image | CompressedImage] = StampSync(settings.sync_queue, _tolerance_ns(settings))
         self.camera_info: CameraInfo | None = None
         """The latest intrinsics that came."""
         self._last: dict[str, float] = {}
@@ -58,7 +58,8 @@ class Inputs:
                 "node.camera_info_topic", CameraInfo, settings.camera_info_topic, self._on_camera_info
             )
         if settings.depth_topic:
-            self._depth = self._subscribe("node.depth_topic", Image, settings.depth_topic, self._on_depth)
+            depth_type = CompressedImage if settings.compressed_depth else Image
+            self._depth = self._subscribe("node.depth_topic", depth_type, settings.depth_topic, self._on_depth)
 
     @property
     def image_topic(self) -> str:
@@ -119,7 +120,7 @@ class Inputs:
         else:
             self._paired(self._sync.add_first(stamp_nanoseconds(message.header.stamp), messages))
 
-    def _on_depth(self, message: Image) -> None:
+    def _on_depth(self, message: Image | CompressedImage) -> None:
         self._last["node.depth_topic"] = time.monotonic()
         self._paired(self._sync.add_second(stamp_nanoseconds(message.header.stamp), message))
 
@@ -127,7 +128,7 @@ class Inputs:
         self._last["node.camera_info_topic"] = time.monotonic()
         self.camera_info = message
 
-    def _paired(self, pair: tuple[Input, Image] | None) -> None:
+    def _paired(self, pair: tuple[Input, Image | CompressedImage] | None) -> None:
         images, depths = self._told_unpaired
         self._told_unpaired = (self._sync.unpaired_first, self._sync.unpaired_second)
         self._statistics.add(

@@ -84,7 +84,8 @@ def why_no_image(
         return f"{topic}: nobody publishes it; set {parameter} or remap it{elsewhere}"
     matching = [publisher for publisher in publishers if publisher.topic_type == message_type]
     if not matching:
-        cure = "see node.compressed" if "Image" in publishers[0].topic_type else f"set {parameter} or remap it"
+        carries_images = "Image" in publishers[0].topic_type
+        cure = "see node.compressed, node.compressed_depth" if carries_images else f"set {parameter} or remap it"
         return f"{topic}: carries {publishers[0].topic_type}, expected {message_type}; {cure}"
     offers = {publisher.qos_profile.reliability for publisher in matching}
     if reliability == ReliabilityPolicy.RELIABLE and offers == {ReliabilityPolicy.BEST_EFFORT}:

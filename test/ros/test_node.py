@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -59,7 +60,19 @@ def test_every_output_carries_the_input_stamp_and_equals_the_offline_result(star
         image = picture(2 * n)
         images.publish(robot.image(image, stamp))
         header = robot.header(stamp + 1_000_000)  # depth may come a little later
-        depths.publish(Image(header=header, height=120, width=160, step=320, encoding="16UC1", data=depth.tobytes()))
+        raw = {"16UC1": depth, "32FC1": depth.astype("<f4") * np.float32(0.001)}
+        encoding = "16UC1" if n % 2 else "32FC1"
+        content = raw[encoding]
+        depths.publish(
+            Image(
+                header=header,
+                height=120,
+                width=160,
+                step=160 * content.itemsize,
+                encoding=encoding,
+                data=content.tobytes(),
+            )
+        )
         expected = mastsam.step(Frame(image, stamp, "camera_optical", K, depth.astype(np.float32) / 1000))
         for topic in ("labels", "instances", "points", "overlay"):
             message = robot.wait(f"/mastsam/{topic}", n + 1)[n]
@@ -200,6 +213,36 @@ def test_compressed_images_services_and_parameters(start_node, robot, picture):
     send(7_000_000_000)
     robot.wait("/robot1/mastsam/labels", 4)
     assert node.end(signal.SIGTERM) == 0 and "Traceback" not in node.log, node.log
+
+
+def test_compressed_depth_gives_the_points_of_raw_depth(start_node, robot, picture):
+    start_node(*RELIABLE, "-p", "node.depth_topic:=depth", "-p", "node.compressed_depth:=true")
+    robot.listen(PointCloud2, "/mastsam/points")
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images, depths = robot.publisher(Image, "/image"), robot.publisher(CompressedImage, "/depth")
+    infos = robot.publisher(CameraInfo, "/camera_info")
+    infos.publish(CameraInfo(width=160, height=120, k=K.ravel().tolist()))
+    time.sleep(0.5)
+    millimetres = np.tile(np.arange(1000, 2600, 10, dtype=np.uint16), (120, 1))
+    png = cv2.imencode(".png", millimetres)[1].tobytes()
+    quantised = np.round(100 / (millimetres / 1000) + 2.0).astype(np.uint16)  # 32FC1 as inverse depth
+    inverse = struct.pack("<Iff", 0, 100.0, 2.0) + cv2.imencode(".png", quantised)[1].tobytes()
+    forms = {"16UC1; compressedDepth png": bytes(12) + png, "png": png, "32FC1; compressedDepth png": inverse}
+    for n, (form, content) in enumerate(forms.items()):
+        stamp = (n + 1) * 1_000_000_000
+        depths.publish(CompressedImage(header=robot.header(stamp), format=form, data=content))
+        images.publish(robot.image(picture(), stamp))
+        cloud = robot.wait("/mastsam/points", n + 1)[n]
+        assert stamp_of(cloud) == stamp
+        fields = [point_cloud2.Field(f.name, f.offset, f.datatype, f.count) for f in cloud.fields]
+        z = point_cloud2.unpack(fields, cloud.point_step, cloud.width * cloud.height, cloud.data).xyz[:, 2]
+        expected = millimetres[::2, ::2].ravel() / 1000
+        assert len(z) == len(expected) and np.allclose(np.sort(z), np.sort(expected), rtol=0.03), form
+    depths.publish(CompressedImage(header=robot.header(4_000_000_000), format="jpeg", data=png))
+    images.publish(robot.image(picture(), 4_000_000_000))
+    assert robot.settled_counts(4)["failed"] == 1
+    status = robot.received["/diagnostics"][-1].status[0]
+    assert "unknown compressed depth format" in status.message
 
 
 def test_a_silent_topic_is_explained(start_node, robot):
