@@ -31,13 +31,16 @@ from mastsam_ros.tracker.propagation import Carried, carry
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.selection import Chosen, choose, keep_carried
+from mastsam_ros.tracker.self_check import SelfChecker
 from mastsam_ros.types import (
     CandidateMasks,
+    EventKind,
     Frame,
     FrameResult,
     InputError,
     LabelledCloud,
     Matches,
+    SelfCheck,
     Track,
     TrackEvent,
     TrackState,
@@ -69,6 +72,7 @@ class Mastsam:
         self._index = torch.zeros(0, 0, dtype=torch.int64)
         self._pending: list[TrackEvent] = []
         self._blank = False
+        self._checker = SelfChecker()
 
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
@@ -82,6 +86,7 @@ class Mastsam:
         self._overlap.reset()
         self._lost.reset()
         self.map.reset()
+        self._checker.reset()
         self._previous = None
 
     def save_map(self, path: Path) -> None:
@@ -172,8 +177,11 @@ class Mastsam:
             points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.events)
         tracks = self._tracks(labels, points)
+        with timer("check"):
+            merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
+            check = self._checker.check(shown, matches, merged)
         self._frames += 1
-        return self._result(frame, labels, tracks, events, points, timer)
+        return self._result(frame, labels, tracks, events, points, timer, check)
 
     def _view(self, frame: Frame) -> Frame:
         if frame.depth is not None and not self.settings.frame.use_depth:
@@ -338,10 +346,10 @@ class Mastsam:
         events: tuple[TrackEvent, ...],
         points: LabelledCloud | None,
         timer: _StageTimer,
+        check: SelfCheck | None = None,
     ) -> FrameResult:
-        return FrameResult(
-            labels, tracks, events, points, timer.milliseconds(), self._frames - 1, frame.stamp_ns, frame.frame_id
-        )
+        milliseconds, number = timer.milliseconds(), self._frames - 1
+        return FrameResult(labels, tracks, events, points, milliseconds, number, frame.stamp_ns, frame.frame_id, check)
 
 
 def create_mastsam(settings: Settings | None = None) -> Mastsam:

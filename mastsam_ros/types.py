@@ -403,13 +403,29 @@ class LabelledCloud:
         return int(self.xyz.shape[0])
 
 
+@dataclass(frozen=True)
+class SelfCheck:
+    """How good a frame's result looks without any truth; every share in [0, 1].
+
+    consistency: share of the matches with the frame before whose two ids are equal, both labelled; None without
+    matches. uncovered: share of the picture without a label. largest: share of it under its largest id: near 1,
+    everything is one mask, and consistency says nothing. switches: ids that seem to have gone on under another one.
+    """
+
+    consistency: float | None
+    uncovered: float
+    largest: float
+    switches: int
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """What one step gives.
 
     labels: (H, W) uint16, 0 = unlabelled, at the size of the input image. tracks: every track that is
     shown or lost, by id. events: in the order in which they happened. points: LabelledCloud, or None
-    without geometry. timings_ms: milliseconds per stage, "total" among them.
+    without geometry. timings_ms: milliseconds per stage, "total" among them. check: how good it looks, or None for
+    a frame that shows nothing.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -420,6 +436,7 @@ class FrameResult:
     index: int = 0
     stamp_ns: int = 0
     frame_id: str = "camera"
+    check: SelfCheck | None = None
 
     def with_timings(self, timings_ms: dict[str, float]) -> FrameResult:
         """The same result with other timings (milliseconds per stage)."""

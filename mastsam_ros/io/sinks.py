@@ -205,7 +205,7 @@ class RunFolder:
 
 
 def frame_record(result: FrameResult) -> dict[str, Any]:
-    """A result's index, stamp, timings, tracks and events as plain values, the way `frames.jsonl` holds them."""
+    """A result's index, stamp, timings, tracks, events and self-check as plain values, as in `frames.jsonl`."""
     return {
         "index": result.index,
         "stamp_ns": result.stamp_ns,
@@ -234,6 +234,7 @@ def frame_record(result: FrameResult) -> dict[str, Any]:
             }
             for event in result.events
         ],
+        "check": result.check and {name: _rounded(value) for name, value in vars(result.check).items()},
     }
 
 
@@ -260,6 +261,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def _metres(values: tuple[float, float, float] | npt.NDArray[np.float64] | None) -> list[float] | None:
     return None if values is None else [round(float(value), 4) for value in values]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _clear_earlier_run(folder: Path) -> None:

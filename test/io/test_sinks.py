@@ -19,6 +19,7 @@ from mastsam_ros.types import (
     FrameResult,
     LabelledCloud,
     OutputError,
+    SelfCheck,
     Track,
     TrackEvent,
     TrackState,
@@ -48,6 +49,7 @@ def view(index: int, width: int = 33, height: int = 24, points: bool = False) ->
         {"match": 1.0, "total": 10.0 + index},
         index,
         index * 1_000_000,
+        check=SelfCheck(0.98765, 0.25, 0.5, 1),
     )
     return f"{index:03d}", Frame(image, index * 1_000_000), result
 
@@ -89,6 +91,7 @@ def test_labels_log_and_summary_read_back(tmp_path: Path) -> None:
             }
         ],
         "events": [{"kind": "merged", "id": 7, "other_id": 302, "evidence": 1.0, "reason": "masks coincide"}],
+        "check": {"consistency": 0.9877, "uncovered": 0.25, "largest": 0.5, "switches": 1},
     }
     summary = json.loads((out / "summary.json").read_text())
     assert summary == {
