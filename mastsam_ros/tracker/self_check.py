@@ -58,7 +58,7 @@ def _ids_at(labels: npt.NDArray[np.uint16], xy: npt.NDArray[np.float32]) -> npt.
 def _switches(before: npt.NDArray[np.int64], now: npt.NDArray[np.int64], merged: Mapping[int, int]) -> int:
     moved = (before > 0) & (now > 0)
     pairs, counts = np.unique(before[moved] << 16 | now[moved], return_counts=True)
-    started = np.bincount(before)
+    started = np.bincount(before).tolist()
     return sum(
         old != new and count >= _FEWEST and 2 * count > started[old] and merged.get(old) != new
         for old, new, count in zip((pairs >> 16).tolist(), (pairs & 0xFFFF).tolist(), counts.tolist(), strict=True)

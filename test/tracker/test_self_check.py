@@ -48,7 +48,7 @@ def test_switches_are_suspected_and_told_ones_are_not(after, merged, switches, k
     checker = SelfChecker()
     checker.check(squares(1, 2, 3), None, {})
     check = checker.check(squares(*after), standing_still(squares(*after)), merged)
-    assert check.switches == switches
+    assert check.switches == switches and type(check.switches) is int  # JSON takes no other
     assert check.consistency == pytest.approx(kept_squares * 900 / 4800, abs=0.03)
 
 
