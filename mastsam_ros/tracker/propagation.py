@@ -49,8 +49,11 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
         )
         xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
         return _filtered(index, matched, xy1, None, count, settings)
-    kept = matches.confidence >= settings.min_match_confidence
-    xy0, xy1 = matches.xy0.to(index.device)[kept], matches.xy1.to(index.device)[kept]
+    xy0, xy1 = matches.xy0.to(index.device), matches.xy1.to(index.device)
+    # Places, not masks: a mask makes the host ask the device for their number at every use.
+    kept = torch.nonzero(matches.confidence.to(index.device) >= settings.min_match_confidence).flatten()
+    if len(kept) < len(xy0):
+        xy0, xy1 = xy0[kept], xy1[kept]
     spacing = (height * width / max(1, len(xy1))) ** 0.5
     sparse = spacing > _SPARSE
     if not sparse:
@@ -59,7 +62,8 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
     if settings.motion_filter and len(xy1):
         # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
         agrees, common = _consensus(index, xy0, xy1 - xy0, max(settings.carry_cell, round(spacing)), settings)
-        xy0, xy1 = xy0[agrees], (xy0 + common)[agrees]
+        agreeing = torch.nonzero(agrees).flatten()
+        xy0, xy1 = xy0[agreeing], (xy0 + common)[agreeing]
     carried, matched = _densified(index, xy0, xy1, spacing)
     return _filtered(carried, matched, xy1, None, count, settings)
 
@@ -180,7 +184,7 @@ def _filtered(
     number = torch.where(keep, number, torch.zeros_like(number))
     around = [_shifted(number, dy, dx, 0) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
     interior = torch.stack([other == number for other in around]).all(dim=0).flatten()
-    chosen = keep.flatten()
+    chosen = torch.nonzero(keep.flatten()).flatten()
     return Carried(index, matched, at[chosen], number.flatten()[chosen] - 1, interior[chosen], count)
 
 
@@ -205,7 +209,7 @@ _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 def _connected_to_main_body(number: torch.Tensor, count: int, settings: TrackerSettings) -> torch.Tensor:
     """(rows, columns) bool: cells of groups that are not small beside their track's largest group."""
     group = connected_groups(number)
-    size = torch.bincount(group.flatten(), minlength=group.numel())[group]
+    size = occurrences(group.flatten(), group.numel())[group]
     largest = torch.zeros(count + 1, dtype=size.dtype, device=size.device)
     largest.scatter_reduce_(0, number.flatten(), size.flatten(), "amax")
     return size >= settings.min_group_share * largest[number]
@@ -218,26 +222,33 @@ def connected_groups(number: torch.Tensor) -> torch.Tensor:
     its root, a logarithmic number of times. Equal on every device.
     """
     cells = torch.arange(number.numel(), device=number.device).view(number.shape)
-    first, second = [], []
-    for dy, dx in _AROUND[4:]:
-        other = _shifted(cells, dy, dx, -1)
-        equal = (other >= 0) & (_shifted(number, dy, dx, -1) == number)
-        first.append(cells[equal])
-        second.append(other[equal])
-    a, b = torch.cat(first), torch.cat(second)
+    others = torch.stack([_shifted(cells, dy, dx, -1) for dy, dx in _AROUND[4:]])
+    alike = torch.stack([_shifted(number, dy, dx, -1) == number for dy, dx in _AROUND[4:]]) & (others >= 0)
+    pairs = torch.nonzero(alike.flatten()).flatten()
+    a, b = pairs % number.numel(), others.flatten()[pairs]
     group = cells.flatten().clone()
     while True:
         root_a, root_b = group[a], group[b]
-        apart = root_a != root_b
-        if not bool(apart.any()):
+        apart = torch.nonzero(root_a != root_b).flatten()
+        if len(apart) == 0:
             return group.view(number.shape)
         a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
         group.scatter_reduce_(0, torch.maximum(root_a, root_b), torch.minimum(root_a, root_b), "amin")
         while True:
             jumped = group[group]
-            if torch.equal(jumped, group):
+            further = jumped[jumped]
+            if torch.equal(further, jumped):
+                group = further
                 break
-            group = jumped
+            group = further
+
+
+def occurrences(values: torch.Tensor, count: int) -> torch.Tensor:
+    """How often each of 0..count-1 is among `values` (N,) int64: (count,) int64.
+
+    As bincount, which makes the host wait for the device.
+    """
+    return torch.zeros(count, dtype=torch.int64, device=values.device).index_add_(0, values, torch.ones_like(values))
 
 
 def _shifted(values: torch.Tensor, dy: int, dx: int, fill: float) -> torch.Tensor:

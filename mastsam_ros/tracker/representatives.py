@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.tracker.propagation import Carried
+from mastsam_ros.tracker.propagation import Carried, occurrences
 from mastsam_ros.types import MissingPackageError, PointPrompts
 
 _POINTS_PER_TRACK = 128
@@ -107,20 +107,20 @@ def _representatives(points: torch.Tensor, valid: torch.Tensor, settings: Tracke
 def _gathered(carried: Carried) -> tuple[torch.Tensor, torch.Tensor]:
     """Up to _POINTS_PER_TRACK points of each track, (N, P, 2) and (N, P) bool; interior ones where there are enough."""
     device = carried.xy.device
-    inside = torch.bincount(carried.track[carried.interior], minlength=carried.count)
+    inside = occurrences(torch.where(carried.interior, carried.track, carried.count), carried.count + 1)
     usable = carried.interior | (inside < 4)[carried.track]
-    track, xy = carried.track[usable], carried.xy[usable]
-    order = torch.sort(track, stable=True).indices
-    size = torch.bincount(track, minlength=carried.count)
+    # Points that are not used stand last, under a number that no track has.
+    track, order = torch.sort(torch.where(usable, carried.track, carried.count), stable=True)
+    size = occurrences(track, carried.count + 1)[:-1]
     start = size.cumsum(0) - size
     slot = torch.arange(_POINTS_PER_TRACK, device=device)
-    taken = torch.minimum(size, torch.tensor(_POINTS_PER_TRACK, device=device))
+    taken = size.clamp(max=_POINTS_PER_TRACK)
     valid = slot[None] < taken[:, None]
     rank = torch.div(slot[None] * size[:, None], taken[:, None].clamp(min=1), rounding_mode="floor")
-    if len(xy) == 0:
-        return torch.zeros(carried.count, _POINTS_PER_TRACK, 2, device=device), valid & False
+    if len(carried.xy) == 0:
+        return torch.zeros(carried.count, _POINTS_PER_TRACK, 2, device=device), valid
     place = torch.where(valid, start[:, None] + rank, torch.zeros_like(rank))
-    return xy[order][place] * valid[..., None], valid
+    return carried.xy[order[place]] * valid[..., None], valid
 
 
 def _spread(points: torch.Tensor, valid: torch.Tensor, count: int) -> torch.Tensor:
