@@ -77,7 +77,7 @@ setup(
     extras_require={
         "mast3r": ["safetensors>=0.4", "torch>=2.6"],
         "sam": ["segment-anything>=1.0", "torch>=2.6", "torchvision"],
-        "hf_sam": ["safetensors>=0.4", "transformers>=4.57"],
+        "hf_sam": ["safetensors>=0.4", "torch>=2.6", "transformers>=4.57"],
         "ray": ["ray>=2.9"],
         "sklearn": ["scikit-learn>=1.3"],
         "ros": ROS,

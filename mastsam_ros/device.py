@@ -1,4 +1,4 @@
-"""The one device that tensors live on, and how many threads small tensors get."""
+"""The one device that tensors live on, how many threads small tensors get, and what is said when it is full."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from mastsam_ros.types import SettingsError
+from mastsam_ros.types import ModelError, SettingsError
 
 
 def torch_device(name: str) -> torch.device:
@@ -35,3 +35,13 @@ def one_thread(device: torch.device | None = None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def out_of_memory_told(cure: str) -> Iterator[None]:
+    """Turns a GPU that is full into a ModelError that says so and what to do: `cure`."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        used = torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
+        raise ModelError(f"the GPU's memory is full, {used:.1f} GB are in use here: {cure}") from error

@@ -30,7 +30,7 @@ from mastsam_ros.tracker.parents import parents_of
 from mastsam_ros.tracker.propagation import Carried, carry
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
-from mastsam_ros.tracker.selection import Chosen, choose, keep_carried
+from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
 from mastsam_ros.tracker.self_check import SelfChecker
 from mastsam_ros.types import (
     CandidateMasks,
@@ -151,9 +151,10 @@ class Mastsam:
                 answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
             with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
-                chosen = self._coast(active, carried, chosen)
+                figures = chosen.figures()
+                masks = self._coast(active, carried, chosen, figures)
             with timer("overlap"), one_thread(self.device):
-                index = self._without_overlap(active, carried, chosen)
+                index = self._without_overlap(active, carried, masks, figures)
         with timer("discover"):
             with one_thread(self.device):
                 region = uncovered_region(index, self._frames, tracker) if previous is not None else None
@@ -162,14 +163,15 @@ class Mastsam:
                 with one_thread(self.device):
                     self._discover(answer, view, active, index, region, carried, matches)
         with timer("identify"), one_thread(self.device):
-            index, active = self._compact(index, active)
+            index, on_host, active = self._compact(index, active)
             active = self.map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
-                self._lost.remember(active, appearances(index, len(active), self._image(view)))
+                areas = 4.0 * np.bincount(on_host[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
+                self._lost.remember(active, appearances(index, len(active), self._image(view)), areas.tolist())
         self._index, self._previous = index, view
         with timer("outline"), one_thread(self.device):
-            shown = without_crumbs(self._shown(index, active), 2 * tracker.min_area_share * index.numel())
+            shown = without_crumbs(self._shown(on_host, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
         with timer("map"):
             self.map.remember(shown, self._identities.known())
@@ -191,33 +193,30 @@ class Mastsam:
     def _image(self, view: Frame) -> torch.Tensor:
         return torch.from_numpy(view.image).to(self.device)
 
-    def _coast(self, active: list[int], carried: Carried, chosen: Chosen) -> Chosen:
-        """Tracks that no candidate answered keep their carried mask for a few frames."""
-        found = chosen.found.tolist()
-        values = zip(active, found, chosen.agreement.tolist(), chosen.score.tolist(), strict=True)
+    def _coast(self, active: list[int], carried: Carried, chosen: Chosen, figures: Figures) -> torch.Tensor:
+        """The chosen masks (N, H, W); tracks that no candidate answered keep their carried one for a few frames."""
         standing_in = []
-        for n, (id, there, agreement, score) in enumerate(values):
-            if there:
-                self._identities.seen(id, agreement, score)
+        for n, id in enumerate(active):
+            if figures.found[n]:
+                self._identities.seen(id, figures.agreement[n], figures.score[n])
             elif self._identities.coasted(id):
                 standing_in.append(n)
         if not standing_in:
-            return chosen
+            return chosen.masks
         masks = chosen.masks.clone()
         for n in standing_in:
             masks[n] = carried.index == n + 1
-        return Chosen(masks, chosen.agreement, chosen.score, chosen.found)
+        return masks
 
-    def _without_overlap(self, active: list[int], carried: Carried, chosen: Chosen) -> torch.Tensor:
+    def _without_overlap(
+        self, active: list[int], carried: Carried, masks: torch.Tensor, figures: Figures
+    ) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined, hidden = self._overlap.join(
-            active, self._identities.ages(), chosen.masks, chosen.agreement.tolist(), self.map.apart
-        )
-        masks = chosen.masks
+        joined, hidden = self._overlap.join(active, self._identities.ages(), masks, figures.agreement, self.map.apart)
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)
             masks = masks & shows[:, None, None]
-        index = one_id_per_pixel(masks, chosen.agreement + chosen.score, carried.index)
+        index = one_id_per_pixel(masks, figures.together, carried.index)
         if joined:
             place = {id: n for n, id in enumerate(active)}
             table = torch.arange(len(active) + 1, device=self.device)
@@ -272,11 +271,15 @@ class Mastsam:
         self._lost.move(lost, matches)
         return self._lost.recognise(lost, appearances(new, count, image))
 
-    def _compact(self, index: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, list[int]]:
-        """Drops ids that own (almost) no pixels and numbers the rest anew."""
-        area = torch.bincount(index.flatten(), minlength=len(active) + 1)[1:].tolist()
+    def _compact(self, index: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int]]:
+        """Drops ids that own (almost) no pixels and numbers the rest anew: the index, the same on the host, the ids.
+
+        This is the one transfer of an image out of the device.
+        """
+        on_host = index.cpu().numpy()
+        area = np.bincount(on_host.ravel(), minlength=len(active) + 1)[1:].tolist()
         smallest = max(1.0, self.settings.tracker.min_area_share * index.numel() / 4)
-        table = torch.zeros(len(active) + 1, dtype=torch.int64, device=self.device)
+        table = np.zeros(len(active) + 1, np.int64)
         kept: list[int] = []
         for n, id in enumerate(active):
             if not self._identities.exists(id):
@@ -287,13 +290,11 @@ class Mastsam:
             else:
                 self._identities.disappear(id)
         self._lost.keep_only(self._identities.known())
-        return table[index], kept
+        return torch.from_numpy(table).to(self.device)[index], table[on_host], kept
 
-    def _shown(self, index: torch.Tensor, active: list[int]) -> npt.NDArray[np.uint16]:
-        """The one transfer out: (H, W) uint16 ids at working size, tentative tracks under their parent's id."""
-        shown = [0] + [self._identities.shown_as(id) for id in active]
-        table = torch.tensor(shown, dtype=torch.int32, device=self.device)
-        return table[index].cpu().numpy().astype(np.uint16)
+    def _shown(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
+        """(H, W) uint16 ids at working size from the index, tentative tracks under their parent's id."""
+        return np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16)[on_host]
 
     def _lifted(
         self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches | None

@@ -184,9 +184,12 @@ class SamSettings(_Checked):
     )
     precision: str = _setting(
         "auto",
-        "Numbers the image encoder computes with; auto: bfloat16 on a GPU, float32 on the CPU.",
+        "Numbers the networks compute with; auto: bfloat16 on a GPU, float32 on the CPU.",
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
+    )
+    mask_prompt: bool = _setting(
+        False, "Give the decoder each track's carried mask as a mask prompt beside its points, as far as it is trusted."
     )
     prompts_per_call: int = _setting(64, "Prompts that the decoder answers at once; bounds memory.", 1, 4096)
     grid_points: int = _setting(32, "Automatic masks: prompts along the image's long side.", 1, 256)

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mastsam_ros.device import torch_device
+from mastsam_ros.evaluation.host_reads import HostReads
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.matchers import Matcher
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
@@ -69,7 +70,11 @@ def small() -> Models:
 
 @dataclass
 class Timings:
-    """Milliseconds of every frame, per stage and for the whole step; peak memory; the networks' work per stage."""
+    """Milliseconds of every frame, per stage and for the whole step; peak memory; the networks' work per stage.
+
+    host_reads: how often one step waits for the device because the host reads from it; image_reads: of these, how
+    often a byte or more per pixel.
+    """
 
     step: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -77,6 +82,8 @@ class Timings:
     peak_gb: float | None = None
     flops: dict[str, int] = field(default_factory=dict)
     weight_bytes: dict[str, int] = field(default_factory=dict)
+    host_reads: int = 0
+    image_reads: int = 0
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -87,6 +94,8 @@ class Timings:
             "peak_gb": self.peak_gb,
             "flops": self.flops,
             "weight_bytes": self.weight_bytes,
+            "host_reads": self.host_reads,
+            "image_reads": self.image_reads,
         }
 
 
@@ -243,9 +252,12 @@ def measure(models: Models, tracks: int, settings: Settings, frames: int, plain:
     for _ in range(_WARM_UP):
         mastsam.step(picture.frame())
     clock.counting = True
-    mastsam.step(picture.frame())
+    with HostReads() as reads:
+        mastsam.step(picture.frame())
     clock.counting = False
     timings = clock.timings
+    timings.host_reads = reads.total
+    timings.image_reads = sum(size >= models.height * models.width for size in reads.transfers)
     encoder = _bytes(sam.vision_encoder)
     timings.weight_bytes = {"match": _bytes(mast3r), "encode": encoder, "predict": _bytes(sam) - encoder}
     timings.stages.clear()

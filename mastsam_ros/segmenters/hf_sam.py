@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,26 +35,67 @@ class TransformersNetwork:
         self.keeps_aspect = model.config.model_type in ("sam", "sam_hq")
         size = model.config.prompt_encoder_config.image_size
         self.side = size if isinstance(size, int) else int(size[0])
+        self._dtype = torch.float32
+        self.mask_side = 4 * int(model.prompt_encoder.image_embedding_size[0])
+        for module in (model.prompt_encoder, model.shared_image_embedding):
+            module.forward = _outside_autocast(module.forward)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves there; the image encoder's weights in that precision."""
+        self._model.to(device)
+        self._model.vision_encoder.to(dtype)
+        self._dtype = dtype
 
     def encode(self, image: torch.Tensor) -> dict[str, Any]:
         """image (1, 3, side, side) -> what the model's forward takes in place of the image."""
-        features = self._model.get_image_embeddings(image)
+        features = self._model.get_image_embeddings(image.to(self._dtype))
         if self._is_hq:
-            embeddings, intermediate = features
-            return {
-                "image_embeddings": embeddings.float(),
-                "intermediate_embeddings": [level.float() for level in intermediate],
-            }
-        if self.keeps_aspect:
-            return {"image_embeddings": features.float()}
-        return {"image_embeddings": [level.float() for level in features]}
+            embeddings, levels = features
+            return {"image_embeddings": embeddings.to(self._dtype), "intermediate_embeddings": self._all(levels)}
+        return {"image_embeddings": features.to(self._dtype) if self.keeps_aspect else self._all(features)}
+
+    def _all(self, levels: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        return [level.to(self._dtype) for level in levels]
 
     def decode(
-        self, features: dict[str, Any], xy: torch.Tensor, labels: torch.Tensor
+        self, features: dict[str, Any], xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """xy (N, K, 2), labels (N, K) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
-        answer = self._model(input_points=xy[None], input_labels=labels[None], multimask_output=True, **features)
-        return answer.pred_masks[0], answer.iou_scores[0]
+        """xy (N, K, 2), labels (N, K), masks (N, m, m) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
+        if masks is None:
+            answer = self._model(input_points=xy[None], input_labels=labels[None], multimask_output=True, **features)
+            return answer.pred_masks[0], answer.iou_scores[0]
+        # The models take one mask prompt per image of a batch: the image stands there once for each prompt.
+        image = features["image_embeddings"]
+        repeated = (
+            image.expand(len(xy), -1, -1, -1)
+            if self.keeps_aspect
+            else [level.expand(len(xy), -1, -1, -1) for level in image]
+        )
+        answer = self._model(
+            input_points=xy[:, None],
+            input_labels=labels[:, None],
+            input_masks=masks[:, None],
+            multimask_output=True,
+            **{**features, "image_embeddings": repeated},
+        )
+        return answer.pred_masks[:, 0], answer.iou_scores[:, 0]
+
+
+def _outside_autocast(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """The same in float32, its results in the precision of autocast."""
+
+    @functools.wraps(forward)
+    def exact(*args: Any, **named: Any) -> Any:
+        given = next(value for value in (*args, *named.values()) if isinstance(value, torch.Tensor))
+        kind = given.device.type
+        if not torch.is_autocast_enabled(kind):
+            return forward(*args, **named)
+        with torch.autocast(kind, enabled=False):
+            results = forward(*args, **named)
+        dtype = torch.get_autocast_dtype(kind)
+        return tuple(r.to(dtype) for r in results) if isinstance(results, tuple) else results.to(dtype)
+
+    return exact
 
 
 def create_hf_sam_segmenter(settings: SamSettings, device: torch.device) -> PromptedSegmenter:
@@ -63,7 +106,7 @@ def create_hf_sam_segmenter(settings: SamSettings, device: torch.device) -> Prom
     if not settings.checkpoint:
         raise ModelError("no weights for hf_sam: set sam.checkpoint to a folder with config.json and model.safetensors")
     model = _load(Path(settings.checkpoint))
-    return PromptedSegmenter(TransformersNetwork(model.eval().requires_grad_(False).to(device)), settings, device)
+    return PromptedSegmenter(TransformersNetwork(model.eval().requires_grad_(False)), settings, device)
 
 
 def _load(folder: Path) -> Any:

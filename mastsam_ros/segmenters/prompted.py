@@ -13,14 +13,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import out_of_memory_told
 from mastsam_ros.settings import SamSettings
-from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, ModelError, PointPrompts
+from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, ModelError, PointPrompts, index_masks
 
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
 """Mean and deviation of RGB, 0 to 255, that SAM, SAM-HQ, SAM 2 and EdgeTAM were trained with."""
 _STABILITY_OFFSET = 1.0
 """A stable mask changes little when its logits are cut this far above and below zero (SAM, appendix B)."""
+_MASK_LOGIT = 10.0
+"""A mask prompt that is trusted has this logit inside and its negative outside, as SAM 2 gives masks to itself."""
+_PIXELS_AT_ONCE = 1 << 26
+"""Logits at the frame's size that are there at once: a quarter of a gibibyte."""
+_CURE = "lower sam.prompts_per_call or frame.working_pixels, or take a smaller model"
 
 
 class PromptableNetwork(Protocol):
@@ -28,16 +34,25 @@ class PromptableNetwork(Protocol):
 
     side: int
     """Width and height of the network's image, pixels."""
+    mask_side: int
+    """Width and height of a mask prompt, which covers the whole square."""
     keeps_aspect: bool
     """True: the image's long side fills the square and the rest is padded; False: the image is stretched."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves there; the weights of the image encoder, nearly all of them, in that precision."""
 
     def encode(self, image: torch.Tensor) -> Any:
         """image (1, 3, side, side) float32, normalised -> features, whatever `decode` takes."""
 
-    def decode(self, features: Any, xy: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(
+        self, features: Any, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2) float32 pixels of the network's image, labels (N, K) -> logits (N, 3, h, w), IoU (N, 3).
 
-        The logits cover the whole square; IoU is the network's own estimate for each mask.
+        masks: (N, mask_side, mask_side) float32 logits of mask prompts, or None. The logits that come out cover the
+        whole square too; IoU is the network's own estimate for each mask. Called under autocast: positions of points
+        are to be embedded outside it, half precision knows pixels only to several of them.
         """
 
 
@@ -84,6 +99,14 @@ class SquareMapping:
         sampled = F.grid_sample(flat, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[0].unflatten(0, logits.shape[:2])
 
+    def on_square(self, index: torch.Tensor, cells: int) -> torch.Tensor:
+        """index (H, W) of the frame at the centres of cells x cells of the square: (cells, cells), 0 off the frame."""
+        device = index.device
+        at = (torch.arange(cells, device=device) + 0.5) * (self.side / cells)
+        y = (at * (self.height / self.used_height)).long().clamp(max=self.height - 1)
+        x = (at * (self.width / self.used_width)).long().clamp(max=self.width - 1)
+        return index[y[:, None], x] * self.covered(cells, cells, device)
+
     def covered(self, rows: int, columns: int, device: torch.device) -> torch.Tensor:
         """(rows, columns) bool: the cells of a map of the square whose centres lie on the frame."""
         y = (torch.arange(rows, device=device) + 0.5) * (self.side / rows) < self.used_height
@@ -102,9 +125,10 @@ class PromptedSegmenter:
         self._network = network
         self._settings = settings
         self._device = device
-        precision = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-        automatic = torch.bfloat16 if device.type == "cuda" else None
-        self._encoder_dtype = automatic if settings.precision == "auto" else precision[settings.precision]
+        automatic = "bfloat16" if device.type == "cuda" else "float32"
+        name = automatic if settings.precision == "auto" else settings.precision
+        self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+        network.to(device, self._dtype)
         self._mapping: SquareMapping | None = None
         self._features: Any = None
 
@@ -113,23 +137,30 @@ class PromptedSegmenter:
         """Encodes the image; the one costly step of a frame. `matches` are not used."""
         self._mapping = SquareMapping.of_size(frame.height, frame.width, self._network.side, self._network.keeps_aspect)
         image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device)
-        with torch.autocast(self._device.type, self._encoder_dtype, enabled=self._encoder_dtype is not None):
+        self._features = None  # before the new ones: two frames' need not fit beside each other
+        with self._precision(), out_of_memory_told(_CURE):
             self._features = self._network.encode(self._mapping.square(image))
 
     @torch.no_grad()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
         """Three candidates per prompt, masks (N, 3, H, W) at the frame's size, scores (N, 3): the predicted IoU.
 
-        All prompts go through one call of the decoder, or through several of `prompts_per_call`. Raises InputError
-        before the first `set_frame`, ModelError if the network gives no finite numbers.
+        With the setting `mask_prompt` the carried masks are prompts beside the points. All prompts go through one
+        call of the decoder, or through several of `prompts_per_call`. Raises InputError before the first `set_frame`,
+        ModelError if the network gives no finite numbers.
         """
-        mapping = self._current()
-        empty = torch.zeros(0, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
-        masks, scores = [empty], [torch.zeros(0, 3, device=self._device)]
-        for logits, iou in self._answers(prompts.xy, prompts.labels):
-            masks.append(mapping.on_frame(logits) > 0)
-            scores.append(iou)
-        return CandidateMasks(torch.cat(masks), _finite(torch.cat(scores)).clamp(0, 1))
+        mapping, count = self._current(), len(prompts)
+        with out_of_memory_told(_CURE):
+            masks = torch.zeros(count, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
+            scores = torch.zeros(count, 3, device=self._device)
+            at_once = max(1, _PIXELS_AT_ONCE // (3 * mapping.height * mapping.width))
+            done = 0
+            for logits, iou in self._answers(prompts.xy, prompts.labels, self._mask_prompts(prompts)):
+                scores[done : done + len(iou)] = iou
+                for part in logits.split(at_once):
+                    torch.gt(mapping.on_frame(part), 0, out=masks[done : done + len(part)])
+                    done += len(part)
+        return CandidateMasks(masks, _finite(scores).clamp(0, 1))
 
     @torch.no_grad()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -145,14 +176,15 @@ class PromptedSegmenter:
         xy = self._grid(inside)[:, None]
         labels = torch.ones(xy.shape[:2], dtype=torch.int64, device=self._device)
         kept_logits, kept_scores = [], []
-        for logits, iou in self._answers(xy, labels):
+        for logits, iou in self._answers(xy, labels, None):
             on_image = mapping.covered(logits.shape[2], logits.shape[3], self._device)
             certain = ((logits > _STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
             possible = ((logits > -_STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
             stable = certain >= self._settings.min_stability * possible.clamp(min=1)
-            kept = (_finite(iou) >= self._settings.min_iou) & stable & (certain > 0)
-            kept_logits.append(logits[kept])
-            kept_scores.append(iou[kept])
+            sure = (_finite(iou) >= self._settings.min_iou) & stable & (certain > 0)
+            kept = torch.nonzero(sure.flatten()).flatten()
+            kept_logits.append(logits.flatten(0, 1)[kept])
+            kept_scores.append(iou.flatten()[kept])
         if not kept_logits or not sum(len(scores) for scores in kept_scores):
             empty = torch.zeros(0, 1, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
             return CandidateMasks(empty, torch.zeros(0, 1, device=self._device))
@@ -160,7 +192,8 @@ class PromptedSegmenter:
         order = all_scores.argsort(descending=True, stable=True)
         on_image = mapping.covered(all_logits.shape[1], all_logits.shape[2], self._device)
         best = order[first_of_each(all_logits[order] > 0, on_image, self._settings.nms_iou)]
-        masks = torch.cat([mapping.on_frame(part[:, None]) > 0 for part in all_logits[best].split(64)])
+        at_once = max(1, _PIXELS_AT_ONCE // (mapping.height * mapping.width))
+        masks = torch.cat([mapping.on_frame(part[:, None]) > 0 for part in all_logits[best].split(at_once)])
         return CandidateMasks(masks & inside, all_scores[best, None].clamp(0, 1))
 
     def _current(self) -> SquareMapping:
@@ -168,15 +201,30 @@ class PromptedSegmenter:
             raise InputError("no frame: call set_frame before predict and everything")
         return self._mapping
 
-    def _answers(self, xy: torch.Tensor, labels: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def _answers(
+        self, xy: torch.Tensor, labels: torch.Tensor, masks: _MaskPrompts | None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The decoder's answers, `prompts_per_call` at a time: float32 logits (n, 3, h, w) and IoU (n, 3)."""
         size = self._settings.prompts_per_call
         at = self._current().to_network(xy.to(self._device))
         labels = labels.to(self._device)
         for start in range(0, len(at), size):
             part = slice(start, start + size)
-            logits, iou = self._network.decode(self._features, at[part], labels[part])
+            dense = None if masks is None else masks.logits(start, len(at[part]))
+            with self._precision():
+                logits, iou = self._network.decode(self._features, at[part], labels[part], dense)
             yield logits.float(), iou.float()
+
+    def _mask_prompts(self, prompts: PointPrompts) -> _MaskPrompts | None:
+        if not self._settings.mask_prompt or prompts.carried is None:
+            return None
+        # Two samples of the carried index in each direction per cell of the prompt: its outline is not a staircase.
+        carried = self._current().on_square(prompts.carried.to(self._device), 2 * self._network.mask_side)
+        trust = torch.ones(len(prompts)) if prompts.confidence is None else prompts.confidence
+        return _MaskPrompts(carried, trust.to(self._device))
 
     def _grid(self, inside: torch.Tensor) -> torch.Tensor:
         """(M, 2) float32 pixels: the centres of square cells, `grid_points` along the long side, inside only."""
@@ -186,7 +234,21 @@ class PromptedSegmenter:
         x = (torch.arange(round(width / cell), device=self._device) + 0.5) * cell - 0.5
         xy = torch.stack(torch.meshgrid(x.clamp(max=width - 1), y.clamp(max=height - 1), indexing="xy"), dim=-1)
         xy = xy.flatten(0, 1)
-        return xy[inside[xy[:, 1].round().long(), xy[:, 0].round().long()]]
+        return xy[torch.nonzero(inside[xy[:, 1].round().long(), xy[:, 0].round().long()]).flatten()]
+
+
+@dataclass(frozen=True, eq=False)
+class _MaskPrompts:
+    """Carried masks as the decoder takes them: carried (2 m, 2 m) int64, n + 1 where mask n is; trust (N,)."""
+
+    carried: torch.Tensor
+    trust: torch.Tensor
+
+    def logits(self, start: int, count: int) -> torch.Tensor:
+        """(count, m, m) float32 of prompts start, start + 1, ...: 0 where nothing is known."""
+        there = index_masks((self.carried - start).clamp(0, count + 1), count)
+        share = F.avg_pool2d(there.float(), 2)
+        return _MASK_LOGIT * self.trust[start : start + count, None, None] * (2 * share - 1)
 
 
 def first_of_each(masks: torch.Tensor, on_image: torch.Tensor, max_iou: float) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from mastsam_ros.segmenters.prompted import PromptedSegmenter
 from mastsam_ros.settings import SamSettings
@@ -23,23 +24,53 @@ class SamNetwork:
     def __init__(self, model: Any) -> None:
         self._model = model
         self.side = int(model.image_encoder.img_size)
+        self.mask_side = int(model.prompt_encoder.mask_input_size[0])
+        self._dtype = torch.float32
+        self._positions: torch.Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Moves there; the image encoder's weights in that precision."""
+        self._model.to(device)
+        self._model.image_encoder.to(dtype)
+        self._dtype, self._positions = dtype, None
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
-        """image (1, 3, side, side) -> features (1, C, side / 16, side / 16) float32."""
-        return self._model.image_encoder(image).float()
+        """image (1, 3, side, side) -> features (1, C, side / 16, side / 16)."""
+        return self._model.image_encoder(image.to(self._dtype)).to(self._dtype)
 
     def decode(
-        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor
+        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """xy (N, K, 2), labels (N, K) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
-        sparse, dense = self._model.prompt_encoder(points=(xy, labels), boxes=None, masks=None)
+        """xy (N, K, 2), labels (N, K), masks (N, m, m) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
+        with torch.autocast(features.device.type, enabled=False):
+            if self._positions is None:
+                self._positions = self._model.prompt_encoder.get_dense_pe()
+            sparse, dense = self._embedded(xy, labels), self._dense(masks, len(xy))
         return self._model.mask_decoder(
             image_embeddings=features,
-            image_pe=self._model.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
+            image_pe=self._positions.to(self._dtype),
+            sparse_prompt_embeddings=sparse.to(self._dtype),
+            dense_prompt_embeddings=dense.to(self._dtype),
             multimask_output=True,
         )
+
+    def _embedded(self, xy: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Points (N, K, 2) as tokens (N, K + 1, C), as the package embeds them; that waits for the device six times."""
+        encoder = self._model.prompt_encoder
+        at = F.pad(xy + 0.5, (0, 0, 0, 1))  # one more that is no point, as in training without a box
+        at[:, -1] = 0
+        kind = F.pad(labels, (0, 1), value=-1)[..., None]
+        negative, positive = (encoder.point_embeddings[n].weight for n in (0, 1))
+        placed = encoder.pe_layer.forward_with_coords(at, encoder.input_image_size)
+        placed = placed + torch.where(kind == 1, positive, negative)
+        return torch.where(kind < 0, encoder.not_a_point_embed.weight, placed)
+
+    def _dense(self, masks: torch.Tensor | None, count: int) -> torch.Tensor:
+        """Mask prompts (N, m, m) as features (N, C, h, w); without them the package's "no mask"."""
+        encoder = self._model.prompt_encoder
+        if masks is not None:
+            return encoder.mask_downscaling(masks[:, None])
+        return encoder.no_mask_embed.weight[:, :, None, None].expand(count, -1, *encoder.image_embedding_size)
 
 
 def create_sam_segmenter(settings: SamSettings, device: torch.device) -> PromptedSegmenter:
@@ -67,7 +98,7 @@ def create_sam_segmenter(settings: SamSettings, device: torch.device) -> Prompte
     except ModelError as error:
         raise ModelError(f"{settings.checkpoint}: {error}") from None
     model.load_state_dict(weights)
-    return PromptedSegmenter(SamNetwork(model.eval().requires_grad_(False).to(device)), settings, device)
+    return PromptedSegmenter(SamNetwork(model.eval().requires_grad_(False)), settings, device)
 
 
 def _registry() -> Any:

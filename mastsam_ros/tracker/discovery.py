@@ -38,8 +38,9 @@ def new_masks(
     size = masks.flatten(1).sum(dim=1, dtype=torch.int32)
     smallest = settings.min_area_share * masks.shape[1] * masks.shape[2]
     owner = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
-    for n in torch.argsort(size, descending=True, stable=True).tolist():
-        if size[n] >= smallest:
+    sizes = size.tolist()
+    for n in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
+        if sizes[n] >= smallest:
             owner.masked_fill_(masks[n], n + 1)
     area = torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:]
     kept = torch.nonzero(area >= smallest).flatten()

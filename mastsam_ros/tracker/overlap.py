@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
 from mastsam_ros.settings import TrackerSettings
@@ -49,7 +50,7 @@ class OverlapFilter:
         inter = flat @ flat.T
         area = inter.diagonal()
         iou = inter / (area[:, None] + area[None] - inter).clamp(min=1)
-        pairs = torch.nonzero(torch.triu(iou >= self.settings.join_iou, diagonal=1)).tolist()
+        pairs = np.argwhere(torch.triu(iou >= self.settings.join_iou, diagonal=1).cpu().numpy()).tolist()
         streak: dict[tuple[int, int], int] = {}
         joined = []
         hidden: set[int] = set()
@@ -94,15 +95,15 @@ def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -
     return {element: find(element) for element in range(count)}
 
 
-def one_id_per_pixel(masks: torch.Tensor, priority: torch.Tensor, carried: torch.Tensor | None) -> torch.Tensor:
+def one_id_per_pixel(masks: torch.Tensor, priority: Sequence[float], carried: torch.Tensor | None) -> torch.Tensor:
     """Resolves what still overlaps: (H, W) int64, n + 1 where mask n owns the pixel, 0 where none does.
 
-    masks: (N, H, W) bool; priority: (N,) float, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
+    masks: (N, H, W) bool; priority: N, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
     that was carried to a pixel it still claims keeps it whatever its priority.
     """
     height, width = masks.shape[1:]
     painted = torch.zeros(height, width, dtype=torch.int32, device=masks.device)
-    for n in torch.argsort(priority, stable=True).tolist():
+    for n in sorted(range(len(priority)), key=priority.__getitem__):
         painted.masked_fill_(masks[n], n + 1)
     index = painted.long()
     if carried is not None and len(masks):

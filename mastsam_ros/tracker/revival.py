@@ -61,24 +61,32 @@ class LostTracks:
     def __init__(self, settings: TrackerSettings) -> None:
         self.settings = settings
         self._last: dict[int, Appearance] = {}
+        self._whole_areas: dict[int, float] = {}
+        """`_last`'s areas, so that comparing them asks no device."""
 
     def reset(self) -> None:
         """Forgets everything."""
         self._last.clear()
+        self._whole_areas.clear()
 
-    def remember(self, ids: list[int], seen: Appearance) -> None:
-        """Keeps the appearance of every id in view: the latest, but not of the last sliver before it was hidden."""
-        whole_areas = {id: float(look.area) for id, look in self._last.items()}
-        for n, (id, area) in enumerate(zip(ids, seen.area.tolist(), strict=True)):
+    def remember(self, ids: list[int], seen: Appearance, areas: list[float]) -> None:
+        """Keeps the appearance of every id in view: the latest, but not of the last sliver before it was hidden.
+
+        areas: `seen.area` as the host knows it already.
+        """
+        for n, (id, area) in enumerate(zip(ids, areas, strict=True)):
             look = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
-            if area < _WHOLE * whole_areas.get(id, 0.0):
+            whole_area = self._whole_areas.get(id, 0.0)
+            if area < _WHOLE * whole_area:
                 whole = self._last[id]
                 look = Appearance(whole.area * _FADE, look.centre, whole.mean, whole.covariance)
-            self._last[id] = look
+                area = whole_area * _FADE
+            self._last[id], self._whole_areas[id] = look, area
 
     def keep_only(self, ids: set[int]) -> None:
         """Drops ids that no longer exist."""
         self._last = {id: look for id, look in self._last.items() if id in ids}
+        self._whole_areas = {id: self._whole_areas[id] for id in self._last}
 
     def move(self, lost: list[int], matches: Matches) -> None:
         """Moves the expected place of lost tracks by the median motion of the matches nearest to it."""

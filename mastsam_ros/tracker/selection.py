@@ -22,6 +22,22 @@ class Chosen:
     score: torch.Tensor
     found: torch.Tensor
 
+    def figures(self) -> Figures:
+        """What the host decides by, in one transfer from the device."""
+        numbers = torch.stack([self.found.float(), self.agreement, self.score, self.agreement + self.score])
+        found, agreement, score, together = numbers.tolist()
+        return Figures([there > 0 for there in found], agreement, score, together)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """`Chosen` as plain numbers, N each: found, agreement, score, and the sum of the last two."""
+
+    found: list[bool]
+    agreement: list[float]
+    score: list[float]
+    together: list[float]
+
 
 def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettings) -> Chosen:
     """Ranks by IoU with the carried mask plus `score_weight` times the segmenter's score (paper, section IV-C).

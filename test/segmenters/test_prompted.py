@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mastsam_ros.segmenters import prompted
 from mastsam_ros.segmenters.prompted import PromptedSegmenter, SquareMapping, first_of_each
 from mastsam_ros.settings import SamSettings
 from mastsam_ros.types import Frame, InputError, ModelError, PointPrompts
@@ -19,22 +20,28 @@ class DiscNetwork:
     """Answers a prompt with discs of three sizes round its first positive point; remembers what it was asked."""
 
     side = 256
+    mask_side = 64
 
     def __init__(self, keeps_aspect: bool = True, score: float = 0.9) -> None:
         self.keeps_aspect = keeps_aspect
         self.score = score
         self.images: list[torch.Tensor] = []
         self.calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.masks: list[torch.Tensor | None] = []
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        assert device == CPU
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         self.images.append(image)
         return image
 
     def decode(
-        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor
+        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert features is self.images[-1]
         self.calls.append((xy, labels))
+        self.masks.append(masks)
         centre = (torch.arange(64) + 0.5) * 4 - 0.5
         first = xy[torch.arange(len(xy)), (labels == 1).int().argmax(dim=1)]
         away = (first[:, 0, None, None] - centre).square() + (first[:, 1, None, None] - centre[:, None]).square()
@@ -88,6 +95,73 @@ def test_no_prompts_give_no_masks() -> None:
     segmenter.set_frame(_frame(64, 48), None)
     answer = segmenter.predict(PointPrompts(torch.zeros(0, 4, 2), torch.zeros(0, 4)))
     assert answer.masks.shape == (0, 3, 48, 64) and not network.calls
+
+
+@pytest.mark.parametrize("keeps_aspect", [True, False])
+def test_carried_masks_are_prompts_where_the_setting_says_so(keeps_aspect: bool) -> None:
+    network = DiscNetwork(keeps_aspect)
+    carried = torch.zeros(240, 320, dtype=torch.int64)
+    carried[60:180, 40:120], carried[:30, 200:] = 1, 3
+    prompts = PointPrompts(torch.full((3, 1, 2), 50.0), torch.ones(3, 1), carried, torch.tensor([1.0, 1.0, 0.5]))
+    segmenter = PromptedSegmenter(network, SamSettings(), CPU)
+    segmenter.set_frame(_frame(320, 240), None)
+    segmenter.predict(prompts)
+    assert network.masks == [None]
+    segmenter = PromptedSegmenter(network, SamSettings(mask_prompt=True, prompts_per_call=2), CPU)
+    segmenter.set_frame(_frame(320, 240), None)
+    segmenter.predict(prompts)
+    assert [None if masks is None else len(masks) for masks in network.masks] == [None, 2, 1]
+    first, second, third = (mask for masks in network.masks[1:] if masks is not None for mask in masks)
+    # A cell of the prompt is 5 pixels of the frame across, and 5 or 3.75 down.
+    down = 5 if keeps_aspect else 3.75
+    top, bottom = round(60 / down), round(180 / down)
+    expected = torch.full((64, 64), -10.0)
+    expected[top:bottom, 8:24] = 10.0
+    assert torch.equal(first, expected)
+    assert (second == -10).all()
+    assert third[: int(30 / down), 40:].eq(5).all() and third[int(30 / down) + 1 :].eq(-5).all()
+
+
+def test_the_outline_of_a_mask_prompt_is_in_between() -> None:
+    network = DiscNetwork()
+    carried = torch.zeros(256, 256, dtype=torch.int64)
+    carried[:, :130] = 1  # ends in the middle of a cell
+    segmenter = PromptedSegmenter(network, SamSettings(mask_prompt=True), CPU)
+    segmenter.set_frame(_frame(256, 256), None)
+    segmenter.predict(PointPrompts(torch.zeros(1, 1, 2), torch.ones(1, 1), carried))
+    (masks,) = network.masks
+    assert masks is not None and masks[0, 0, 31:34].tolist() == [10, 0, -10]
+
+
+def test_masks_at_full_size_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    on_frame = SquareMapping.on_frame
+
+    def counted(mapping: SquareMapping, logits: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(logits))
+        return on_frame(mapping, logits)
+
+    segmenter = PromptedSegmenter(DiscNetwork(), SamSettings(), CPU)
+    segmenter.set_frame(_frame(64, 48), None)
+    prompts = PointPrompts(torch.rand(20, 1, 2, generator=torch.Generator().manual_seed(0)) * 48, torch.ones(20, 1))
+    whole = segmenter.predict(prompts)
+    monkeypatch.setattr(SquareMapping, "on_frame", counted)
+    monkeypatch.setattr(prompted, "_PIXELS_AT_ONCE", 3 * 64 * 48 * 8)
+    parts = segmenter.predict(prompts)
+    assert sizes == [8, 8, 4]
+    assert torch.equal(whole.masks, parts.masks) and torch.equal(whole.scores, parts.scores)
+
+
+def test_a_full_gpu_is_one_line_that_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    network = DiscNetwork()
+    segmenter = PromptedSegmenter(network, SamSettings(), CPU)
+    segmenter.set_frame(_frame(64, 48), None)
+    monkeypatch.setattr(network, "decode", full)
+    with pytest.raises(ModelError, match=r"memory is full.*sam\.prompts_per_call"):
+        segmenter.predict(PointPrompts(torch.zeros(1, 1, 2), torch.ones(1, 1)))
 
 
 def test_the_square_holds_the_normalised_image_and_zeros() -> None:

@@ -36,7 +36,8 @@ def _prompts() -> PointPrompts:
     generator = torch.Generator().manual_seed(6)
     xy = torch.rand(7, 3, 2, generator=generator) * torch.tensor([120, 90])
     labels = torch.tensor([[1, 1, 0], [1, -1, -1], [1, 0, -1], [1, 1, 1], [1, 0, 0], [1, 1, -1], [1, -1, -1]])
-    return PointPrompts(xy, labels)
+    carried = torch.arange(9).repeat_interleave(10)[:, None].expand(90, 120)  # seven stripes and two that are nobody's
+    return PointPrompts(xy, labels, carried, torch.linspace(0.4, 1, 7))
 
 
 def _answer(network: Any, **settings: Any) -> CandidateMasks:
@@ -84,10 +85,12 @@ def test_both_packages_give_the_same_masks_for_the_same_weights(
     weights["prompt_encoder.shared_embedding.positional_embedding"] = shared
     assert set(weights) == set(other.state_dict())
     other.load_state_dict(weights)
-    first, second = _answer(SamNetwork(tiny_sam)), _answer(TransformersNetwork(other))
-    torch.testing.assert_close(first.scores, second.scores, atol=1e-4, rtol=1e-4)
-    assert (first.masks != second.masks).float().mean() < 1e-3
-    assert 0.01 < first.masks.float().mean() < 0.99
+    networks = SamNetwork(tiny_sam), TransformersNetwork(other)
+    for mask_prompt in (False, True):
+        first, second = (_answer(network, mask_prompt=mask_prompt) for network in networks)
+        torch.testing.assert_close(first.scores, second.scores, atol=1e-4, rtol=1e-4)
+        assert (first.masks != second.masks).float().mean() < 1e-3
+        assert 0.01 < first.masks.float().mean() < 0.99
 
 
 def test_sam_by_segment_anything_answers_in_batches_as_one_by_one(tiny_sam: Any) -> None:
@@ -117,11 +120,71 @@ def test_edgetam_answers() -> None:
     assert _answer(TransformersNetwork(model)).masks.shape == (7, 3, 90, 120)
 
 
+@pytest.mark.parametrize("mask_prompt", [False, True])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_the_encoder_runs_in_half_precision(tiny_sam: Any, transformers_models: dict[str, Any], precision: str) -> None:
+def test_the_networks_run_in_half_precision(
+    tiny_sam: Any, transformers_models: dict[str, Any], precision: str, mask_prompt: bool
+) -> None:
     for network in (SamNetwork(tiny_sam), *(TransformersNetwork(transformers_models[kind]) for kind in KINDS)):
-        exact, half = _answer(network), _answer(network, precision=precision)
+        exact = _answer(network, mask_prompt=mask_prompt)
+        half = _answer(network, precision=precision, mask_prompt=mask_prompt)
         assert (exact.masks != half.masks).float().mean() < 0.1
+        assert 0.01 < half.masks.float().mean() < 0.99
+        assert (exact.scores - half.scores).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["sam by segment-anything", *KINDS])
+def test_in_half_precision_points_keep_their_places(
+    request: pytest.FixtureRequest, transformers_models: dict[str, Any], kind: str
+) -> None:
+    if kind in KINDS:
+        model = transformers_models[kind]
+        network, encoder = TransformersNetwork(model), model.vision_encoder
+    else:
+        model = request.getfixturevalue("tiny_sam")
+        network, encoder = SamNetwork(model), model.image_encoder
+    given: list[dict[str, torch.Tensor]] = []
+    model.mask_decoder.register_forward_pre_hook(lambda _module, _args, named: given.append(named), with_kwargs=True)
+    for precision in ("float32", "bfloat16"):
+        _answer(network, precision=precision)
+    exact, half = given
+    for name in ("sparse_prompt_embeddings", "dense_prompt_embeddings"):
+        assert half[name].dtype == torch.bfloat16, name
+        # Rounded to 8 bits at the end; computed with 8 bits, sines of the positions are several times as far off.
+        torch.testing.assert_close(half[name].float(), exact[name], atol=2**-8, rtol=2**-8)
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.bfloat16}
+
+
+def test_points_are_embedded_as_segment_anything_does(tiny_sam: Any) -> None:
+    prompts, network = _prompts(), SamNetwork(tiny_sam)
+    sparse, dense = tiny_sam.prompt_encoder((prompts.xy, prompts.labels), None, None)
+    torch.testing.assert_close(network._embedded(prompts.xy, prompts.labels), sparse)
+    assert torch.equal(network._dense(None, len(prompts)), dense)
+    masks = torch.randn(len(prompts), network.mask_side, network.mask_side)
+    _, dense = tiny_sam.prompt_encoder((prompts.xy, prompts.labels), None, masks[:, None])
+    assert torch.equal(network._dense(masks, len(prompts)), dense)
+
+
+@pytest.mark.parametrize("kind", ["sam by segment-anything", *KINDS])
+def test_mask_prompts_say_something_and_go_in_batches(
+    request: pytest.FixtureRequest, transformers_models: dict[str, Any], kind: str
+) -> None:
+    if kind in KINDS:
+        network: Any = TransformersNetwork(transformers_models[kind])
+    else:
+        network = SamNetwork(request.getfixturevalue("tiny_sam"))
+    points, whole = _answer(network), _answer(network, mask_prompt=True)
+    assert (points.masks != whole.masks).float().mean() > 0.01
+    parts = _answer(network, mask_prompt=True, prompts_per_call=3)
+    torch.testing.assert_close(whole.scores, parts.scores, atol=1e-5, rtol=1e-4)
+    assert (whole.masks != parts.masks).float().mean() < 1e-3
+    # Of one track alone, the carried mask of the others must not show.
+    segmenter = PromptedSegmenter(network, SamSettings(mask_prompt=True), CPU)
+    segmenter.set_frame(_frame(), None)
+    prompts = _prompts()
+    assert prompts.carried is not None and prompts.confidence is not None
+    alone = PointPrompts(prompts.xy[2:3], prompts.labels[2:3], (prompts.carried == 3).long(), prompts.confidence[2:3])
+    torch.testing.assert_close(segmenter.predict(alone).scores, whole.scores[2:3], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

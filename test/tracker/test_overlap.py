@@ -67,15 +67,15 @@ def test_a_hidden_track_gives_way_to_what_hides_it() -> None:
 
 def test_each_pixel_has_the_id_with_the_highest_priority_or_the_carried_one() -> None:
     masks = torch.stack([rectangle(0, 60), rectangle(40, 100)])
-    by_priority = one_id_per_pixel(masks, torch.tensor([0.2, 0.9]), None)
+    by_priority = one_id_per_pixel(masks, [0.2, 0.9], None)
     assert by_priority[0].tolist() == [1] * 40 + [2] * 60
     carried = torch.zeros(40, 100, dtype=torch.int64)
     carried[:, 35:50] = 1
     carried[:, 95:] = 1  # not claimed by mask 1 any more
-    kept = one_id_per_pixel(masks, torch.tensor([0.2, 0.9]), carried)
+    kept = one_id_per_pixel(masks, [0.2, 0.9], carried)
     assert kept[0].tolist() == [1] * 50 + [2] * 50
 
 
 def test_no_mask_at_all() -> None:
     empty = torch.zeros(0, 4, 5, dtype=torch.bool)
-    assert int(one_id_per_pixel(empty, torch.zeros(0), torch.zeros(4, 5, dtype=torch.int64)).sum()) == 0
+    assert int(one_id_per_pixel(empty, [], torch.zeros(4, 5, dtype=torch.int64)).sum()) == 0

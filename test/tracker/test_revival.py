@@ -40,7 +40,8 @@ def test_a_lost_track_is_recognised_where_the_matches_lead() -> None:
     settings = TrackerSettings()
     index, image = scene(20)
     lost = LostTracks(settings)
-    lost.remember([7], appearances(index, 1, image))
+    seen = appearances(index, 1, image)
+    lost.remember([7], seen, seen.area.tolist())
     here = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
     lost.move([7], Matches(here, here + torch.tensor([50.0, 0.0]), torch.ones(len(here))))
     index, image = scene(70)
@@ -52,6 +53,7 @@ def test_a_lost_track_is_recognised_where_the_matches_lead() -> None:
 def test_far_away_is_somebody_else() -> None:
     index, image = scene(0)
     lost = LostTracks(TrackerSettings())
-    lost.remember([7], appearances(index, 1, image))
+    seen = appearances(index, 1, image)
+    lost.remember([7], seen, seen.area.tolist())
     index, image = scene(90)
     assert lost.recognise([7], appearances(index, 1, image)) == {}
