@@ -73,7 +73,7 @@ class Timings:
     """Milliseconds of every frame, per stage and for the whole step; peak memory; the networks' work per stage.
 
     host_reads: how often one step waits for the device because the host reads from it; image_reads: of these, how
-    often a byte or more per pixel.
+    often more than four bytes per pixel.
     """
 
     step: list[float] = field(default_factory=list)
@@ -257,7 +257,7 @@ def measure(models: Models, tracks: int, settings: Settings, frames: int, plain:
     clock.counting = False
     timings = clock.timings
     timings.host_reads = reads.total
-    timings.image_reads = sum(size >= models.height * models.width for size in reads.transfers)
+    timings.image_reads = sum(size > 4 * models.height * models.width for size in reads.transfers)
     encoder = _bytes(sam.vision_encoder)
     timings.weight_bytes = {"match": _bytes(mast3r), "encode": encoder, "predict": _bytes(sam) - encoder}
     timings.stages.clear()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mastsam_ros.types import Matches, SelfCheck
 
@@ -41,9 +42,8 @@ class SelfChecker:
         if previous is None or previous.shape != labels.shape or matches is None or len(matches) < _FEWEST:
             return SelfCheck(None, uncovered, largest, 0)
         every = slice(None, None, -(-len(matches) // _MATCHES))
-        before, now = (
-            _ids_at(image, xy[every].cpu().numpy()) for image, xy in ((previous, matches.xy0), (labels, matches.xy1))
-        )
+        places = torch.cat([matches.xy0[every], matches.xy1[every]], dim=1).cpu().numpy()
+        before, now = _ids_at(previous, places[:, :2]), _ids_at(labels, places[:, 2:])
         kept = (before == now) & (before > 0)
         return SelfCheck(float(kept.mean()), uncovered, largest, _switches(before, now, merged))
 
