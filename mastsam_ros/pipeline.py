@@ -161,7 +161,7 @@ class Mastsam:
             if previous is None or region is not None:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
-                    self._discover(answer, view, active, index, region, carried, matches)
+                    self._discover(answer, view, active, index, region, carried, matches, chosen)
         with timer("identify"), one_thread(self.device):
             index, on_host, active = self._compact(index, active)
             active = self.map.reunite(index, active, self._identities)
@@ -235,6 +235,7 @@ class Mastsam:
         region: torch.Tensor | None,
         carried: Carried | None,
         matches: Matches | None,
+        chosen: Chosen | None,
     ) -> None:
         """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
@@ -244,7 +245,15 @@ class Mastsam:
         image = self._image(view)
         placed = self.map.recognise(new, len(scores), identities)
         alike = self._recognised(new, len(scores), image, matches)
-        parents = parents_of(new, len(scores), index, len(active), carried, image)
+        parents = parents_of(
+            new,
+            len(scores),
+            index,
+            len(active),
+            carried,
+            image,
+            None if chosen is None else chosen.score >= tracker.confirm_score,
+        )
         first = self._previous is None
         for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
             if n in placed:

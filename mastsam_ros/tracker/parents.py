@@ -13,12 +13,19 @@ _BORDER = 0.1
 
 
 def parents_of(
-    new: torch.Tensor, count: int, index: torch.Tensor, tracks: int, carried: Carried | None, image: torch.Tensor
+    new: torch.Tensor,
+    count: int,
+    index: torch.Tensor,
+    tracks: int,
+    carried: Carried | None,
+    image: torch.Tensor,
+    outlined: torch.Tensor | None = None,
 ) -> list[int]:
     """For each of `count` new masks the track (0-based) it is shown as, or -1.
 
     new: (H, W) int64, n + 1 = new mask n. index: (H, W) int64, n + 1 = track n. The track that its pixels were
     carried from, if it is one; else the neighbour with the most similar mean colour. image: (H, W, 3) uint8.
+    outlined: (tracks,) bool, tracks whose outline the segmenter is sure of: what lies beyond it is no part of them.
     """
     if count == 0 or tracks == 0:
         return [-1] * count
@@ -26,6 +33,8 @@ def parents_of(
     result = [-1] * count
     if carried is not None:
         votes = _pair_counts(new, carried.index, count, tracks)
+        if outlined is not None:
+            votes[:, outlined] = 0
         share = votes.max(dim=1)
         for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist():
             result[n] = int(share.indices[n])
@@ -36,6 +45,8 @@ def parents_of(
     colour = _mean_colours(new, count, image)
     track_colour = _mean_colours(index, tracks, image)
     difference = (colour[:, None] - track_colour[None]).norm(dim=2)
+    if outlined is not None:
+        border[:, outlined] = 0
     difference = torch.where((border > 0) & (border >= _BORDER * length), difference, torch.inf)
     closest = difference.min(dim=1)
     for n in range(count):

@@ -15,7 +15,13 @@ from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.segmenters.regions.dominant_motion import fit_epipolar, fit_quadratic
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
 from mastsam_ros.segmenters.regions.motion import MotionEvidence, MotionLayer
-from mastsam_ros.segmenters.regions.superpixels import RegionGraph, build_region_graph, compressed_lab, smoothed
+from mastsam_ros.segmenters.regions.superpixels import (
+    RegionGraph,
+    build_region_graph,
+    compressed_lab,
+    gradient_magnitude,
+    smoothed,
+)
 from mastsam_ros.types import Frame
 
 WIDTH, HEIGHT = 320, 240
@@ -92,7 +98,8 @@ def watch(images: Iterator[Image] | list[Image], layer: MotionLayer | None = Non
             matches = matcher.match(previous, frame)
             assert matches.flow_back is not None and matches.visible is not None
             lab = compressed_lab(smoothed(image))
-            yield layer.update(build_region_graph(image), lab, matches.flow_back.numpy(), matches.visible.numpy())
+            graph = build_region_graph(image, gradient=gradient_magnitude(lab))
+            yield layer.update(graph, lab, matches.flow_back.numpy(), matches.visible.numpy())
         previous = frame
 
 

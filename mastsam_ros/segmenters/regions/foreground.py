@@ -15,12 +15,19 @@ LIMIT = 4.0
 """Evidence is forgotten fast and bounded: with slower forgetting the flow's halo leaves a trail."""
 FEEDBACK = 0.3
 """What the cut decided stays a little more likely."""
-COLOUR_WEIGHT = 1.0
-COLOUR_LIMIT = 3.0
+COLOUR_WEIGHT = 0.8
+COLOUR_LIMIT = 4.0
 COLOUR_DECAY = 0.9
+SURE_EVIDENCE = 0.5 * LIMIT
+"""Pixels with less evidence of their own do not teach the object's colours: water and shadows drift in that way."""
+RING = 0.06
+RING_SHARE = 0.3
+"""The surroundings of the object, this share of the picture's width, are this share of the background's colours."""
 FEW_PIXELS = 200
 """Objects smaller than this teach their colours more slowly."""
-CUT_WEIGHT = 2.0
+CUT_WEIGHT = 5.0
+ALIKE_FLOOR = 0.035
+"""An outline has a price even along the strongest edge."""
 CUT_PRECISION = 100
 """Max-flow takes integers: capacities are rounded to a hundredth."""
 MAX_SHARE = 0.6
@@ -89,17 +96,21 @@ class Foreground:
         self.mask = chosen[graph.labels]
         feedback = np.where(self.mask, np.float32(FEEDBACK), np.float32(-FEEDBACK))
         self.evidence = np.clip(evidence + feedback, -LIMIT, LIMIT).astype(np.float32)
-        self._learn(bins, self.mask)
+        self._learn(bins, self.mask, self.evidence)
         return total, chosen
 
-    def _learn(self, bins: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_]) -> None:
-        inside = np.bincount(bins[mask], minlength=BINS**3)
-        outside = np.bincount(bins.ravel(), minlength=BINS**3) - inside
-        if mask.any():
+    def _learn(
+        self, bins: npt.NDArray[np.int32], mask: npt.NDArray[np.bool_], evidence: npt.NDArray[np.float32]
+    ) -> None:
+        outside = _shares(bins[~mask], 1)
+        sure = mask & (evidence > SURE_EVIDENCE)
+        if sure.any():
             self._inside *= COLOUR_DECAY
-            self._inside += inside / max(inside.sum(), FEW_PIXELS)
+            self._inside += _shares(bins[sure], FEW_PIXELS)
+            around = ~mask & (_spread(mask, round(RING * mask.shape[1])) > 0)
+            outside = (1 - RING_SHARE) * outside + RING_SHARE * _shares(bins[around], 1)
         self._outside *= COLOUR_DECAY
-        self._outside += outside / max(outside.sum(), 1)
+        self._outside += outside
 
 
 def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
@@ -116,6 +127,17 @@ def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
     inward = np.minimum(np.minimum(x[None, :], y[:, None]) * 2.4 + 0.2, 1)
     share = 0.7 * inward
     return np.log(share / (1 - share)).astype(np.float32)
+
+
+def _shares(bins: npt.NDArray[np.int32], least: int) -> npt.NDArray[np.float64]:
+    """Share of the pixels in each colour cell; out of `least` pixels where there are fewer."""
+    return np.bincount(bins, minlength=BINS**3) / max(len(bins), least)
+
+
+def _spread(mask: npt.NDArray[np.bool_], reach: int) -> npt.NDArray[np.uint8]:
+    """The mask (H, W), grown by `reach` pixels in x and in y."""
+    row = np.ones((1, 2 * reach + 1), np.uint8)
+    return cv2.dilate(cv2.dilate(mask.astype(np.uint8), row), row.T)
 
 
 def _log_ratio(inside: npt.NDArray[np.float64], outside: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -136,7 +158,10 @@ def _cut(graph: RegionGraph, colours: npt.NDArray, evidence: npt.NDArray) -> npt
     """Superpixels on the object's side of the minimum cut: evidence against contacts between like colours."""
     first, second = graph.edges.T
     distance = ((colours[first] - colours[second]) ** 2).sum(1)
-    contacts = CUT_WEIGHT * graph.boundary * (np.exp(-distance / (2 * distance.mean() + 1e-6)) + 0.05)
+    # Alike on both sides, and no edge between them; a graph without contrasts has all of them equal.
+    edge = (graph.contrast + 1e-6) / (graph.contrast.mean() + 1e-6)
+    alike = np.exp(-distance / (2 * distance.mean() + 1e-6) - edge)
+    contacts = CUT_WEIGHT * graph.boundary * (alike + ALIKE_FLOOR)
     spacing = np.sqrt(graph.area.mean())
     links = np.round(CUT_PRECISION * contacts).astype(np.int32)
     terminal = np.round(CUT_PRECISION * evidence * graph.area / spacing).astype(np.int32)
