@@ -43,7 +43,9 @@ from mastsam_ros.types import (
     SelfCheck,
     Track,
     TrackEvent,
+    TrackMasks,
     TrackState,
+    look_up,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -193,8 +195,8 @@ class Mastsam:
     def _image(self, view: Frame) -> torch.Tensor:
         return torch.from_numpy(view.image).to(self.device)
 
-    def _coast(self, active: list[int], carried: Carried, chosen: Chosen, figures: Figures) -> torch.Tensor:
-        """The chosen masks (N, H, W); tracks that no candidate answered keep their carried one for a few frames."""
+    def _coast(self, active: list[int], carried: Carried, chosen: Chosen, figures: Figures) -> TrackMasks:
+        """The chosen masks; tracks that no candidate answered keep their carried one for a few frames."""
         standing_in = []
         for n, id in enumerate(active):
             if figures.found[n]:
@@ -203,19 +205,16 @@ class Mastsam:
                 standing_in.append(n)
         if not standing_in:
             return chosen.masks
-        masks = chosen.masks.clone()
-        for n in standing_in:
-            masks[n] = carried.index == n + 1
-        return masks
+        return chosen.masks.replaced(standing_in, carried.index)
 
     def _without_overlap(
-        self, active: list[int], carried: Carried, masks: torch.Tensor, figures: Figures
+        self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
     ) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
         joined, hidden = self._overlap.join(active, self._identities.ages(), masks, figures.agreement, self.map.apart)
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)
-            masks = masks & shows[:, None, None]
+            masks = masks.emptied(shows)
         index = one_id_per_pixel(masks, figures.together, carried.index)
         if joined:
             place = {id: n for n, id in enumerate(active)}
@@ -223,7 +222,7 @@ class Mastsam:
             for id, into in joined.items():
                 table[place[id] + 1] = place[into] + 1
                 self._identities.merge(id, into)
-            index = table[index]
+            index = look_up(table, index)
         return index
 
     def _discover(
@@ -299,7 +298,7 @@ class Mastsam:
             else:
                 self._identities.disappear(id)
         self._lost.keep_only(self._identities.known())
-        return torch.from_numpy(table).to(self.device)[index], table[on_host], kept
+        return look_up(torch.from_numpy(table).to(self.device), index), table[on_host], kept
 
     def _shown(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 ids at working size from the index, tentative tracks under their parent's id."""

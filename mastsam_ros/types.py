@@ -207,6 +207,13 @@ def index_masks(index: torch.Tensor, count: int) -> torch.Tensor:
     return index.to(torch.int16)[None] == numbers[:, None, None]
 
 
+def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`table[index]` for a table (K,) and an index image (H, W), a few times as fast on the CPU."""
+    import torch
+
+    return torch.index_select(table, 0, index.flatten()).view(index.shape)
+
+
 @dataclass(frozen=True, eq=False)
 class CandidateMasks:
     """What the segmenter answers: C candidates for each of N prompts.
@@ -256,13 +263,13 @@ class CandidateMasks:
 
         return count(masks & own[:, None]), count(masks & seen), count(own)
 
-    def select(self, best: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-        """(N, H, W) bool: candidate `best` (N,) of each prompt; nothing where `found` (N,) bool is False."""
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
+        """Candidate `best` (N,) of each prompt; nothing where `found` (N,) bool is False."""
         import torch
 
         masks = self.masks[torch.arange(len(self), device=self.masks.device), best]
         masks[~found] = False
-        return masks
+        return TrackMasks(masks)
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
@@ -302,26 +309,197 @@ class PartitionMasks(CandidateMasks):
 
         count = len(self)
         rows = torch.arange(1, count + 1, device=carried.device)
+        # One count of (matched, track, value) triples gives all three answers.
+        track = torch.where(matched, carried + count + 1, carried)
         inside, visible = [], []
         for image, wanted in zip(self.images.long(), self.wanted.T.long(), strict=True):
             values = int(image.max()) + 1
             there = (wanted >= 0) & (wanted < values)
             value = wanted.clamp(0, values - 1)
-            pairs = torch.bincount((carried * values + image).flatten(), minlength=(count + 1) * values)
-            inside.append(pairs.view(-1, values)[rows, value] * there)
-            visible.append(torch.bincount(image[matched], minlength=values)[value] * there)
+            triples = torch.bincount((track * values + image).flatten(), minlength=2 * (count + 1) * values)
+            triples = triples.view(2, count + 1, values)
+            inside.append(triples.sum(dim=0)[rows, value] * there)
+            visible.append(triples[1].sum(dim=0)[value] * there)
         whole = torch.bincount(carried.flatten(), minlength=count + 1)[1:]
         return torch.stack(inside, dim=1).float(), torch.stack(visible, dim=1).float(), whole.float()
 
-    def select(self, best: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> PartitionTrackMasks:
         """As `CandidateMasks.select`."""
         import torch
 
-        masks = torch.zeros((len(self), *self.images.shape[1:]), dtype=torch.bool, device=self.images.device)
-        for n, (candidate, there) in enumerate(zip(best.tolist(), found.tolist(), strict=True)):
-            if there:
-                torch.eq(self.images[candidate], self.wanted[n, candidate], out=masks[n])
-        return masks
+        value = torch.gather(self.wanted.long(), 1, best[:, None])[:, 0]
+        return PartitionTrackMasks(self.images, best, torch.where(found, value, -1))
+
+
+class TrackMasks:
+    """One mask per track, as they are chosen; they may overlap.
+
+    dense: (N, H, W) bool.
+    """
+
+    def __init__(self, dense: torch.Tensor) -> None:
+        self._dense = dense
+
+    @property
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) bool."""
+        return self._dense
+
+    @property
+    def shape(self) -> torch.Size:
+        """(H, W)."""
+        return self._dense.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._dense)
+
+    def areas(self) -> torch.Tensor:
+        """Pixels of each mask, (N,) int64."""
+        import torch
+
+        return self._dense.flatten(1).sum(dim=1, dtype=torch.int32).long()
+
+    def within(self, region: torch.Tensor) -> TrackMasks:
+        """The masks cut to a region (H, W) bool."""
+        return TrackMasks(self._dense & region)
+
+    def shared(self, stride: int) -> torch.Tensor:
+        """Pixels that each two masks have in common at every `stride`-th pixel in x and y, (N, N) float32."""
+        flat = self._dense[:, ::stride, ::stride].flatten(1).float()
+        return flat @ flat.T
+
+    def owners(self, order: list[int]) -> torch.Tensor:
+        """(H, W) int64: n + 1 of the last track in `order` (any of 0..N-1) whose mask holds the pixel, 0 for none."""
+        import torch
+
+        painted = torch.zeros(self._dense.shape[1:], dtype=torch.int32, device=self._dense.device)
+        for n in order:
+            painted.masked_fill_(self._dense[n], n + 1)
+        return painted.long()
+
+    def hold(self, index: torch.Tensor) -> torch.Tensor:
+        """(H, W) bool: pixels that the mask of the track there holds. index: (H, W) int64, n + 1 where track n is."""
+        import torch
+
+        claims = torch.gather(self._dense.flatten(1), 0, (index.flatten()[None] - 1).clamp(min=0))[0]
+        return claims.view(index.shape) & (index > 0)
+
+    def replaced(self, tracks: list[int], index: torch.Tensor) -> TrackMasks:
+        """The masks of these tracks are where `index` (H, W) int64 is n + 1 instead."""
+        dense = self._dense.clone()
+        for n in tracks:
+            dense[n] = index == n + 1
+        return TrackMasks(dense)
+
+    def emptied(self, shows: torch.Tensor) -> TrackMasks:
+        """Nothing is left of the masks where `shows` (N,) bool is False."""
+        return TrackMasks(self._dense & shows[:, None, None])
+
+
+class PartitionTrackMasks(TrackMasks):
+    """Masks that are parts of a few images: what takes N passes over the picture otherwise takes one per image.
+
+    images: (C, H, W) integer >= 0. image, value: (N,) int64, mask n is where images[image[n]] is value[n]; nothing
+    for -1.
+    """
+
+    def __init__(self, images: torch.Tensor, image: torch.Tensor, value: torch.Tensor) -> None:
+        self._values = int(images.max()) + 1 if images.numel() else 1
+        self.images, self.image, self.value = images, image, value.masked_fill(value >= self._values, -1)
+
+    @property
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) bool."""
+        return self.images[self.image] == self.value.to(self.images.dtype)[:, None, None]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(H, W)."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def _of_values(self, c: int, numbers: torch.Tensor) -> torch.Tensor:
+        """(values,): for each value of image c the largest of the numbers (N,) >= 0 of the masks there, else 0."""
+        import torch
+
+        table = torch.zeros(self._values, dtype=torch.int64, device=numbers.device)
+        mine = (self.image == c) & (self.value >= 0)
+        return table.scatter_reduce_(0, self.value[mine], numbers[mine], "amax")
+
+    def areas(self) -> torch.Tensor:
+        """As `TrackMasks.areas`."""
+        import torch
+
+        sizes = torch.stack([torch.bincount(i.long().flatten(), minlength=self._values) for i in self.images])
+        return sizes[self.image, self.value.clamp(min=0)] * (self.value >= 0)
+
+    def within(self, region: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.within`."""
+        # One value more than there is belongs to no mask.
+        outside = self._values
+        return PartitionTrackMasks(self.images.masked_fill(~region, outside), self.image, self.value)
+
+    def shared(self, stride: int) -> torch.Tensor:
+        """As `TrackMasks.shared`."""
+        import torch
+
+        count = len(self)
+        number = torch.arange(1, count + 1, device=self.value.device)
+        images = self.images[:, ::stride, ::stride].long()
+        shared = torch.zeros(count, count, dtype=torch.int64, device=self.value.device)
+        # The masks of one image that want the same value go under one number there.
+        leaders = [self._of_values(c, number) for c in range(len(images))]
+        value = self.value.clamp(min=0)
+        numbers = [look_up(leader, image).flatten() for leader, image in zip(leaders, images, strict=True)]
+        for c, first in enumerate(numbers):
+            for d, second in enumerate(numbers):
+                joint = torch.bincount(first * (count + 1) + second, minlength=(count + 1) ** 2)
+                joint = joint.view(count + 1, count + 1)[leaders[c][value]][:, leaders[d][value]]
+                shared += joint * ((self.image == c)[:, None] & (self.image == d)[None])
+        there = self.value >= 0
+        return (shared * (there[:, None] & there[None])).float()
+
+    def owners(self, order: list[int]) -> torch.Tensor:
+        """As `TrackMasks.owners`."""
+        import torch
+
+        device = self.value.device
+        owner = torch.tensor([-1, *order], device=device) + 1
+        rank = torch.zeros(len(self) + 1, dtype=torch.int64, device=device)
+        rank = rank.index_copy_(0, owner, torch.arange(len(owner), device=device))[1:]
+        highest = torch.zeros(self.shape, dtype=torch.int64, device=device)
+        for c, image in enumerate(self.images):
+            highest = torch.maximum(highest, look_up(self._of_values(c, rank), image.long()))
+        return look_up(owner, highest)
+
+    def hold(self, index: torch.Tensor) -> torch.Tensor:
+        """As `TrackMasks.hold`."""
+        import torch
+
+        held = torch.zeros_like(index, dtype=torch.bool)
+        for c, image in enumerate(self.images):
+            wanted = torch.where(self.image == c, self.value, -1)
+            wanted = torch.cat([wanted.new_full((1,), -1), wanted]).to(image.dtype)
+            held |= look_up(wanted, index) == image
+        return held
+
+    def replaced(self, tracks: list[int], index: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.replaced`."""
+        import torch
+
+        rows = torch.tensor(tracks, device=self.value.device)
+        images = torch.cat([self.images, index.to(self.images.dtype)[None]])
+        return PartitionTrackMasks(
+            images, self.image.index_fill(0, rows, len(images) - 1), self.value.index_copy(0, rows, rows + 1)
+        )
+
+    def emptied(self, shows: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.emptied`."""
+        import torch
+
+        return PartitionTrackMasks(self.images, self.image, torch.where(shows, self.value, -1))
 
 
 class TrackState(str, enum.Enum):

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, PartitionMasks, PointPrompts, index_masks
+from mastsam_ros.types import (
+    CandidateMasks,
+    Frame,
+    InputError,
+    Matches,
+    PartitionMasks,
+    PartitionTrackMasks,
+    PointPrompts,
+    TrackMasks,
+    index_masks,
+)
 
 
 def test_compact_candidates_answer_as_dense_ones() -> None:
@@ -23,8 +33,31 @@ def test_compact_candidates_answer_as_dense_ones() -> None:
     ):
         assert torch.equal(ours, theirs)
     best, found = torch.tensor([1, 0, 1, 0]), torch.tensor([True, True, False, True])
-    assert torch.equal(compact.select(best, found), dense.select(best, found))
+    assert torch.equal(compact.select(best, found).dense, dense.select(best, found).dense)
     assert len(compact) == len(dense) == 4 and compact.to(torch.device("cpu")) is compact
+
+
+def test_compact_masks_of_tracks_answer_as_dense_ones() -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 6, (2, 30, 40), generator=generator, dtype=torch.int16)
+    compact: TrackMasks = PartitionTrackMasks(images, torch.tensor([0, 1, 1, 0, 0]), torch.tensor([5, 3, -1, 5, 9]))
+    index = torch.randint(0, 6, (30, 40), generator=generator)
+    region = torch.rand(30, 40, generator=generator) > 0.4
+    order = [3, 4, 0, 1, 2]
+    for change in (
+        lambda masks: masks,
+        lambda masks: masks.within(region),
+        lambda masks: masks.replaced([2, 3], index),
+        lambda masks: masks.emptied(torch.tensor([True, False, True, True, True])).within(region),
+    ):
+        ours, theirs = change(compact), change(TrackMasks(compact.dense))
+        assert torch.equal(ours.dense, theirs.dense) and bool(ours.dense.any())
+        assert len(ours) == len(theirs) == 5 and ours.shape == theirs.shape == (30, 40)
+        assert torch.equal(ours.areas(), theirs.areas())
+        assert torch.equal(ours.shared(3), theirs.shared(3))
+        assert torch.equal(ours.owners(order), theirs.owners(order))
+        assert torch.equal(ours.owners(order[1:3]), theirs.owners(order[1:3]))
+        assert torch.equal(ours.hold(index), theirs.hold(index))
 
 
 def test_counts_are_those_of_the_pixels() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.types import CandidateMasks
+from mastsam_ros.types import CandidateMasks, look_up
 
 
 def uncovered_region(index: torch.Tensor, frame: int, settings: TrackerSettings) -> torch.Tensor | None:
@@ -31,19 +31,16 @@ def new_masks(
     of a whole. What is left of a mask must have `min_area_share` of the picture.
     """
     best = answer.scores.argmax(dim=1) if len(answer) else answer.scores.new_zeros(0, dtype=torch.int64)
-    rows = torch.arange(len(answer), device=answer.masks.device)
-    masks, scores = answer.masks[rows, best], answer.scores[rows, best]
+    scores = answer.scores.gather(1, best[:, None])[:, 0] if len(answer) else answer.scores.new_zeros(0)
+    masks = answer.select(best, torch.ones_like(best, dtype=torch.bool))
     if region is not None:
-        masks = masks & region
-    size = masks.flatten(1).sum(dim=1, dtype=torch.int32)
-    smallest = settings.min_area_share * masks.shape[1] * masks.shape[2]
-    owner = torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
-    sizes = size.tolist()
-    for n in sorted(range(len(sizes)), key=lambda n: -sizes[n]):
-        if sizes[n] >= smallest:
-            owner.masked_fill_(masks[n], n + 1)
+        masks = masks.within(region)
+    sizes = masks.areas().tolist()
+    smallest = settings.min_area_share * masks.shape.numel()
+    order = sorted((n for n, size in enumerate(sizes) if size >= smallest), key=lambda n: -sizes[n])
+    owner = masks.owners(order)
     area = torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:]
     kept = torch.nonzero(area >= smallest).flatten()
-    table = torch.zeros(len(masks) + 1, dtype=torch.int64, device=masks.device)
-    table[kept + 1] = torch.arange(1, len(kept) + 1, device=masks.device)
-    return table[owner], scores[kept]
+    table = torch.zeros(len(masks) + 1, dtype=torch.int64, device=owner.device)
+    table[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device)
+    return look_up(table, owner), scores[kept]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.types import TrackMasks
 
 _HIDDEN = 0.25
 """Agreement below which a mask is another track's object, if that track's own agreement is more than twice this."""
@@ -28,14 +29,14 @@ class OverlapFilter:
         self,
         ids: list[int],
         ages: list[int],
-        masks: torch.Tensor,
+        masks: TrackMasks,
         agreement: list[float],
         apart: Callable[[int, int], bool] = lambda _first, _second: False,
     ) -> tuple[dict[int, int], set[int]]:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
-        ids, ages: N each, in frames; masks: (N, H, W) bool; agreement: N, IoU of each mask with what was carried;
+        ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
         apart: says of two ids that they are known to be two things, which are never joined.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
@@ -45,9 +46,7 @@ class OverlapFilter:
         if not self.settings.overlap_filtering or len(ids) < 2:
             return {}, set()
         # Whether masks coincide shows at half the resolution that choosing between candidates needs.
-        stride = 2 * self.settings.agreement_stride
-        flat = masks[:, ::stride, ::stride].flatten(1).float()
-        inter = flat @ flat.T
+        inter = masks.shared(2 * self.settings.agreement_stride)
         area = inter.diagonal()
         iou = inter / (area[:, None] + area[None] - inter).clamp(min=1)
         pairs = np.argwhere(torch.triu(iou >= self.settings.join_iou, diagonal=1).cpu().numpy()).tolist()
@@ -95,18 +94,13 @@ def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -
     return {element: find(element) for element in range(count)}
 
 
-def one_id_per_pixel(masks: torch.Tensor, priority: Sequence[float], carried: torch.Tensor | None) -> torch.Tensor:
+def one_id_per_pixel(masks: TrackMasks, priority: Sequence[float], carried: torch.Tensor | None) -> torch.Tensor:
     """Resolves what still overlaps: (H, W) int64, n + 1 where mask n owns the pixel, 0 where none does.
 
-    masks: (N, H, W) bool; priority: N, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
+    masks: N; priority: N, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
     that was carried to a pixel it still claims keeps it whatever its priority.
     """
-    height, width = masks.shape[1:]
-    painted = torch.zeros(height, width, dtype=torch.int32, device=masks.device)
-    for n in sorted(range(len(priority)), key=priority.__getitem__):
-        painted.masked_fill_(masks[n], n + 1)
-    index = painted.long()
+    index = masks.owners(sorted(range(len(priority)), key=priority.__getitem__))
     if carried is not None and len(masks):
-        claimed = torch.gather(masks.flatten(1), 0, (carried.flatten()[None] - 1).clamp(min=0))[0].view(height, width)
-        index = torch.where(claimed & (carried > 0), carried, index)
+        index = torch.where(masks.hold(carried), carried, index)
     return index

@@ -8,16 +8,16 @@ import torch
 
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import Carried
-from mastsam_ros.types import CandidateMasks
+from mastsam_ros.types import CandidateMasks, PartitionTrackMasks, TrackMasks
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """One mask per track: masks (N, H, W) bool; agreement (N,) float32, its IoU with the carried mask over the
-    pixels that have a match; score (N,) float32, the segmenter's own; found (N,) bool, False where no candidate
-    holds enough of what was carried."""
+    """One mask per track: masks; agreement (N,) float32, its IoU with the carried mask over the pixels that have a
+    match; score (N,) float32, the segmenter's own; found (N,) bool, False where no candidate holds enough of what
+    was carried."""
 
-    masks: torch.Tensor
+    masks: TrackMasks
     agreement: torch.Tensor
     score: torch.Tensor
     found: torch.Tensor
@@ -65,6 +65,7 @@ def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettin
 
 def keep_carried(carried: Carried) -> Chosen:
     """Without re-prompting: the carried mask itself is the answer."""
-    masks = carried.masks()
-    found = masks.flatten(1).any(dim=1)
+    track = torch.arange(carried.count, device=carried.index.device)
+    masks = PartitionTrackMasks(carried.index[None], torch.zeros_like(track), track + 1)
+    found = masks.areas() > 0
     return Chosen(masks, found.float(), found.float(), found)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel, union_find
+from mastsam_ros.types import TrackMasks
 
 SETTINGS = TrackerSettings()
 
@@ -30,12 +31,12 @@ def test_union_find_equals_connected_components(pairs: list[tuple[int, int]], se
 
 
 def test_the_oldest_id_survives() -> None:
-    masks = torch.stack([rectangle(0, 50), rectangle(0, 48), rectangle(60, 90)])
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 48), rectangle(60, 90)]))
     assert OverlapFilter(SETTINGS).join([5, 2, 9], [3, 20, 20], masks, [0.8] * 3) == ({5: 2}, set())
 
 
 def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
-    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     overlap = OverlapFilter(SETTINGS)
     for _ in range(SETTINGS.join_after - 1):
         assert overlap.join([1, 2], [50, 40], masks, [0.8, 0.8]) == ({}, set())
@@ -43,8 +44,8 @@ def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
 
 
 def test_an_interrupted_overlap_starts_anew() -> None:
-    same = torch.stack([rectangle(0, 50), rectangle(0, 50)])
-    apart = torch.stack([rectangle(0, 50), rectangle(50, 99)])
+    same = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
+    apart = TrackMasks(torch.stack([rectangle(0, 50), rectangle(50, 99)]))
     overlap = OverlapFilter(SETTINGS)
     for _ in range(3):
         for _ in range(SETTINGS.join_after - 1):
@@ -53,20 +54,20 @@ def test_an_interrupted_overlap_starts_anew() -> None:
 
 
 def test_switched_off() -> None:
-    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     off = OverlapFilter(TrackerSettings(overlap_filtering=False))
     assert off.join([1, 2], [1, 1], masks, [0.8, 0.8]) == ({}, set())
 
 
 def test_a_hidden_track_gives_way_to_what_hides_it() -> None:
-    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     overlap = OverlapFilter(SETTINGS)
     for _ in range(3 * SETTINGS.join_after):
         assert overlap.join([1, 2], [50, 40], masks, [0.1, 0.9]) == ({}, {1})
 
 
 def test_each_pixel_has_the_id_with_the_highest_priority_or_the_carried_one() -> None:
-    masks = torch.stack([rectangle(0, 60), rectangle(40, 100)])
+    masks = TrackMasks(torch.stack([rectangle(0, 60), rectangle(40, 100)]))
     by_priority = one_id_per_pixel(masks, [0.2, 0.9], None)
     assert by_priority[0].tolist() == [1] * 40 + [2] * 60
     carried = torch.zeros(40, 100, dtype=torch.int64)
@@ -77,5 +78,5 @@ def test_each_pixel_has_the_id_with_the_highest_priority_or_the_carried_one() ->
 
 
 def test_no_mask_at_all() -> None:
-    empty = torch.zeros(0, 4, 5, dtype=torch.bool)
+    empty = TrackMasks(torch.zeros(0, 4, 5, dtype=torch.bool))
     assert int(one_id_per_pixel(empty, [], torch.zeros(4, 5, dtype=torch.int64)).sum()) == 0

@@ -29,22 +29,22 @@ def candidates(*masks: torch.Tensor, scores: list[float]) -> CandidateMasks:
 def test_agreement_outweighs_the_score() -> None:
     answer = candidates(box(20, 52), box(0, 100), box(20, 30), scores=[0.5, 0.9, 0.9])
     chosen = choose(answer, carried_box(20, 50), TrackerSettings())
-    assert torch.equal(chosen.masks[0], box(20, 52)) and bool(chosen.found[0])
+    assert torch.equal(chosen.masks.dense[0], box(20, 52)) and bool(chosen.found[0])
     assert abs(float(chosen.agreement[0]) - 30 / 32) < 0.02
 
 
 def test_the_score_decides_between_equals_and_alone_where_asked() -> None:
     answer = candidates(box(20, 52), box(20, 53), scores=[0.2, 0.9])
-    assert torch.equal(choose(answer, carried_box(20, 50), TrackerSettings()).masks[0], box(20, 53))
+    assert torch.equal(choose(answer, carried_box(20, 50), TrackerSettings()).masks.dense[0], box(20, 53))
     answer = candidates(box(20, 50), box(0, 100), scores=[0.5, 0.9])
     ablated = choose(answer, carried_box(20, 50), TrackerSettings(score_only=True))
-    assert torch.equal(ablated.masks[0], box(0, 100))
+    assert torch.equal(ablated.masks.dense[0], box(0, 100))
 
 
 def test_a_candidate_elsewhere_is_no_answer() -> None:
     answer = candidates(box(60, 90), box(40, 90), scores=[1.0, 0.0])
     chosen = choose(answer, carried_box(20, 50), TrackerSettings())
-    assert not bool(chosen.found[0]) and not bool(chosen.masks.any())
+    assert not bool(chosen.found[0]) and not bool(chosen.masks.dense.any())
 
 
 def test_pixels_without_a_match_do_not_count_against_a_candidate() -> None:
@@ -58,7 +58,7 @@ def test_pixels_without_a_match_do_not_count_against_a_candidate() -> None:
 
 def test_without_prompting_the_carried_mask_is_the_answer() -> None:
     chosen = keep_carried(carried_box(20, 50))
-    assert torch.equal(chosen.masks[0], box(20, 50)) and bool(chosen.found[0])
+    assert torch.equal(chosen.masks.dense[0], box(20, 50)) and bool(chosen.found[0])
 
 
 def test_specks_are_filled_and_regions_are_not() -> None:

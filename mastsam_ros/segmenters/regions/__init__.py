@@ -26,6 +26,7 @@ from mastsam_ros.types import (
     PartitionMasks,
     PointPrompts,
     SegmentationOrderError,
+    look_up,
 )
 
 _REFERENCE_PIXELS = 640 * 480
@@ -118,16 +119,21 @@ class RegionSegmenter:
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
         """Every body and every region of the cut, (N, 1, H, W); cut to `region` (H, W) bool if it is given."""
         self._ready()
-        image = torch.from_numpy(self._cut)[self._pixels] + 1
-        bodies = torch.from_numpy(self._bodies).long()
-        image = torch.where(bodies > 0, -bodies, image)
+        # 0 is outside the region, then come the regions of the cut, then the bodies.
+        regions = int(self._cut.max()) + 1
+        image = look_up(torch.from_numpy(self._cut + 1), self._pixels)
+        bodies = torch.from_numpy(self._bodies)
+        image = torch.where(bodies > 0, regions + bodies, image)
         if region is not None:
             image = torch.where(region.cpu(), image, 0)
-        present, size = torch.unique(image, return_counts=True)
-        large = (present < 0) | (size >= _SMALLEST_SHARE * image.numel())
-        present = present[(present != 0) & large]
-        scores = torch.where(present < 0, self._body_score, _SCORE_REGION)
-        return CandidateMasks((image[None] == present[:, None, None])[:, None], scores[:, None])
+        size = torch.bincount(image.flatten(), minlength=regions + 1)
+        size[1 : regions + 1] *= size[1 : regions + 1] >= _SMALLEST_SHARE * image.numel()
+        size[0] = 0
+        present = torch.nonzero(size).flatten()
+        is_body = present > regions
+        wanted = torch.cat([present[is_body].flip(0), present[~is_body]])
+        scores = torch.where(wanted > regions, self._body_score, _SCORE_REGION)
+        return PartitionMasks(image[None], wanted[:, None], scores[:, None])
 
     def _ready(self) -> RegionGraph:
         if self._graph is None:
@@ -179,10 +185,10 @@ class RegionSegmenter:
         regions = int(self._cut.max()) + 1
         # The narrower the numbers, the faster they are compared.
         number = torch.int16 if regions + len(voted) < 32_000 else torch.int32
-        by_region = torch.from_numpy(self._cut).to(number)[self._pixels]
+        by_region = look_up(torch.from_numpy(self._cut).to(number), self._pixels)
         # Bodies are numbered behind the regions.
         by_region = torch.where(rest, by_region, (regions + bodies).to(number))
-        by_vote = torch.where(rest, torch.from_numpy(voted).to(number)[self._pixels], 0)
+        by_vote = torch.where(rest, look_up(torch.from_numpy(voted).to(number), self._pixels), 0)
         body_of = torch.tensor(_body_of(carried, self._bodies, count), dtype=torch.int64)
         is_body = body_of > 0
         wanted = torch.stack(
