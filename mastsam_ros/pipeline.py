@@ -16,7 +16,7 @@ from mastsam_ros.backends import resolved
 from mastsam_ros.device import one_thread, torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.lifting import instance_extents, lift
-from mastsam_ros.geometry.pointmaps import lift_pointmap
+from mastsam_ros.geometry.pointmaps import PointmapLifter
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import Segmenter, create_segmenter
@@ -69,6 +69,7 @@ class Mastsam:
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
         self.map = MapRevival(self.settings.geometry)
+        self._pointmaps = PointmapLifter()
         self._frames = 0
         self._previous: Frame | None = None
         self._index = torch.zeros(0, 0, dtype=torch.int64)
@@ -88,6 +89,7 @@ class Mastsam:
         self._overlap.reset()
         self._lost.reset()
         self.map.reset()
+        self._pointmaps.reset()
         self._checker.reset()
         self._previous = None
 
@@ -312,7 +314,9 @@ class Mastsam:
             return None
         if view.depth is not None:
             return lift(frame, labels, self.settings.geometry)
-        return lift_pointmap(view, labels, matches, self.settings.geometry) if matches is not None else None
+        if matches is None:
+            return None
+        return self._pointmaps.lift(self._frames, view, labels, matches, self.settings.geometry)
 
     def _tracks(self, labels: npt.NDArray[np.uint16], points: LabelledCloud | None) -> tuple[Track, ...]:
         boxes = bounding_boxes(labels)

@@ -2,63 +2,157 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import Frame, LabelledCloud, Matches, Pointmap
 
+_LATTICE = 8000
+"""Pixels, evenly spread, that pose and scale are estimated from: so few go to the host at little cost..."""
 _POSE_POINTS = 2000
-"""Pixels that the camera's pose is estimated from; more add time, not precision."""
+"""... and so many of them at most the pose needs; more add time, not precision."""
 _LEAST_POINTS, _LEAST_SHARE = 30, 0.3
 """So many of them, and this share, must agree on the pose."""
 _PIXEL_TOLERANCE = 2.0
+_OWN_WORD = 0.1
+"""A metric pair's own scale counts for so much beside the carried one: about ten pairs' mean holds."""
 
 
-def lift_pointmap(
-    view: Frame, labels: npt.NDArray[np.uint16], matches: Matches, settings: GeometrySettings
-) -> LabelledCloud | None:
-    """The labelled cloud of the frame `view`, in its camera's optical frame, from `matches.pointmap1`.
+@dataclass(frozen=True, eq=False)
+class _Lattice:
+    """Every `step`-th pixel of a pointmap of `size` (height, width), on the host: points (h, w, 3) float64,
+    confidence (h, w)."""
 
-    labels: (H, W) uint16 at any size. The pointmap is in the previous frame's camera; where the current camera is in
-    there follows from the pixels that its points are seen at. Without K the focal length is that of `pointmap0`,
-    which the same camera saw. None without a pointmap, or where the points do not agree on one pose. `metric` as
-    the pointmap says; points beyond `max_depth_m` are left out where it is.
+    points: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float32]
+    step: int
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(pointmaps: list[Pointmap]) -> list[_Lattice]:
+        """Those of pointmaps of one size, in one transfer from the device."""
+        height, width = pointmaps[0].confidence.shape
+        step = max(1, math.isqrt(height * width // _LATTICE))
+        every = slice(None, None, step)
+        values = [torch.cat([p.points[every, every], p.confidence[every, every, None]], dim=-1) for p in pointmaps]
+        numbers = torch.stack(values).cpu().numpy()
+        return [_Lattice(one[..., :3].astype(np.float64), one[..., 3], step, (height, width)) for one in numbers]
+
+
+class PointmapLifter:
+    """Clouds from pairs of views, whose scale goes on from pair to pair.
+
+    A network gives each pair of views its own scale. The frame that two pairs share has a depth in both: their ratio
+    (median of the logarithms) brings the new pair to the scale of the ones before. Of a metric model the pairs' own
+    scales are right on average, and the carried one is drawn towards them, so that its errors do not add up.
     """
-    pointmap = matches.pointmap1
-    if pointmap is None:
-        return None
-    points = pointmap.points.cpu().numpy().astype(np.float64)
-    confidence = pointmap.confidence.cpu().numpy()
-    K = view.K if view.K is not None else _intrinsics(matches.pointmap0)
-    T = camera_in_pointmap(points, confidence, K) if K is not None else None
-    if T is None:
-        return None
-    xyz = (points @ T[:3, :3].T + T[:3, 3]).astype(np.float32)
-    depth = np.where((confidence > 0) & (xyz[..., 2] > 0), xyz[..., 2], 0)
-    keep = (depth > 0) & ~depth_edges(depth, settings.edge_ratio)
+
+    def __init__(self) -> None:
+        self._log_scale = 0.0
+        self._seen: tuple[int, npt.NDArray[np.float64]] | None = None
+
+    @property
+    def scale(self) -> float:
+        """What the latest pair's points were multiplied by."""
+        return math.exp(self._log_scale)
+
+    def reset(self) -> None:
+        """The next pair's scale is its own."""
+        self._log_scale, self._seen = 0.0, None
+
+    def lift(
+        self, number: int, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches, settings: GeometrySettings
+    ) -> LabelledCloud | None:
+        """The labelled cloud of frame `number`, in its camera's optical frame, from `matches.pointmap1`.
+
+        labels: (H, W) uint16 at any size. The pointmap is in the previous frame's camera; where the current camera is
+        in there follows from the pixels that its points are seen at. Without K the focal length is that of
+        `pointmap0`, which the same camera saw. None without a pointmap, or where the points do not agree on one pose.
+        `metric` as the pointmap says; points beyond `max_depth_m` are left out where it is.
+        """
+        pointmap, before = matches.pointmap1, matches.pointmap0
+        if pointmap is None:
+            return None
+        if before is not None and before.confidence.shape == pointmap.confidence.shape:
+            now, own = _Lattice.of([pointmap, before])
+        else:
+            (now,), own = _Lattice.of([pointmap]), None
+        seen, self._seen = self._seen, None
+        K = view.K if view.K is not None else _intrinsics(own)
+        T = camera_in_pointmap(now.points, now.confidence, K, now.step) if K is not None else None
+        if T is None:
+            return None
+        if own is not None:
+            self._carry_scale(seen[1] if seen is not None and seen[0] == number - 1 else None, own, pointmap.metric)
+        in_camera = now.points @ T[2, :3] + T[2, 3]
+        self._seen = number, np.where((now.confidence > 0) & (in_camera > 0), in_camera * self.scale, 0)
+        return _cloud(view, labels, pointmap, T, self.scale, settings)
+
+    def _carry_scale(self, seen: npt.NDArray[np.float64] | None, own: _Lattice, metric: bool) -> None:
+        """seen: (h, w) depth of the pair's first frame at the carried scale, 0 = none; own: the same as it sees it."""
+        depth = np.where(own.confidence > 0, own.points[..., 2], 0)
+        if seen is not None and seen.shape == depth.shape:
+            both = (seen > 0) & (depth > 0)
+            if both.sum() >= _LEAST_POINTS:
+                self._log_scale = float(np.median(np.log(seen[both] / depth[both])))
+        if metric:
+            self._log_scale *= 1 - _OWN_WORD
+
+
+def _cloud(
+    view: Frame,
+    labels: npt.NDArray[np.uint16],
+    pointmap: Pointmap,
+    T_camera_pointmap: npt.NDArray[np.float64],
+    scale: float,
+    settings: GeometrySettings,
+) -> LabelledCloud:
+    """The points moved and chosen where they are, and one transfer of what is left of them."""
+    T = torch.from_numpy(T_camera_pointmap).to(pointmap.points)
+    xyz = (pointmap.points @ T[:3, :3].T + T[:3, 3]) * scale
+    depth = torch.where((pointmap.confidence > 0) & (xyz[..., 2] > 0), xyz[..., 2], 0)
+    keep = (depth > 0) & ~_edges(depth, settings.edge_ratio)
     if pointmap.metric:
         keep &= depth <= settings.max_depth_m
-    sampled = np.zeros_like(keep)
-    sampled[:: settings.points_stride, :: settings.points_stride] = True
-    rows, columns = np.nonzero(keep & sampled)
-    if labels.shape != keep.shape:
-        labels = np.asarray(cv2.resize(labels, keep.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
+    every = slice(None, None, settings.points_stride)
+    chosen = torch.where(keep, pointmap.confidence, 0)
+    sampled = torch.cat([xyz[every, every], chosen[every, every, None]], dim=-1).cpu().numpy()
+    rows, columns = np.nonzero(sampled[..., 3] > 0)
+    sampled, rows, columns = sampled[rows, columns], rows * settings.points_stride, columns * settings.points_stride
+    height, width = keep.shape
+    if labels.shape != (height, width):
+        labels = np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
     return LabelledCloud(
-        xyz=xyz[rows, columns],
+        xyz=np.ascontiguousarray(sampled[:, :3]),
         rgb=view.image[rows, columns],
         instance=labels[rows, columns].astype(np.uint32),
-        confidence=confidence[rows, columns].clip(0, 1).astype(np.float32),
+        confidence=sampled[:, 3].clip(0, 1),
         metric=pointmap.metric,
     )
 
 
+def _edges(depth: torch.Tensor, ratio: float) -> torch.Tensor:
+    """As `depth_edges`, on the device: (H, W) bool of depth (H, W), 0 = none."""
+    edges = torch.zeros_like(depth, dtype=torch.bool)
+    for axis in (0, 1):
+        count = depth.shape[axis] - 1
+        near, far = depth.narrow(axis, 0, count), depth.narrow(axis, 1, count)
+        jump = ((near - far).abs() > ratio * torch.minimum(near, far)) & (near > 0) & (far > 0)
+        edges.narrow(axis, 0, count).logical_or_(jump)
+        edges.narrow(axis, 1, count).logical_or_(jump)
+    return edges
+
+
 def camera_in_pointmap(
-    points: npt.NDArray[np.float64], confidence: npt.NDArray[np.float32], K: npt.NDArray[np.float64]
+    points: npt.NDArray[np.float64], confidence: npt.NDArray[np.float32], K: npt.NDArray[np.float64], step: int = 1
 ) -> npt.NDArray[np.float64] | None:
-    """`T_camera_pointmap` (4, 4): maps the points into the camera that sees point (y, x) at pixel (x, y).
+    """`T_camera_pointmap` (4, 4): maps the points into the camera that sees point (y, x) at pixel (step x, step y).
 
     points: (H, W, 3). confidence: (H, W), 0 = no point. K: (3, 3). Points that moved by themselves or are wrong may be
     up to about half. None where too few agree. Deterministic.
@@ -68,7 +162,7 @@ def camera_in_pointmap(
         return None
     chosen = np.random.default_rng(0).permutation(len(rows))[:_POSE_POINTS]
     rows, columns = rows[chosen], columns[chosen]
-    seen = np.stack([columns, rows], axis=-1).astype(np.float64)
+    seen = step * np.stack([columns, rows], axis=-1).astype(np.float64)
     places = points[rows, columns]
     size = np.median(np.linalg.norm(places, axis=1))
     if not size > 0:
@@ -92,22 +186,21 @@ def camera_in_pointmap(
     return T
 
 
-def _intrinsics(pointmap: Pointmap | None) -> npt.NDArray[np.float64] | None:
+def _intrinsics(own: _Lattice | None) -> npt.NDArray[np.float64] | None:
     """K (3, 3) of a camera with its centre in the middle, from a pointmap in that camera's own frame.
 
     Every point with its pixel gives a focal length; their median holds. None without enough points.
     """
-    if pointmap is None:
+    if own is None:
         return None
-    points = pointmap.points.cpu().numpy().astype(np.float64)
-    height, width = points.shape[:2]
+    height, width = own.size
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    y, x = np.mgrid[:height, :width]
+    y, x = np.mgrid[: height : own.step, : width : own.step]
     from_centre = np.hypot(x - centre[0], y - centre[1])
-    off_axis = np.hypot(points[..., 0], points[..., 1])
-    usable = (pointmap.confidence.cpu().numpy() > 0) & (points[..., 2] > 0) & (off_axis > 0)
+    off_axis = np.hypot(own.points[..., 0], own.points[..., 1])
+    usable = (own.confidence > 0) & (own.points[..., 2] > 0) & (off_axis > 0)
     usable &= from_centre > 0.1 * max(height, width)  # nearer ones are mostly noise
     if usable.sum() < _LEAST_POINTS:
         return None
-    focal = float(np.median(from_centre[usable] * points[..., 2][usable] / off_axis[usable]))
+    focal = float(np.median(from_centre[usable] * own.points[..., 2][usable] / off_axis[usable]))
     return np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1]])

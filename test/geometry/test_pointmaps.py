@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mastsam_ros.geometry.pointmaps import camera_in_pointmap, lift_pointmap
+from mastsam_ros.geometry.pointmaps import PointmapLifter, camera_in_pointmap
 from mastsam_ros.geometry.pose import rigid_motion
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.settings import GeometrySettings, Settings
@@ -63,7 +63,7 @@ def test_points_come_out_in_the_current_camera(with_K: bool) -> None:
     labels = np.zeros((HEIGHT, WIDTH), np.uint16)
     labels[20:40, 30:55] = 7
     frame = view(with_K)
-    cloud = lift_pointmap(frame, labels, matches(), GeometrySettings(points_stride=1))
+    cloud = PointmapLifter().lift(1, frame, labels, matches(), GeometrySettings(points_stride=1))
     assert cloud is not None and cloud.metric and len(cloud) > 3000
     pixels = cloud.xyz.astype(np.float64) @ K.T / cloud.xyz[:, 2:]
     x, y = pixels[:, 0].round().astype(int), pixels[:, 1].round().astype(int)
@@ -94,7 +94,63 @@ def test_points_that_agree_on_nothing_give_no_cloud() -> None:
     assert camera_in_pointmap(noise, np.zeros((HEIGHT, WIDTH), np.float32), K) is None
     assert camera_in_pointmap(noise * 0, np.ones((HEIGHT, WIDTH), np.float32), K) is None
     none = Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
-    assert lift_pointmap(view(), np.zeros((HEIGHT, WIDTH), np.uint16), none, GeometrySettings()) is None
+    assert PointmapLifter().lift(1, view(), np.zeros((HEIGHT, WIDTH), np.uint16), none, GeometrySettings()) is None
+
+
+def pair(number: int, scale: float, metric: bool, noise: float = 0.0) -> Matches:
+    """The pointmaps of frames number - 1 and number: the camera goes by the same step each time, the room changes."""
+    before, now = rays_times(depth_of(number - 1)), rays_times(depth_of(number))
+    now = now @ T_PREVIOUS_CURRENT[:3, :3].T + T_PREVIOUS_CURRENT[:3, 3]
+    rng = np.random.default_rng(number)
+    maps = [points + rng.normal(0, noise, points.shape) for points in (before, now)]
+    none = torch.zeros(0, 2)
+    return Matches(none, none, torch.zeros(0), None, None, None, *(pointmap(scale * m, metric) for m in maps))
+
+
+SCALES = (2.0, 0.7, 5.0, 1.3, 0.4, 3.0)
+
+
+def mean_depths(metric: bool, noise: float = 0.0, missing: int = -1) -> tuple[list[float], PointmapLifter]:
+    """Depth of every cloud beside the true one, for pairs of the SCALES; frame `missing` is not lifted."""
+    lifter, labels, found = PointmapLifter(), np.zeros((HEIGHT, WIDTH), np.uint16), []
+    for number, scale in enumerate(SCALES, start=1):
+        if number == missing:
+            continue
+        cloud = lifter.lift(number, view(), labels, pair(number, scale, metric, noise), GeometrySettings(edge_ratio=10))
+        assert cloud is not None and cloud.metric is metric
+        true = depth_of(number)[6::2, ::2]  # above it there is no confidence
+        found.append(float(np.median(cloud.xyz[:, 2]) / np.median(true)))
+    return found, lifter
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_the_first_pairs_scale_goes_on(noise: float) -> None:
+    found, lifter = mean_depths(metric=False, noise=noise)
+    np.testing.assert_allclose(found, SCALES[0], rtol=0.001 if not noise else 0.02)
+    assert lifter.scale == pytest.approx(SCALES[0] / SCALES[-1], rel=0.02)
+    lifter.reset()
+    assert lifter.scale == 1
+
+
+def test_a_pair_without_the_one_before_goes_on_with_the_last_ratio() -> None:
+    found, _ = mean_depths(metric=False, missing=3)
+    np.testing.assert_allclose(found[:2], SCALES[0], rtol=0.001)
+    assert found[2] == pytest.approx(SCALES[3] * SCALES[0] / SCALES[1], rel=0.001)
+    np.testing.assert_allclose(found[3:], found[2], rtol=0.001)
+
+
+def test_metric_pairs_are_drawn_to_their_own_scales() -> None:
+    lifter, labels = PointmapLifter(), np.zeros((HEIGHT, WIDTH), np.uint16)
+    rng = np.random.default_rng(4)
+    own, carried = [], []
+    for number in range(1, 61):
+        scale = float(np.exp(rng.normal(0, 0.1)))
+        assert lifter.lift(number, view(), labels, pair(number, scale, True), GeometrySettings()) is not None
+        own.append(np.log(scale))
+        carried.append(np.log(scale * lifter.scale))
+    # From frame to frame the scale changes by a tenth of what the pairs' own does, and it stays about right.
+    assert np.abs(np.diff(carried)).mean() < 0.2 * np.abs(np.diff(own)).mean()
+    assert abs(np.mean(carried[20:])) < 0.06 and np.std(carried[20:]) < 0.7 * np.std(own)
 
 
 class _Room:

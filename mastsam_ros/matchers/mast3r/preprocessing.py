@@ -1,4 +1,6 @@
-"""From a camera's image to the network's and back: resampling, crop, and the exact mapping of pixels and K.
+"""From a camera's image to the network's and back: resampling, crop, and the exact mapping of pixels.
+
+What the network says comes back at the camera's pixels, so the camera's K holds for it as it is.
 
 As the released model was trained (with long side 512): Lanczos when shrinking and bicubic when growing, centre crop to
 multiples of the patch size (a square becomes 4:3), RGB in [-1, 1].
@@ -8,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -67,18 +67,6 @@ class ImageMapping:
         """Pixels of the network's image (..., 2) float -> pixels of the frame."""
         scale, crop = xy.new_tensor(self.scale), xy.new_tensor((self.left, self.top))
         return (xy + crop + 0.5) / scale - 0.5
-
-    def network_K(self, K: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The frame's intrinsics (3, 3) -> those of the network's image."""
-        scale_x, scale_y = self.scale
-        pixels = np.array(
-            [
-                [scale_x, 0, 0.5 * scale_x - 0.5 - self.left],
-                [0, scale_y, 0.5 * scale_y - 0.5 - self.top],
-                [0, 0, 1],
-            ]
-        )
-        return pixels @ K
 
 
 def network_image(image: torch.Tensor, mapping: ImageMapping) -> torch.Tensor:
