@@ -17,6 +17,7 @@ SHARE = Path(__file__).resolve().parents[1]
 # Argument -> (parameter, its type, description). Left empty, what the parameter file says holds.
 SETTINGS = {
     "autostart": ("node.autostart", bool, "The node configures and activates itself: true or false"),
+    "cameras": ("node.cameras", str, "Names of several cameras, separated by spaces; topics are then NAME/..."),
     "image": ("node.image_topic", str, "Topic of the colour images"),
     "compressed": ("node.compressed", bool, "The colour images are compressed: true or false"),
     "camera_info": ("node.camera_info_topic", str, "Topic of the intrinsics"),

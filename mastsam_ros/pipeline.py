@@ -22,7 +22,7 @@ from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, uncovered_region
-from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
@@ -57,15 +57,18 @@ class Mastsam:
     """Instance masks whose ids stay the same from view to view (paper, section IV).
 
     matcher, segmenter: anything with the methods of `Matcher` and `Segmenter`. One object serves one camera.
+    ids: where new ids come from; objects that share it never give the same one.
     """
 
-    def __init__(self, matcher: Matcher, segmenter: Segmenter, settings: Settings | None = None) -> None:
+    def __init__(
+        self, matcher: Matcher, segmenter: Segmenter, settings: Settings | None = None, ids: IdCounter | None = None
+    ) -> None:
         self.settings = settings or Settings()
         self.device = torch_device(self.settings.device)
         self.matcher = matcher
         self.segmenter = segmenter
         tracker = self.settings.tracker
-        self._identities = Identities(tracker)
+        self._identities = Identities(tracker, ids)
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
         self.map = MapRevival(self.settings.geometry)
@@ -365,13 +368,18 @@ class Mastsam:
         return FrameResult(labels, tracks, events, points, milliseconds, number, frame.stamp_ns, frame.frame_id, check)
 
 
-def create_mastsam(settings: Settings | None = None) -> Mastsam:
+def create_mastsam(
+    settings: Settings | None = None, like: Mastsam | None = None, ids: IdCounter | None = None
+) -> Mastsam:
     """A pipeline with the matcher and the segmenter that the settings name.
 
+    like: the pipeline of another camera with the same models; the new one shares their networks. ids: as `Mastsam`'s.
     Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
     """
     settings = resolved(settings or Settings())
-    return Mastsam(create_matcher(settings), create_segmenter(settings), settings)
+    matcher = create_matcher(settings, like.matcher if like is not None else None)
+    segmenter = create_segmenter(settings, like.segmenter if like is not None else None)
+    return Mastsam(matcher, segmenter, settings, ids)
 
 
 def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:

@@ -280,6 +280,13 @@ class NodeSettings(_Checked):
         " configure (loads the model) and activate (subscribes).",
         read_only=True,
     )
+    cameras: str = _setting(
+        "",
+        "Names of several cameras, separated by spaces; they share the models, and no two instances have the same id."
+        " The input topics are then NAME/image and so on, or as the topic says that holds {camera}; the outputs are"
+        " ~/NAME/labels and so on. Empty: one camera without a name.",
+        read_only=True,
+    )
     image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
     compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
     camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
@@ -306,6 +313,32 @@ class NodeSettings(_Checked):
         20.0, "Image and depth belong together if their stamps differ by at most this, milliseconds.", 0.0, 10_000.0
     )
     input_timeout_s: float = _setting(5.0, "A warning is given when no image comes for so long, seconds.", 0.1, 3600.0)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """The cameras' names; one empty one for a camera without a name. Raises SettingsError for a wrong name."""
+        names = tuple(self.cameras.split()) or ("",)
+        for name in names:
+            if name and not re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name):
+                raise SettingsError(f"node.cameras: '{name}' is no name: letters, digits and _ only, a letter first")
+        if len(set(names)) < len(names):
+            raise SettingsError(f"node.cameras must be different names, got '{self.cameras}'")
+        return names
+
+    def for_camera(self, name: str) -> NodeSettings:
+        """The same with the topics of this camera. Raises SettingsError for a topic that all cameras would share."""
+        if not name:
+            return self
+        topics: dict[str, Any] = {}
+        for key in ("image_topic", "camera_info_topic", "depth_topic"):
+            topic = getattr(self, key)
+            if topic.startswith("/") and "{camera}" not in topic:
+                raise SettingsError(
+                    f"node.{key} '{topic}' is one for all of node.cameras: write {{camera}} where the name belongs"
+                )
+            own = topic.replace("{camera}", name)
+            topics[key] = own if own != topic or not topic else f"{name}/{topic}"
+        return dataclasses.replace(self, **topics)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from mastsam_ros.cli import main
+from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
 from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.segmenters.prompted import PromptedSegmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame
 
@@ -33,6 +35,21 @@ def test_every_frame_gets_labels_and_the_same_ones_twice(tiny_models: dict[str, 
     assert runs[0][0].labels.any()
     for first, second in zip(*runs, strict=True):
         np.testing.assert_array_equal(first.labels, second.labels)
+
+
+def test_cameras_share_the_networks_and_nothing_else(tiny_models: dict[str, Any]) -> None:
+    settings = Settings.from_mapping(tiny_models)
+    alone = create_mastsam(settings)
+    expected = [alone.step(frame).labels for frame in _frames(3)]
+    first = create_mastsam(settings)
+    second = create_mastsam(first.settings, like=first)
+    assert isinstance(first.matcher, Mast3rMatcher) and isinstance(second.matcher, Mast3rMatcher)
+    assert isinstance(first.segmenter, PromptedSegmenter) and isinstance(second.segmenter, PromptedSegmenter)
+    assert first.matcher.network is second.matcher.network and first.segmenter.network is second.segmenter.network
+    mirrored = [Frame(np.ascontiguousarray(frame.image[:, ::-1])) for frame in _frames(3)]
+    for frame, other, labels in zip(_frames(3), mirrored, expected, strict=True):
+        second.step(other)  # what the other camera sees changes nothing
+        np.testing.assert_array_equal(first.step(frame).labels, labels)
 
 
 def test_run_writes_what_the_pipeline_gives(tiny_models: dict[str, Any], tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ class Matcher(Protocol):
         """Matches from `previous` to `current`, in pixels of each."""
 
 
-def create_matcher(settings: Settings) -> Matcher:
+def create_matcher(settings: Settings, like: Matcher | None = None) -> Matcher:
     """The matcher that `settings.matcher.name` names, on the device that `settings.device` names.
 
+    A matcher serves one camera. like: another one, whose network the new one uses where it has the same weights.
     Raises ModelError for weights that cannot be loaded, SettingsError if the device is not there.
     """
     settings = resolved(settings)
@@ -28,7 +29,8 @@ def create_matcher(settings: Settings) -> Matcher:
         from mastsam_ros.device import torch_device
         from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
 
-        return Mast3rMatcher(settings.mast3r, torch_device(settings.device))
+        network = like.network if isinstance(like, Mast3rMatcher) else None
+        return Mast3rMatcher(settings.mast3r, torch_device(settings.device), network)
     from mastsam_ros.matchers.flow import FlowMatcher
 
     return FlowMatcher(settings.flow)

@@ -27,16 +27,22 @@ from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, Mastsam
 class Camera:
     """Its topics, its counts, its faults. `process` alone runs in the worker's thread, with this camera's pipeline.
 
-    settings: gives those that hold now.
+    name: one of several cameras', or empty. settings: gives those that hold now.
     """
 
-    def __init__(self, node: Node, settings: Callable[[], Settings], complaints: Complaints) -> None:
-        self._node, self._settings, self._complaints = node, settings, complaints
-        self._watch = Complaints(node.get_logger(), interval_s=30.0)
+    def __init__(self, node: Node, name: str, settings: Callable[[], Settings]) -> None:
+        self._node, self.name, self._settings = node, name, settings
+        self.prefix = f"~/{name}/" if name else "~/"
+        """What the names of its topics and services begin with."""
+        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self._complaints = Complaints(self._logger)
+        self._watch = Complaints(self._logger, interval_s=30.0)
+        self.enabled = True
+        """Off: images are skipped."""
         self.statistics = Statistics()
         self.inputs: Inputs | None = None
         """The subscriptions, while there are any."""
-        self.outputs = Outputs(node)
+        self.outputs = Outputs(node, self.prefix)
         self._fault = ""
         self._last_stamp_ns: int | None = None
 
@@ -49,7 +55,8 @@ class Camera:
 
     def subscribe(self, deliver: Callable[[Input], None]) -> None:
         """Has images received. Raises SettingsError for a topic name that is none."""
-        self.inputs = Inputs(self._node, self._settings().node, self.statistics, self._complaints, deliver)
+        settings = self._settings().node.for_camera(self.name)
+        self.inputs = Inputs(self._node, settings, self.statistics, self._complaints, deliver)
 
     def unsubscribe(self) -> None:
         """Nothing is received from now on."""
@@ -60,15 +67,21 @@ class Camera:
     def configure(self, settings: Settings) -> None:
         """Takes over what can change while images come."""
         if self.inputs is not None:
-            self.inputs.configure(settings.node)
+            self.inputs.configure(settings.node.for_camera(self.name))
 
-    def status(self, state: str, watched: bool, chosen: dict[str, str]) -> DiagnosticStatus:
-        """This camera's part of /diagnostics. watched: images are expected, and their lack is a problem."""
-        problem = self.inputs.problem() if self.inputs is not None and watched else ""
+    def enable(self, enabled: bool) -> None:
+        """Has images processed, or skipped."""
+        self.enabled = enabled
+
+    def status(self, state: str, chosen: dict[str, str]) -> DiagnosticStatus:
+        """This camera's part of /diagnostics. state: the node's. chosen: the models and where they run."""
+        problem = self.inputs.problem() if self.inputs is not None and self.enabled else ""
+        if self.inputs is not None and not self.enabled:
+            state = "off"
         if problem:
             # Without the seconds in it: a new reason is told at once.
             self._watch.warn("".join(sign for sign in problem if not sign.isdigit()), problem)
-        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: tracking"
+        name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {self.name or 'tracking'}"
         return status_message(name, "", self.statistics, state, self._fault or problem, chosen)
 
     # In the worker's thread
@@ -146,7 +159,7 @@ class Camera:
     def _tell(self, result: FrameResult) -> None:
         for event in result.events:
             if event.kind is EventKind.RESET:
-                self._node.get_logger().info(f"tracks start anew: {event.reason}")
+                self._logger.info(f"tracks start anew: {event.reason}")
         if result.points is not None and not result.points.metric:
             self._watch.warn("metric", "points are not metric: their scale is unknown and may change")
 

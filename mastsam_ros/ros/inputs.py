@@ -50,16 +50,21 @@ class Inputs:
         """The latest intrinsics that came."""
         self._last: dict[str, float] = {}
         self._told_unpaired = (0, 0)
-        image_type = CompressedImage if settings.compressed else Image
-        self._image = self._subscribe("node.image_topic", image_type, settings.image_topic, self._on_image)
+        self._subscriptions: list[Subscription] = []
         self._depth = self._camera_info = None
-        if settings.camera_info_topic:
-            self._camera_info = self._subscribe(
-                "node.camera_info_topic", CameraInfo, settings.camera_info_topic, self._on_camera_info
-            )
-        if settings.depth_topic:
-            depth_type = CompressedImage if settings.compressed_depth else Image
-            self._depth = self._subscribe("node.depth_topic", depth_type, settings.depth_topic, self._on_depth)
+        try:
+            image_type = CompressedImage if settings.compressed else Image
+            self._image = self._subscribe("node.image_topic", image_type, settings.image_topic, self._on_image)
+            if settings.camera_info_topic:
+                self._camera_info = self._subscribe(
+                    "node.camera_info_topic", CameraInfo, settings.camera_info_topic, self._on_camera_info
+                )
+            if settings.depth_topic:
+                depth_type = CompressedImage if settings.compressed_depth else Image
+                self._depth = self._subscribe("node.depth_topic", depth_type, settings.depth_topic, self._on_depth)
+        except SettingsError:
+            self.close()
+            raise
 
     @property
     def image_topic(self) -> str:
@@ -73,9 +78,8 @@ class Inputs:
 
     def close(self) -> None:
         """Ends the subscriptions; what waits for its partner is counted as unpaired."""
-        for subscription in (self._image, self._camera_info, self._depth):
-            if subscription is not None:
-                self._node.destroy_subscription(subscription)
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
         self._statistics.add(unpaired=self._sync.waiting)
 
     def problem(self) -> str:
@@ -97,7 +101,7 @@ class Inputs:
         )
         self._last[parameter] = time.monotonic()
         try:
-            return self._node.create_subscription(
+            subscription = self._node.create_subscription(
                 kind,
                 topic,
                 callback,
@@ -107,6 +111,8 @@ class Inputs:
             )
         except InvalidTopicNameException as error:
             raise SettingsError(f"{parameter} '{topic}' is not a topic name: {' '.join(str(error).split())}") from error
+        self._subscriptions.append(subscription)
+        return subscription
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrived_ns = time.monotonic_ns()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from functools import partial
 from typing import TypeVar
 
 import cv2
@@ -35,7 +36,8 @@ from mastsam_ros.ros.services import Services
 from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import Frame, MastsamError, ModelError
+from mastsam_ros.tracker.identity import IdCounter
+from mastsam_ros.types import Frame, MastsamError, ModelError, SettingsError
 
 _STOP_TIMEOUT_S = 5.0
 _REPORT_INTERVAL_S = 1.0
@@ -49,25 +51,28 @@ class MastsamNode(LifecycleNode):
     cleanup frees the model and the device's memory, shutdown does both. With `node.autostart` the node loads at once
     and goes through configure and activate by itself; a fault on that way is raised out of the executor's spin.
 
-    create: makes the pipeline from the settings.
+    create: makes the pipeline of a camera from the settings, the pipeline of another camera to share its models with,
+    or None, and the source of ids.
 
     Raises SettingsError if it was started with an unknown parameter or a wrong value.
     """
 
-    def __init__(self, create: Callable[[Settings], Mastsam] = create_mastsam) -> None:
+    def __init__(self, create: Callable[[Settings, Mastsam | None, IdCounter], Mastsam] = create_mastsam) -> None:
         super().__init__("mastsam", automatically_declare_parameters_from_overrides=True)
         self._complaints = Complaints(self.get_logger())
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("mastsam_ros").addHandler(self._log_handler)
         self._tunable = SettingsParameters(self, self._change)
         self._create_pipeline = create
-        self._camera = Camera(self, lambda: self._tunable.settings, self._complaints)
-        self._service_room = Services(self, self._ask, self._enable)
+        self._ids = IdCounter()
+        names = self._tunable.settings.node.camera_names
+        self._cameras = [Camera(self, name, lambda: self._tunable.settings) for name in names]
+        for number, camera in enumerate(self._cameras):
+            Services(self, camera.prefix, partial(self._ask, number), camera.enable)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._worker: ModelWorker[Mastsam, Input] | None = None
+        self._worker: ModelWorker[list[Mastsam], Input] | None = None
         self._state = "unconfigured"
         self._chosen: dict[str, str] = {}
-        self._enabled = True
         self._failure: Exception | None = None
         # What the worker's thread has to tell is dealt with in the executor's.
         self._worker_tells = self.create_guard_condition(self._on_worker_tells)
@@ -132,19 +137,28 @@ class MastsamNode(LifecycleNode):
 
     def _activate(self) -> None:
         # Only now, so that whoever waits for this subscription knows that the node is ready.
-        self._camera.subscribe(self._deliver)
+        try:
+            for number, camera in enumerate(self._cameras):
+                camera.subscribe(partial(self._deliver, number))
+        except SettingsError:
+            for camera in self._cameras:
+                camera.unsubscribe()
+            raise
         chosen = ", ".join(f"{part} {name}" for part, name in self._chosen.items())
-        self.get_logger().info(f"ready: {chosen}; waiting for images on {self._camera.topic}")
+        topics = ", ".join(camera.topic for camera in self._cameras)
+        self.get_logger().info(f"ready: {chosen}; waiting for images on {topics}")
 
     def _deactivate(self) -> None:
-        self._camera.unsubscribe()
+        for camera in self._cameras:
+            camera.unsubscribe()
         if self._worker is not None:
-            self._camera.statistics.add(skipped=sum(self._worker.inbox.clear()))
+            self._skip_waiting(self._worker)
             # What is in work may still be published; what takes longer is dropped when it is done.
-            wait([self._worker.request(lambda mastsam: None)], _STOP_TIMEOUT_S)
+            wait([self._worker.request(lambda mastsams: None)], _STOP_TIMEOUT_S)
 
     def _clean_up(self) -> None:
-        self._camera.unsubscribe()
+        for camera in self._cameras:
+            camera.unsubscribe()
         if not self._free():
             raise MastsamError(f"the model is still at work after {_STOP_TIMEOUT_S:g} s")
         if torch.cuda.is_available():
@@ -152,11 +166,11 @@ class MastsamNode(LifecycleNode):
 
     # The model and its worker
 
-    def _load(self) -> ModelWorker[Mastsam, Input]:
+    def _load(self) -> ModelWorker[list[Mastsam], Input]:
         """The worker, which loads the model if it has none yet."""
         if self._worker is None:
             self._state = "loading"
-            self._worker = ModelWorker(self._create_model, self._process, self._on_worker_failed)
+            self._worker = ModelWorker(self._create_models, self._process, self._on_worker_failed, len(self._cameras))
             self._worker.loading.add_done_callback(lambda _: self._worker_tells.trigger())
             self._worker.start()
         return self._worker
@@ -165,11 +179,15 @@ class MastsamNode(LifecycleNode):
         """Ends the worker, and its model with it; False if it is still busy."""
         if self._worker is None:
             return True
-        self._camera.statistics.add(skipped=sum(self._worker.inbox.clear()))
+        self._skip_waiting(self._worker)
         if not self._worker.stop(_STOP_TIMEOUT_S):
             return False
         self._worker, self._chosen = None, {}
         return True
+
+    def _skip_waiting(self, worker: ModelWorker[list[Mastsam], Input]) -> None:
+        for camera, waiting in zip(self._cameras, worker.inbox.clear(), strict=True):
+            camera.statistics.add(skipped=waiting)
 
     def _on_worker_tells(self) -> None:
         if self._tunable.settings.node.autostart and self._state == "loading":
@@ -183,65 +201,56 @@ class MastsamNode(LifecycleNode):
         if self._failure is not None and self.context.ok():
             raise self._failure
 
-    def _ask(self, question: Callable[[Mastsam], Answer]) -> Future[Answer]:
+    def _ask(self, camera: int, question: Callable[[Mastsam], Answer]) -> Future[Answer]:
         if self._worker is not None:
-            return self._worker.request(question)
+            return self._worker.request(lambda mastsams: question(mastsams[camera]))
         answer: Future[Answer] = Future()
         answer.set_exception(MastsamError("the model is not loaded: configure the node first"))
         return answer
 
     # In the worker's thread
 
-    def _create_model(self) -> Mastsam:
-        mastsam = self._create_pipeline(self._tunable.settings)
-        names = mastsam.settings
+    def _create_models(self) -> list[Mastsam]:
+        settings = self._tunable.settings
+        first = self._create_pipeline(settings, None, self._ids)
+        names = first.settings
         self._chosen = {
             "matcher": names.matcher.name,
             "segmenter": names.segmenter.name,
-            "device": str(mastsam.device),
+            "device": str(first.device),
         }
-        warm_up(mastsam)
-        return mastsam
+        warm_up(first)
+        return [first, *(self._create_pipeline(first.settings, first, self._ids) for _ in self._cameras[1:])]
 
-    def _process(self, mastsam: Mastsam, camera: int, messages: Input) -> None:
-        self._camera.process(mastsam, messages)
+    def _process(self, mastsams: list[Mastsam], camera: int, messages: Input) -> None:
+        self._cameras[camera].process(mastsams[camera], messages)
 
     def _on_worker_failed(self, error: Exception) -> None:
         self._failure = _readable(error)
         self._worker_tells.trigger()
 
-    def _reconfigure(self, mastsam: Mastsam, settings: Settings) -> None:
-        old = mastsam.settings
-        # What was chosen at the start stays.
-        kept = ("device", "matcher.name", "segmenter.name", "mast3r.checkpoint", "sam.checkpoint")
-        settings = settings.updated({path: old.flat()[path] for path in kept})
+    def _reconfigure(self, mastsams: list[Mastsam], settings: Settings) -> None:
         try:
-            if _section(settings, settings.matcher.name) != _section(old, old.matcher.name):
-                mastsam.matcher = create_matcher(settings)
-            if _section(settings, settings.segmenter.name) != _section(old, old.segmenter.name):
-                mastsam.segmenter = create_segmenter(settings)
+            for mastsam in mastsams:
+                _reconfigure(mastsam, settings)
         except MastsamError as error:
             self._complaints.error("settings", f"new settings not taken: {error}")
-            return
-        mastsam.configure(settings)
 
     # While it runs, in the executor's thread
 
-    def _deliver(self, messages: Input) -> None:
-        if not self._enabled or self._worker is None or self._worker.inbox.put(messages):
-            self._camera.statistics.add(skipped=1)
+    def _deliver(self, number: int, messages: Input) -> None:
+        camera = self._cameras[number]
+        if not camera.enabled or self._worker is None or self._worker.inbox.put(messages, number):
+            camera.statistics.add(skipped=1)
 
     def _change(self, settings: Settings) -> None:
-        self._camera.configure(settings)
+        for camera in self._cameras:
+            camera.configure(settings)
         if self._worker is not None:
-            self._worker.request(lambda mastsam: self._reconfigure(mastsam, settings))
-
-    def _enable(self, enabled: bool) -> None:
-        self._enabled = enabled
+            self._worker.request(lambda mastsams: self._reconfigure(mastsams, settings))
 
     def _report(self) -> None:
-        state = self._state if self._enabled or self._state != "ready" else "off"
-        message = DiagnosticArray(status=[self._camera.status(state, self._enabled, self._chosen)])
+        message = DiagnosticArray(status=[camera.status(self._state, self._chosen) for camera in self._cameras])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 
@@ -253,6 +262,18 @@ def warm_up(mastsam: Mastsam) -> None:
     image = np.asarray(cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
     rehearsal.step(Frame(image))
     rehearsal.step(Frame(np.roll(image, 2, axis=1)))
+
+
+def _reconfigure(mastsam: Mastsam, settings: Settings) -> None:
+    old = mastsam.settings
+    # What was chosen at the start stays.
+    kept = ("device", "matcher.name", "segmenter.name", "mast3r.checkpoint", "sam.checkpoint")
+    settings = settings.updated({path: old.flat()[path] for path in kept})
+    if _section(settings, settings.matcher.name) != _section(old, old.matcher.name):
+        mastsam.matcher = create_matcher(settings, mastsam.matcher)
+    if _section(settings, settings.segmenter.name) != _section(old, old.segmenter.name):
+        mastsam.segmenter = create_segmenter(settings, mastsam.segmenter)
+    mastsam.configure(settings)
 
 
 def _section(settings: Settings, name: str) -> object:
@@ -280,8 +301,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except (MastsamError, ParameterException, RCLError) as error:
-        sys.stderr.write(f"mastsam_node: {' '.join(str(error).split())}\n")
-        status = 1
+        # A signal may end the context while the executor is about to wait in it; that is no fault.
+        if not isinstance(error, RCLError) or node is None or node.context.ok():
+            sys.stderr.write(f"mastsam_node: {' '.join(str(error).split())}\n")
+            status = 1
     finished = node.close() if node is not None else True
     if node is not None and finished:
         node.destroy_node()

@@ -22,15 +22,18 @@ from mastsam_ros.viz import overlay
 
 
 class Outputs:
-    """Publishes results. Large messages are made only while somebody subscribes to them."""
+    """Publishes one camera's results. Large messages are made only while somebody subscribes to them.
 
-    def __init__(self, node: Node) -> None:
-        self._labels = node.create_publisher(Image, "~/labels", output_qos())
-        self._instances = node.create_publisher(InstanceArray, "~/instances", output_qos())
-        self._points = node.create_publisher(PointCloud2, "~/points", output_qos())
-        self._overlay = node.create_publisher(Image, "~/overlay", output_qos())
+    prefix: what the topics' names begin with, `~/` or `~/NAME/`.
+    """
+
+    def __init__(self, node: Node, prefix: str) -> None:
+        self._labels = node.create_publisher(Image, f"{prefix}labels", output_qos())
+        self._instances = node.create_publisher(InstanceArray, f"{prefix}instances", output_qos())
+        self._points = node.create_publisher(PointCloud2, f"{prefix}points", output_qos())
+        self._overlay = node.create_publisher(Image, f"{prefix}overlay", output_qos())
         # One frame can tell of hundreds of tracks, and none of it may be overtaken.
-        self._events = node.create_publisher(TrackEvent, "~/events", output_qos(depth=1000))
+        self._events = node.create_publisher(TrackEvent, f"{prefix}events", output_qos(depth=1000))
 
     def publish(self, result: FrameResult, image: npt.NDArray[np.uint8], header: Header) -> None:
         """One frame's result. image: (H, W, 3) uint8 RGB, what the overlay is painted on."""

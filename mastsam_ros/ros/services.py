@@ -20,14 +20,18 @@ Ask = Callable[[Callable[[Mastsam], Answer]], "Future[Answer]"]
 
 
 class Services:
-    """`~/reset` and `~/enable`. ask: as `Ask` says. enable: switches processing on or off."""
+    """`~/reset` and `~/enable` of one camera.
 
-    def __init__(self, node: Node, ask: Ask, enable: Callable[[bool], None]) -> None:
+    prefix: what the services' names begin with, `~/` or `~/NAME/`. ask: as `Ask` says. enable: switches processing on
+    or off.
+    """
+
+    def __init__(self, node: Node, prefix: str, ask: Ask, enable: Callable[[bool], None]) -> None:
         self._node, self._ask, self._enable = node, ask, enable
         # A service that awaits its answer must hold up neither images nor other services.
         self._group = ReentrantCallbackGroup()
-        node.create_service(Trigger, "~/reset", self._on_reset, callback_group=self._group)
-        node.create_service(SetBool, "~/enable", self._on_enable, callback_group=self._group)
+        node.create_service(Trigger, f"{prefix}reset", self._on_reset, callback_group=self._group)
+        node.create_service(SetBool, f"{prefix}enable", self._on_enable, callback_group=self._group)
 
     async def answer(self, question: Callable[[Mastsam], Answer]) -> Answer:
         """What `question` gives in the worker's thread; the executor goes on meanwhile. Raises what it raises."""

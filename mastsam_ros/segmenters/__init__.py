@@ -26,22 +26,24 @@ class Segmenter(Protocol):
         """Automatic masks (N, 1, H, W); only inside `region` (H, W) bool if it is given."""
 
 
-def create_segmenter(settings: Settings) -> Segmenter:
+def create_segmenter(settings: Settings, like: Segmenter | None = None) -> Segmenter:
     """The segmenter that `settings.segmenter.name` names, on the device that `settings.device` names.
 
+    A segmenter serves one camera. like: another one, whose network the new one uses where it has the same weights.
     Raises MissingPackageError for a package that is not installed, ModelError for weights that cannot be loaded.
     """
     settings = resolved(settings)
-    if settings.segmenter.name == "sam":
-        from mastsam_ros.device import torch_device
-        from mastsam_ros.segmenters.sam import create_sam_segmenter
-
-        return create_sam_segmenter(settings.sam, torch_device(settings.device))
-    if settings.segmenter.name == "hf_sam":
+    if settings.segmenter.name in ("sam", "hf_sam"):
         from mastsam_ros.device import torch_device
         from mastsam_ros.segmenters.hf_sam import create_hf_sam_segmenter
+        from mastsam_ros.segmenters.prompted import PromptedSegmenter
+        from mastsam_ros.segmenters.sam import create_sam_segmenter
 
-        return create_hf_sam_segmenter(settings.sam, torch_device(settings.device))
+        device = torch_device(settings.device)
+        if isinstance(like, PromptedSegmenter):
+            return PromptedSegmenter(like.network, settings.sam, device)
+        create = create_sam_segmenter if settings.segmenter.name == "sam" else create_hf_sam_segmenter
+        return create(settings.sam, device)
     from mastsam_ros.segmenters.regions import RegionSegmenter
 
     return RegionSegmenter(settings.regions)

@@ -122,7 +122,7 @@ class PromptedSegmenter:
     """Segment Anything and its kin as a segmenter (paper, section IV-D): three candidates for every track."""
 
     def __init__(self, network: PromptableNetwork, settings: SamSettings, device: torch.device) -> None:
-        self._network = network
+        self.network = network
         self._settings = settings
         self._device = device
         automatic = "bfloat16" if device.type == "cuda" else "float32"
@@ -135,11 +135,11 @@ class PromptedSegmenter:
     @torch.no_grad()
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Encodes the image; the one costly step of a frame. `matches` are not used."""
-        self._mapping = SquareMapping.of_size(frame.height, frame.width, self._network.side, self._network.keeps_aspect)
+        self._mapping = SquareMapping.of_size(frame.height, frame.width, self.network.side, self.network.keeps_aspect)
         image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device)
         self._features = None  # before the new ones: two frames' need not fit beside each other
         with self._precision(), out_of_memory_told(_CURE):
-            self._features = self._network.encode(self._mapping.square(image))
+            self._features = self.network.encode(self._mapping.square(image))
 
     @torch.no_grad()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
@@ -215,14 +215,14 @@ class PromptedSegmenter:
             part = slice(start, start + size)
             dense = None if masks is None else masks.logits(start, len(at[part]))
             with self._precision():
-                logits, iou = self._network.decode(self._features, at[part], labels[part], dense)
+                logits, iou = self.network.decode(self._features, at[part], labels[part], dense)
             yield logits.float(), iou.float()
 
     def _mask_prompts(self, prompts: PointPrompts) -> _MaskPrompts | None:
         if not self._settings.mask_prompt or prompts.carried is None:
             return None
         # Two samples of the carried index in each direction per cell of the prompt: its outline is not a staircase.
-        carried = self._current().on_square(prompts.carried.to(self._device), 2 * self._network.mask_side)
+        carried = self._current().on_square(prompts.carried.to(self._device), 2 * self.network.mask_side)
         trust = torch.ones(len(prompts)) if prompts.confidence is None else prompts.confidence
         return _MaskPrompts(carried, trust.to(self._device))
 

@@ -29,13 +29,29 @@ class Life:
     missing: int = 0
 
 
+class IdCounter:
+    """Gives the ids 1, 2, 3, ... Trackers that share one never give the same id: those of several cameras."""
+
+    def __init__(self) -> None:
+        self.next = 1
+
+    def take(self) -> int:
+        """A new id. Raises IdsExhaustedError after 65535 ids: ids are never reused."""
+        if self.next > MAX_ID:
+            raise IdsExhaustedError(
+                f"all {MAX_ID} ids of a 16-bit label image are used: start the node or the run anew"
+            )
+        self.next += 1
+        return self.next - 1
+
+
 class Identities:
     """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good."""
 
-    def __init__(self, settings: TrackerSettings) -> None:
+    def __init__(self, settings: TrackerSettings, ids: IdCounter | None = None) -> None:
         self.settings = settings
         self._lives: dict[int, Life] = {}
-        self._next = 1
+        self._ids = ids or IdCounter()
         self.active: list[int] = []
         """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
         self.events: list[TrackEvent] = []
@@ -44,13 +60,13 @@ class Identities:
     @property
     def next_id(self) -> int:
         """The first id that was never given."""
-        return self._next
+        return self._ids.next
 
     def adopt(self, ids: Iterable[int], next_id: int) -> None:
         """Takes over the ids of an earlier run, as lost ones that may come back; new ids start at `next_id`."""
         for id in ids:
             self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, missing=1)
-        self._next = max(self._next, next_id)
+        self._ids.next = max(self._ids.next, next_id)
 
     def begin_frame(self) -> None:
         """Starts a frame: every life grows older, the events of the last frame are dropped."""
@@ -141,12 +157,7 @@ class Identities:
 
         Raises IdsExhaustedError after 65535 ids: ids are never reused.
         """
-        if self._next > MAX_ID:
-            raise IdsExhaustedError(
-                f"all {MAX_ID} ids of a 16-bit label image are used: start the node or the run anew"
-            )
-        life = Life(self._next, TrackState.TENTATIVE, parent, score)
-        self._next += 1
+        life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score)
         self._lives[life.id] = life
         if sure or parent == 0:
             self._confirm(life, "segmented in a region without a mask")

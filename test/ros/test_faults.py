@@ -52,8 +52,8 @@ def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
     faults = [torch.cuda.OutOfMemoryError("CUDA out of memory"), IdsExhaustedError("no ids"), ZeroDivisionError("bug")]
     pipelines = []
 
-    def create(settings):
-        mastsam = create_mastsam(settings)
+    def create(settings, like, ids):
+        mastsam = create_mastsam(settings, like, ids)
         step = mastsam.step
 
         def failing_step(frame):
@@ -88,7 +88,7 @@ def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
 
 @pytest.mark.parametrize("error", [ModelError("weights are damaged"), ImportError("no module named 'sam'")])
 def test_a_model_that_does_not_load_ends_the_node(make_node, error):
-    def create(settings):
+    def create(settings, like, ids):
         raise error
 
     executor = make_node(create)

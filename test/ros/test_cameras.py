@@ -1,0 +1,113 @@
+"""Several cameras in one node: topics of their own, ids that none shares with another, and turns."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool, Trigger
+
+from mastsam_ros.msg import InstanceArray, TrackEvent
+from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.tracker.identity import IdCounter
+from mastsam_ros.types import Frame
+
+TWO = ("-p", "node.reliability:=reliable", "-p", "node.cameras:=front rear")
+
+
+def labels_of(message: Image) -> np.ndarray:
+    return np.frombuffer(message.data, "<u2").reshape(message.height, message.width)
+
+
+def counts_of(robot, camera: str) -> dict[str, int]:
+    if not robot.received["/diagnostics"]:
+        return {}
+    statuses = {status.name: status for status in robot.received["/diagnostics"][-1].status}
+    values = {pair.key: pair.value for pair in statuses[f"mastsam: {camera}"].values}
+    return {name: int(values[name]) for name in ("received", "processed", "skipped", "failed", "unpaired")}
+
+
+def settled(robot, camera: str, received: int) -> dict[str, int]:
+    def done() -> bool:
+        counts = counts_of(robot, camera)
+        return bool(counts) and counts["received"] == received == sum(counts.values()) - received
+
+    assert robot.wait_until(done, 40), counts_of(robot, camera)
+    return counts_of(robot, camera)
+
+
+def test_each_has_its_own_topics_and_ids_and_equals_the_offline_result(start_node, robot, picture):
+    node = start_node(*TWO)
+    assert "waiting for images on /front/image, /rear/image" in node.log
+    robot.listen(Image, "/mastsam/front/labels", "/mastsam/rear/labels")
+    robot.listen(InstanceArray, "/mastsam/front/instances", "/mastsam/rear/instances")
+    robot.listen(TrackEvent, "/mastsam/front/events", "/mastsam/rear/events")
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images = {name: robot.publisher(Image, f"/{name}/image") for name in ("front", "rear")}
+    ids = IdCounter()
+    front = create_mastsam(ids=ids)
+    mastsams = {"front": front, "rear": create_mastsam(front.settings, front, ids)}
+    seen: dict[str, set[int]] = {"front": set(), "rear": set()}
+    for n in range(3):
+        for name, size in (("front", (160, 120)), ("rear", (200, 150))):
+            stamp = (n + 1) * 1_000_000_000 if name == "front" else 5_000_000_000 + n
+            image = picture(2 * n, *size)
+            images[name].publish(robot.image(image, stamp))
+            message = robot.wait(f"/mastsam/{name}/labels", n + 1)[n]
+            assert np.array_equal(labels_of(message), mastsams[name].step(Frame(image, stamp)).labels), (name, n)
+            seen[name] |= set(labels_of(message).ravel().tolist()) - {0}
+    assert seen["front"] and seen["rear"] and not seen["front"] & seen["rear"]
+    for name in ("front", "rear"):
+        assert settled(robot, name, 3)["processed"] == 3
+        assert {i.id for i in robot.wait(f"/mastsam/{name}/instances", 3)[-1].instances} <= seen[name]
+
+    assert robot.call(Trigger, "/mastsam/front/reset", Trigger.Request()).success
+    assert robot.call(SetBool, "/mastsam/rear/enable", SetBool.Request(data=False)).success
+    for name in ("front", "rear"):
+        images[name].publish(robot.image(picture(0, 160, 120), 6_000_000_000))
+    fresh = set(labels_of(robot.wait("/mastsam/front/labels", 4)[3]).ravel().tolist()) - {0}
+    assert fresh and not fresh & (seen["front"] | seen["rear"])
+    assert settled(robot, "rear", 4)["skipped"] == 1
+    assert not any(event.kind == TrackEvent.KIND_RESET for event in robot.received["/mastsam/rear/events"])
+    assert node.end() == 0 and "Traceback" not in node.log, node.log
+
+
+def test_a_fast_camera_does_not_starve_a_slow_one(start_node, robot, picture):
+    start_node(*TWO)
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images = {name: robot.publisher(Image, f"/{name}/image") for name in ("front", "rear")}
+    sent = {"front": 0, "rear": 0}
+    for n in range(48):
+        for name in ("front", "rear") if n % 4 == 0 else ("front",):
+            sent[name] += 1
+            images[name].publish(robot.image(picture(n, 640, 480), 1_000_000_000 + n))
+        time.sleep(1 / 60)
+    counts = {name: settled(robot, name, count) for name, count in sent.items()}
+    assert counts["front"]["skipped"] > 0, counts
+    # Taking turns, the slow camera gets every other step until its images are used up.
+    assert counts["rear"]["processed"] >= min(sent["rear"], counts["front"]["processed"] - 2) * 0.5, counts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("-p", "node.cameras:=front front"), "mastsam_node: node.cameras must be different names"),
+        (("-p", "node.cameras:=front re-ar"), "mastsam_node: node.cameras: 're-ar' is no name"),
+        (
+            ("-p", "node.cameras:=front rear", "-p", "node.image_topic:=/image"),
+            "mastsam_node: node.image_topic '/image' is one for all of node.cameras",
+        ),
+    ],
+)
+def test_wrong_names_are_one_line(start_node, arguments, line):
+    node = start_node(*arguments, ready=False)
+    assert node.process.wait(40) == 1
+    node.end()
+    assert [said for said in node.lines if said.startswith(line)] and "Traceback" not in node.log, node.log
