@@ -40,12 +40,15 @@ from mastsam_ros.types import (
     InputError,
     LabelledCloud,
     Matches,
+    PoseState,
     SelfCheck,
     Track,
     TrackEvent,
     TrackMasks,
     TrackState,
+    WorldMap,
     look_up,
+    triple,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -96,6 +99,10 @@ class Mastsam:
         self._checker.reset()
         self._previous = None
 
+    def world_map(self) -> WorldMap:
+        """The map of instances as it is now; without depth, K or a pose nothing ever enters it."""
+        return self.map.world()
+
     def save_map(self, path: Path) -> None:
         """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
         save_map(path, self.map.map, self.map.odometry.keyframes, self._identities.next_id)
@@ -114,6 +121,8 @@ class Mastsam:
                 f" {self.settings.geometry.map_voxel_m} m: set geometry.map_voxel_m={saved.voxel_m}"
             )
         self.map.odometry.adopt(saved.keyframes)
+        # Made with poses from outside, the map lies in their world: nothing but such a pose leads back there.
+        self.map.odometry.given |= len(saved.voxels) > 0 and not saved.keyframes
         self.map.map.adopt(saved.voxels, saved.instances)
         self._identities.adopt(saved.instances, saved.next_id)
         return True
@@ -339,8 +348,8 @@ class Mastsam:
                     area=area,
                     box_xywh=box,
                     age=life.age,
-                    position=_triple(position),
-                    size=_triple(size),
+                    position=None if position is None else triple(position),
+                    size=None if size is None else triple(size),
                 )
             )
         return tuple(tracks)
@@ -364,8 +373,23 @@ class Mastsam:
         timer: _StageTimer,
         check: SelfCheck | None = None,
     ) -> FrameResult:
-        milliseconds, number = timer.milliseconds(), self._frames - 1
-        return FrameResult(labels, tracks, events, points, milliseconds, number, frame.stamp_ns, frame.frame_id, check)
+        return FrameResult(
+            labels,
+            tracks,
+            events,
+            points,
+            timer.milliseconds(),
+            self._frames - 1,
+            frame.stamp_ns,
+            frame.frame_id,
+            check,
+            *self._pose(frame, located=check is not None),
+        )
+
+    def _pose(self, frame: Frame, located: bool) -> tuple[npt.NDArray[np.float64] | None, PoseState]:
+        if frame.T_world_camera is not None:
+            return frame.T_world_camera, PoseState.GIVEN
+        return (self.map.T_world_camera, self.map.pose) if located else (None, PoseState.UNKNOWN)
 
 
 def create_mastsam(
@@ -396,13 +420,6 @@ def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple
                 (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
             )
     return boxes
-
-
-def _triple(values: npt.NDArray[np.float64] | None) -> tuple[float, float, float] | None:
-    if values is None:
-        return None
-    x, y, z = (round(float(v), 4) for v in values)
-    return x, y, z
 
 
 class _StageTimer:

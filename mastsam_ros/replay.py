@@ -111,13 +111,19 @@ def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
 
     mastsam = create_mastsam(settings)
     latency_ms = []
+    interval_ns, map_ns = round(settings.node.map_interval_s * 1e9), None
     with (
-        ResultBag(output) as bag,
+        ResultBag(output, map_frame=settings.node.map_frame) as bag,
         tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
     ):
         for _, _, result in stepped(mastsam, frames):
             bag.add(result)
+            if result.T_world_camera is not None and (map_ns is None or abs(result.stamp_ns - map_ns) >= interval_ns):
+                bag.add_map(mastsam.world_map(), result.stamp_ns)
+                map_ns = result.stamp_ns
             latency_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
+        if map_ns not in (None, result.stamp_ns):
+            bag.add_map(mastsam.world_map(), result.stamp_ns)
     return Replayed(len(latency_ms), latency_ms, mastsam.settings)
 
 

@@ -563,6 +563,12 @@ class TrackEvent:
     evidence: float = 1.0
 
 
+def triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Three numbers, (3,), as plain ones, rounded to a ten thousandth: 0.1 mm."""
+    x, y, z = (round(float(value), 4) for value in values)
+    return x, y, z
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledCloud:
     """3D points that know their instance (method, step 8).
@@ -579,6 +585,46 @@ class LabelledCloud:
 
     def __len__(self) -> int:
         return int(self.xyz.shape[0])
+
+
+class PoseState(str, enum.Enum):
+    """Where the camera's pose in the world comes from."""
+
+    UNKNOWN = "unknown"
+    """There is nothing to tell it from: no depth, no K, no map."""
+    OWN = "own"
+    """Own odometry; after poses from outside it goes on in their world."""
+    GIVEN = "given"
+    """It came with the frame."""
+    LOST = "lost"
+    """It was known, or is waited for: the map pauses."""
+
+
+@dataclass(frozen=True)
+class MapInstance:
+    """One instance of the map. position, size: (3,), median and 5th to 95th percentile of its voxels in the world.
+
+    voxels: how many it has. views: frames in which it was seen. last_seen_ns: stamp of the last of them, 0 for one of
+    an earlier run. label: what a person called it, or "".
+    """
+
+    id: int
+    position: tuple[float, float, float]
+    size: tuple[float, float, float]
+    voxels: int
+    views: int
+    last_seen_ns: int
+    label: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class WorldMap:
+    """The map of instances at one moment. cloud: its voxels in the world, confidence the share of the most votes that a
+    voxel can have. instances: by rising id. `cloud.metric` says whether lengths are metres.
+    """
+
+    cloud: LabelledCloud
+    instances: tuple[MapInstance, ...]
 
 
 @dataclass(frozen=True)
@@ -603,7 +649,7 @@ class FrameResult:
     labels: (H, W) uint16, 0 = unlabelled, at the size of the input image. tracks: every track that is
     shown or lost, by id. events: in the order in which they happened. points: LabelledCloud, or None
     without geometry. timings_ms: milliseconds per stage, "total" among them. check: how good it looks, or None for
-    a frame that shows nothing.
+    a frame that shows nothing. T_world_camera: (4, 4) pose of the camera, or None; pose: where that comes from.
     """
 
     labels: npt.NDArray[np.uint16]
@@ -615,6 +661,8 @@ class FrameResult:
     stamp_ns: int = 0
     frame_id: str = "camera"
     check: SelfCheck | None = None
+    T_world_camera: npt.NDArray[np.float64] | None = None
+    pose: PoseState = PoseState.UNKNOWN
 
     def with_timings(self, timings_ms: dict[str, float]) -> FrameResult:
         """The same result with other timings (milliseconds per stage)."""

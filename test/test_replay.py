@@ -17,11 +17,11 @@ from rosbags.typesys import Stores, get_typestore
 from mastsam_ros import cli
 from mastsam_ros.evaluation.bag_data import bag_sequence
 from mastsam_ros.io.frame_bag import TOPICS
-from mastsam_ros.io.result_bag import ResultBag, read_clouds, read_labels, read_results
+from mastsam_ros.io.result_bag import ResultBag, read_clouds, read_labels, read_maps, read_poses, read_results
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.pipeline import create_mastsam
-from mastsam_ros.types import InputError
+from mastsam_ros.types import InputError, PoseState
 
 FRAMES = 6
 TOPICS_OUT = ("/mastsam/events", "/mastsam/instances", "/mastsam/labels", "/mastsam/points")
@@ -74,6 +74,36 @@ def test_every_frame_is_answered_as_by_the_step(bag: Path, replayed: Path) -> No
         assert [event.kind for event in got.events] == [event.kind for event in expected.events]
         assert expected.points is not None
         assert np.array_equal(clouds[frame.stamp_ns].xyz, expected.points.xyz)
+
+
+def test_the_map_and_the_poses_are_those_of_the_step(bag: Path, replayed: Path) -> None:
+    mastsam = create_mastsam()
+    poses, maps = dict(read_poses(replayed)), dict(read_maps(replayed))
+    stamps = []
+    for _, frame in open_source(bag):
+        result = mastsam.step(frame)
+        stamps.append(frame.stamp_ns)
+        assert result.T_world_camera is not None and result.pose is PoseState.OWN
+        assert np.allclose(poses[frame.stamp_ns], result.T_world_camera, atol=1e-9)
+    expected = mastsam.world_map()
+    assert sorted(maps) == [stamps[0], stamps[-1]], "once a second, and at the end"
+    got = maps[stamps[-1]]
+    assert np.array_equal(got.cloud.instance, expected.cloud.instance) and got.cloud.metric
+    assert np.array_equal(got.cloud.xyz, expected.cloud.xyz) and len(got.cloud) > 1000
+    assert got.instances == expected.instances and len(got.instances) > 3
+    for instance in got.instances:
+        own = got.cloud.xyz[got.cloud.instance == instance.id]
+        assert instance.voxels == len(own) and np.allclose(np.median(own, axis=0), instance.position, atol=1e-3)
+        assert stamps[0] <= instance.last_seen_ns <= stamps[-1] and 1 <= instance.views <= len(stamps)
+    with AnyReader([replayed]) as reader:
+        frames = {
+            c.topic: reader.deserialize(raw, c.msgtype).header.frame_id
+            for c, _, raw in reader.messages()
+            if c.topic in ("/mastsam/map", "/mastsam/map_instances", "/mastsam/odometry")
+        }
+        offered = {c.topic: c.ext.offered_qos_profiles for c in reader.connections}
+    assert set(frames.values()) == {"map"} and len(frames) == 3
+    assert [qos.durability.name for qos in offered["/mastsam/map"]] == ["TRANSIENT_LOCAL"]
 
 
 def test_score_against_a_topic_and_against_a_folder(

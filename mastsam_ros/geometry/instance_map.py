@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.types import LabelledCloud
 
 _MOST_VOTES = 20
 """So many frames can be undone by as many others."""
@@ -219,6 +220,16 @@ class InstanceMap:
             low, middle, high = np.percentile(group.astype(np.float64), [5, 50, 95], axis=0)
             result[id] = (middle, high - low)
         return result
+
+    def cloud(self) -> LabelledCloud:
+        """Its voxels in the world; confidence is the share of the most votes that a voxel can have."""
+        voxels = self.voxels
+        return LabelledCloud(
+            voxels.xyz,
+            np.rint(voxels.rgb).clip(0, 255).astype(np.uint8),
+            voxels.instance.astype(np.uint32),
+            (voxels.votes / _MOST_VOTES).astype(np.float32),
+        )
 
     def _keys(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         cell = np.floor(points / np.float32(self.settings.map_voxel_m)).astype(np.int64)

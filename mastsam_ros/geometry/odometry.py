@@ -91,18 +91,30 @@ class Keyframe:
     orb: npt.NDArray[np.uint8] | None
 
 
-class Odometry:
-    """The pose of one depth camera over time; the first frame, or a pose given from outside, sets the world."""
+FORWARD_LEFT_UP = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], np.float64)
+"""(4, 4) pose of an optical frame (x right, y down, z forward) that looks along the x axis of a level world."""
 
-    def __init__(self) -> None:
+
+class Odometry:
+    """The pose of one depth camera over time; the first frame, or a pose given from outside, sets the world.
+
+    origin: (4, 4) pose that the first frame has in a world of its own. expects_given: the world is that of poses from
+    outside, also before the first of them has come.
+    """
+
+    def __init__(self, origin: npt.NDArray[np.float64] | None = None) -> None:
+        self.origin = np.eye(4) if origin is None else origin
+        self.expects_given = False
         self.reset()
 
     def reset(self) -> None:
-        """Forgets everything; the next frame is the world's origin."""
+        """Forgets everything; the next frame without a pose of its own is the world's origin."""
         self._keyframes: list[Keyframe] = []
         self._previous: tuple[DepthView, npt.NDArray[np.float64]] | None = None
-        self._last = np.eye(4)
+        self._last = self.origin
         self._turn = 0
+        self.given = self.expects_given
+        """True where the world is that of poses from outside."""
         self.lost = False
         """True while the pose is not known."""
 
@@ -120,17 +132,18 @@ class Odometry:
         """`T_world_camera` (4, 4) of the frame, or None where it has no depth or K or its pose is lost.
 
         matches: from the previous frame that this was called with. A pose that the frame brings is taken as it is.
+        Frames without one go on from the last that had one, in its world, as long as the motion since can be measured.
         """
         view = DepthView.of(frame)
         if view is None:
             self._previous = None
             return None
         if frame.T_world_camera is not None:
-            self._keyframes = []
+            self._keyframes, self.given = [], True
             return self._settled(view, frame.T_world_camera, "given")
-        if not self._keyframes and not self.lost:
-            return self._started(view, self._guess(view, matches))
         guess = self._guess(view, matches)
+        if not self._keyframes and not self.lost and (guess is not None or not self.given):
+            return self._started(view, guess)
         T = self._aligned(view, guess)
         if T is None:
             T = self._relocalised(view, guess if guess is not None else self._last)
@@ -139,7 +152,8 @@ class Odometry:
             self._add_keyframe(view, T)
         if T is None:
             if not self.lost:
-                _LOG.warning("the camera's pose is lost: the map pauses until a known view comes back")
+                back = "a pose comes from outside" if self.given and not self._keyframes else "a known view comes back"
+                _LOG.warning("the camera's pose is lost: the map pauses until %s", back)
             self.lost, self._previous = True, None
             return None
         return self._settled(view, T, "found again")

@@ -1,11 +1,11 @@
-"""Bags of the node's outputs, written and read: labels, tracks, events and clouds per frame. Needs no ROS."""
+"""Bags of the node's outputs, written and read: what each frame gives, and the map now and then. Needs no ROS."""
 
 from __future__ import annotations
 
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,36 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from mastsam_ros.geometry.transforms import transform
 from mastsam_ros.io.message_definitions import store_with
 from mastsam_ros.io.point_cloud2 import Field, unpack
-from mastsam_ros.io.result_messages import EVENTS, INSTANCES, KINDS, LABELS, POINTS, STATES, ResultMessages
-from mastsam_ros.types import FrameResult, InputError, LabelledCloud, Track, TrackEvent
+from mastsam_ros.io.result_messages import (
+    EVENTS,
+    INSTANCES,
+    KINDS,
+    LABELS,
+    MAP_INSTANCES,
+    ODOMETRY,
+    POINTS,
+    STATES,
+    ResultMessages,
+)
+from mastsam_ros.types import FrameResult, InputError, LabelledCloud, MapInstance, Track, TrackEvent, WorldMap
 
 NAMESPACE = "/mastsam"
 _STATES = {number: state for state, number in STATES.items()}
 _KINDS = {number: kind for kind, number in KINDS.items()}
-_TYPES = {"events": EVENTS, "instances": INSTANCES, "labels": LABELS, "points": POINTS}
+_TYPES = {
+    "events": EVENTS,
+    "instances": INSTANCES,
+    "labels": LABELS,
+    "points": POINTS,
+    "odometry": ODOMETRY,
+    "map": POINTS,
+    "map_instances": MAP_INSTANCES,
+}
+_LATCHED = ("map", "map_instances")
+"""Who joins late gets the last one, from the node as from a player of the bag."""
 
 
 class ResultBag:
@@ -31,9 +52,10 @@ class ResultBag:
     earlier bag of results is replaced; raises InputError if `folder` is anything else.
     """
 
-    def __init__(self, folder: str | Path, namespace: str = NAMESPACE) -> None:
+    def __init__(self, folder: str | Path, namespace: str = NAMESPACE, map_frame: str = "map") -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
+        self._map_frame = map_frame
         folder = Path(folder)
         clear_result_bag(folder, namespace)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +72,10 @@ class ResultBag:
         self._writer.open()
         for name, kind in _TYPES.items():
             topic = f"{self._namespace}/{name}"
-            self._connections[name] = self._writer.add_connection(topic, kind, typestore=self._store)
+            qos = [_latched_qos()] if name in _LATCHED else []
+            self._connections[name] = self._writer.add_connection(
+                topic, kind, typestore=self._store, offered_qos_profiles=qos
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,10 +92,37 @@ class ResultBag:
         self._write("labels", self._messages.labels(result.labels, header), result.stamp_ns)
         if result.points is not None:
             self._write("points", self._messages.cloud(result.points, header), result.stamp_ns)
+        if result.T_world_camera is not None:
+            in_map = self._messages.header(result.stamp_ns, self._map_frame)
+            odometry = self._messages.odometry(result.T_world_camera, in_map, result.frame_id)
+            self._write("odometry", odometry, result.stamp_ns)
+
+    def add_map(self, world: WorldMap, stamp_ns: int) -> None:
+        """Writes the map as it is after the frame of this stamp."""
+        header = self._messages.map_header(world, stamp_ns, self._map_frame)
+        self._write("map", self._messages.cloud(world.cloud, header), stamp_ns)
+        self._write("map_instances", self._messages.map_instances(world, header), stamp_ns)
 
     def _write(self, name: str, message: Any, stamp_ns: int) -> None:
         raw = self._store.serialize_cdr(message, _TYPES[name])
         self._writer.write(self._connections[name], stamp_ns, raw)
+
+
+def _latched_qos() -> Any:
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    forever = QosTime(9223372036, 854775807)
+    return Qos(
+        QosHistory.KEEP_LAST,
+        1,
+        QosReliability.RELIABLE,
+        QosDurability.TRANSIENT_LOCAL,
+        forever,
+        forever,
+        QosLiveliness.AUTOMATIC,
+        forever,
+        False,
+    )
 
 
 def clear_result_bag(folder: Path, namespace: str = NAMESPACE) -> None:
@@ -131,10 +183,27 @@ def read_labels(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tupl
 def read_clouds(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, LabelledCloud]]:
     """Stamp in nanoseconds and cloud, in the order of recording. Raises InputError."""
     for _, _, message in _messages(folder, {f"{namespace}/points"}):
-        fields = [Field(f.name, f.offset, f.datatype, f.count) for f in message.fields]
-        count = message.width * message.height
-        cloud = unpack(fields, message.point_step, count, message.data, message.is_bigendian)
-        yield _nanoseconds(message.header.stamp), cloud
+        yield _nanoseconds(message.header.stamp), _cloud(message)
+
+
+def read_maps(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, WorldMap]]:
+    """Stamp in nanoseconds and map, in the order of recording. Raises InputError."""
+    clouds: dict[int, LabelledCloud] = {}
+    for topic, _, message in _messages(folder, {f"{namespace}/map", f"{namespace}/map_instances"}):
+        stamp_ns = _nanoseconds(message.header.stamp)
+        if topic.endswith("/map"):
+            clouds[stamp_ns] = _cloud(message)
+        elif stamp_ns in clouds:
+            cloud = replace(clouds.pop(stamp_ns), metric=message.metric)
+            yield stamp_ns, WorldMap(cloud, tuple(_map_instance(instance) for instance in message.instances))
+
+
+def read_poses(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
+    """Stamp in nanoseconds and pose (4, 4) of the camera in the map, in the order of recording. Raises InputError."""
+    for _, _, message in _messages(folder, {f"{namespace}/odometry"}):
+        place, turn = message.pose.pose.position, message.pose.pose.orientation
+        T = transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
+        yield _nanoseconds(message.header.stamp), T
 
 
 def read_diagnostics(folder: str | Path) -> dict[str, str]:
@@ -156,6 +225,23 @@ def _messages(folder: str | Path, topics: Any) -> Iterator[tuple[str, int, Any]]
                 yield connection.topic, arrived_ns, reader.deserialize(raw, connection.msgtype)
     except (AnyReaderError, OSError) as error:
         raise InputError(f"cannot read the bag {folder}: {error}") from error
+
+
+def _cloud(message: Any) -> LabelledCloud:
+    fields = [Field(f.name, f.offset, f.datatype, f.count) for f in message.fields]
+    return unpack(fields, message.point_step, message.width * message.height, message.data, message.is_bigendian)
+
+
+def _map_instance(instance: Any) -> MapInstance:
+    return MapInstance(
+        instance.id,
+        (instance.position.x, instance.position.y, instance.position.z),
+        (instance.size.x, instance.size.y, instance.size.z),
+        instance.voxels,
+        instance.views,
+        _nanoseconds(instance.last_seen),
+        instance.label,
+    )
 
 
 def _pixels(image: Any) -> npt.NDArray[np.uint16]:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.geometry.transforms import quaternion_xyzw
 from mastsam_ros.io import point_cloud2
-from mastsam_ros.types import EventKind, FrameResult, LabelledCloud, Track, TrackEvent, TrackState
+from mastsam_ros.types import (
+    EventKind,
+    FrameResult,
+    LabelledCloud,
+    MapInstance,
+    Track,
+    TrackEvent,
+    TrackState,
+    WorldMap,
+)
 
 LABELS, POINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"
 INSTANCES, EVENTS = "mastsam_ros/msg/InstanceArray", "mastsam_ros/msg/TrackEvent"
+MAP_INSTANCES = "mastsam_ros/msg/MapInstanceArray"
+ODOMETRY, TRANSFORMS = "nav_msgs/msg/Odometry", "tf2_msgs/msg/TFMessage"
+UNSCALED = "_unscaled"
+"""Added to the name of the map's frame where lengths have no scale: nothing metric can be mixed with it by mistake."""
 
 STATES = {TrackState.TENTATIVE: 1, TrackState.TRACKED: 2, TrackState.LOST: 3}
 KINDS = {
@@ -82,6 +96,41 @@ class ResultMessages:
         instances = [self._instance(track) for track in result.tracks]
         return self._class(INSTANCES)(header=header, width=width, height=height, instances=instances)
 
+    def map_header(self, world: WorldMap, stamp_ns: int, map_frame: str) -> Any:
+        """Header of the map's messages: the stamp of the last frame entered, and the map's frame."""
+        return self.header(stamp_ns, map_frame if world.cloud.metric else map_frame + UNSCALED)
+
+    def map_instances(self, world: WorldMap, header: Any) -> Any:
+        """The instances of the map, by id, as MapInstanceArray."""
+        instances = [self._map_instance(instance) for instance in world.instances]
+        return self._class(MAP_INSTANCES)(header=header, metric=world.cloud.metric, instances=instances)
+
+    def odometry(self, T_map_camera: npt.NDArray[np.float64], header: Any, child_frame_id: str) -> Any:
+        """The camera's pose (4, 4) in the header's frame as Odometry; covariance and twist are not known: zeros."""
+        covariance = np.zeros(36)
+        pose = self._class("geometry_msgs/msg/Pose")(
+            position=self._vector("Point", T_map_camera[:3, 3]), orientation=self._orientation(T_map_camera)
+        )
+        twist = self._class("geometry_msgs/msg/Twist")(
+            linear=self._vector("Vector3", (0, 0, 0)), angular=self._vector("Vector3", (0, 0, 0))
+        )
+        return self._class(ODOMETRY)(
+            header=header,
+            child_frame_id=child_frame_id,
+            pose=self._class("geometry_msgs/msg/PoseWithCovariance")(pose=pose, covariance=covariance),
+            twist=self._class("geometry_msgs/msg/TwistWithCovariance")(twist=twist, covariance=covariance),
+        )
+
+    def transforms(self, T_parent_child: npt.NDArray[np.float64], header: Any, child_frame_id: str) -> Any:
+        """One transform (4, 4), child into the header's frame, as TFMessage."""
+        transform = self._class("geometry_msgs/msg/Transform")(
+            translation=self._vector("Vector3", T_parent_child[:3, 3]), rotation=self._orientation(T_parent_child)
+        )
+        stamped = self._class("geometry_msgs/msg/TransformStamped")(
+            header=header, child_frame_id=child_frame_id, transform=transform
+        )
+        return self._class(TRANSFORMS)(transforms=[stamped])
+
     def event(self, event: TrackEvent, header: Any) -> Any:
         """One change in the set of tracks as TrackEvent."""
         return self._class(EVENTS)(
@@ -95,10 +144,6 @@ class ResultMessages:
 
     def _instance(self, track: Track) -> Any:
         left, top, width, height = track.box_xywh
-        position, size = (
-            {axis: float(value) for axis, value in zip("xyz", values or (0, 0, 0), strict=True)}
-            for values in (track.position, track.size)
-        )
         return self._class("mastsam_ros/msg/Instance")(
             id=track.id,
             state=STATES[track.state],
@@ -111,9 +156,30 @@ class ResultMessages:
             box_height=height,
             age=track.age,
             has_position=track.position is not None,
-            position=self._class("geometry_msgs/msg/Point")(**position),
-            size=self._class("geometry_msgs/msg/Vector3")(**size),
+            position=self._vector("Point", track.position or (0, 0, 0)),
+            size=self._vector("Vector3", track.size or (0, 0, 0)),
         )
+
+    def _map_instance(self, instance: MapInstance) -> Any:
+        seconds, nanoseconds = divmod(instance.last_seen_ns, 1_000_000_000)
+        return self._class("mastsam_ros/msg/MapInstance")(
+            id=instance.id,
+            label=instance.label,
+            position=self._vector("Point", instance.position),
+            size=self._vector("Vector3", instance.size),
+            voxels=instance.voxels,
+            views=instance.views,
+            last_seen=self._class("builtin_interfaces/msg/Time")(sec=seconds, nanosec=nanoseconds),
+        )
+
+    def _vector(self, kind: str, values: Iterable[float]) -> Any:
+        """A geometry_msgs Point or Vector3."""
+        x, y, z = (float(value) for value in values)
+        return self._class(f"geometry_msgs/msg/{kind}")(x=x, y=y, z=z)
+
+    def _orientation(self, T: npt.NDArray[np.float64]) -> Any:
+        x, y, z, w = quaternion_xyzw(T[:3, :3]).tolist()
+        return self._class("geometry_msgs/msg/Quaternion")(x=x, y=y, z=z, w=w)
 
     def _image(self, header: Any, height: int, width: int, encoding: str, step: int, pixels: npt.NDArray[Any]) -> Any:
         return self._class("sensor_msgs/msg/Image")(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,11 +12,13 @@ from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence
 from mastsam_ros.geometry.lifting import depth_edges
-from mastsam_ros.geometry.odometry import Odometry
+from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.tracker.identity import Identities
-from mastsam_ros.types import Frame, InputError, Matches
+from mastsam_ros.types import Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
+
+_LOG = logging.getLogger(__name__)
 
 _STRIDE = 2
 """Every so many pixels, in x and y, are looked up and entered."""
@@ -32,9 +36,13 @@ class MapRevival:
     """The map of one camera, and what it says about who is who. Without depth, K or a pose it says nothing."""
 
     def __init__(self, settings: GeometrySettings) -> None:
-        self.odometry = Odometry()
+        self.odometry = Odometry(FORWARD_LEFT_UP)
         self.map = InstanceMap(settings)
+        self.pose = PoseState.UNKNOWN
+        """Where the pose of the current view comes from."""
         self._view: _PlacedView | None = None
+        self._seen_ns: dict[int, int] = {}
+        self._own_world = False
 
     @property
     def settings(self) -> GeometrySettings:
@@ -56,7 +64,8 @@ class MapRevival:
         """Forgets the map and where the camera is."""
         self.odometry.reset()
         self.map.reset()
-        self._view = None
+        self._view, self._own_world = None, False
+        self.pose = PoseState.UNKNOWN
 
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
         """Finds the pose of frame `number` (working size), and looks up what the map knows of what it shows.
@@ -64,11 +73,18 @@ class MapRevival:
         Returns the matches, corrected where the pose knows better.
         """
         before, self._view = self._view, None
+        given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
+        if given and self._own_world:
+            _LOG.warning("poses come from outside from now on: the map starts anew in their world")
+            self.map.reset()
         T = self.odometry.track(view, matches)
         if T is None:
+            self.pose = PoseState.LOST if self.odometry.lost else PoseState.UNKNOWN
             return matches
+        self.pose = PoseState.GIVEN if given else PoseState.OWN
+        self._own_world = not self.odometry.given
         self._view = _PlacedView(view, T, number, self.map)
         if matches is None or before is None:
             return matches
@@ -122,6 +138,25 @@ class MapRevival:
         self.map.observe(view.points[entered], instance[entered], view.rgb[entered], view.number)
         self.map.forget(self.map.instances.keys() - known)
         self.map.bound(view.T[:3, 3])
+        in_view = {id: view.view.stamp_ns for id, seen in self.map.instances.items() if seen.last_seen == view.number}
+        self._seen_ns = {id: at for id, at in (self._seen_ns | in_view).items() if id in self.map.instances}
+
+    def world(self) -> WorldMap:
+        """The map as it is now."""
+        cloud, extents = self.map.cloud(), self.map.extents()
+        voxels = np.bincount(cloud.instance, minlength=1)
+        instances = (
+            MapInstance(
+                id,
+                triple(extents[id][0]),
+                triple(extents[id][1]),
+                int(voxels[id]),
+                self.map.instances[id].views,
+                self._seen_ns.get(id, 0),
+            )
+            for id in sorted(extents.keys() & self.map.instances.keys())
+        )
+        return WorldMap(cloud, tuple(instances))
 
     def _claims(self, index: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
         """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most."""

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 
-from mastsam_ros.geometry.odometry import Odometry
+from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.types import Frame
@@ -88,3 +88,27 @@ def test_no_pose_without_depth_or_where_nothing_can_be_followed() -> None:
     assert odometry.track(Frame(blank, K=K, depth=np.zeros((60, 80), np.float32)), None) is None
     assert odometry.track(Frame(blank, K=K, depth=np.ones((60, 80), np.float32)), None) is None
     assert not odometry.lost
+
+
+def test_worlds_are_not_mixed(wide: list[Frame]) -> None:
+    plain = [without_pose(f) for f in wide]
+    waits = Odometry()
+    waits.expects_given = True
+    waits.reset()
+    found = poses(waits, [plain[0], plain[1], wide[2], plain[3]])
+    assert found[:2] == [None, None] and not waits.lost, "before the first pose from outside there is no world"
+    assert found[3] is not None and wide[3].T_world_camera is not None
+    assert np.linalg.norm(found[3][:3, 3] - wide[3].T_world_camera[:3, 3]) < 0.008
+
+    torn = Odometry()
+    assert torn.track(wide[0], None) is not None
+    assert torn.track(plain[4], None) is None and torn.lost, "the motion since the last given pose is not known"
+    assert torn.track(plain[4], None) is None
+    assert np.array_equal(torn.track(wide[5], None), wide[5].T_world_camera) and not torn.lost
+
+
+def test_the_origin_is_where_the_first_frame_is(wide: list[Frame]) -> None:
+    T = Odometry(FORWARD_LEFT_UP).track(without_pose(wide[0]), None)
+    assert T is not None
+    forward, up = T @ [0, 0, 1, 0], T @ [0, -1, 0, 0]  # of the optical frame: z and -y
+    assert np.array_equal(forward[:3], [1, 0, 0]) and np.array_equal(up[:3], [0, 0, 1])

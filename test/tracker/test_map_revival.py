@@ -8,12 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import cKDTree
 
+from mastsam_ros.evaluation.consistency import world_points
 from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import CandidateMasks, EventKind, Frame, FrameResult, Matches, PointPrompts
+from mastsam_ros.types import CandidateMasks, EventKind, Frame, FrameResult, Matches, PointPrompts, PoseState
 
 WITHOUT_APPEARANCE = {"tracker.revival": False, "frame.working_pixels": 0}
 
@@ -89,3 +91,28 @@ def test_nothing_changes_without_depth(views: list[SceneView]) -> None:
     flat = [SceneView(dataclasses.replace(view.frame, depth=None), view.instance) for view in views[:5]]
     pairs = zip(results(flat, {}), results(flat, {"geometry.map": False}), strict=True)
     assert all(np.array_equal(with_map.labels, without.labels) for with_map, without in pairs)
+
+
+def test_poses_from_outside_start_the_map_anew_and_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    placed = list(SampleScene(1, "orbit", 8, 320, 240, objects=6))[:4]
+    plain = [SceneView(dataclasses.replace(view.frame, T_world_camera=None), view.instance) for view in placed]
+    settings = Settings().updated(WITHOUT_APPEARANCE)
+    mixed = [plain[0], plain[1], placed[2], plain[3]]
+    mastsam = Mastsam(FlowMatcher(settings.flow), TrueMasks(mixed), settings)
+    found, sizes = [], []
+    for view in mixed:
+        found.append(mastsam.step(view.frame))
+        sizes.append(len(mastsam.world_map().cloud))
+    assert [result.pose for result in found] == [PoseState.OWN, PoseState.OWN, PoseState.GIVEN, PoseState.OWN]
+    assert caplog.text.count("the map starts anew in their world") == 1
+    assert np.array_equal(found[2].T_world_camera, placed[2].frame.T_world_camera)
+    assert found[3].T_world_camera is not None and placed[3].frame.T_world_camera is not None
+    assert np.allclose(found[3].T_world_camera, placed[3].frame.T_world_camera, atol=0.01)
+    assert sizes[1] > sizes[0] > 0
+    table = mastsam.world_map()
+    true_points = world_points(placed[3].frame.depth, placed[3].frame.K, placed[3].frame.T_world_camera).reshape(-1, 3)
+    distance, _ = cKDTree(true_points[np.isfinite(true_points).all(axis=1)]).query(table.cloud.xyz)
+    assert np.median(distance) < 0.02, "the map lies in the world of the poses"
+    ids = {track.id for track in found[3].tracks}
+    assert {instance.id for instance in table.instances} <= ids
+    assert {instance.last_seen_ns for instance in table.instances} <= {view.frame.stamp_ns for view in placed[2:]}
