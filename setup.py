@@ -78,6 +78,7 @@ setup(
         "mast3r": ["safetensors>=0.4", "torch>=2.6"],
         "sam": ["segment-anything>=1.0", "torch>=2.6", "torchvision"],
         "hf_sam": ["safetensors>=0.4", "torch>=2.6", "transformers>=4.57"],
+        "edgetam": ["safetensors>=0.4", "timm>=1.0", "torch>=2.6", "torchvision", "transformers>=4.57"],
         "ray": ["ray>=2.9"],
         "sklearn": ["scikit-learn>=1.3"],
         "ros": ROS,

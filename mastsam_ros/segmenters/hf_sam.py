@@ -125,6 +125,8 @@ def _load(folder: Path) -> Any:
         raise MissingPackageError(
             f"segmenter 'hf_sam' needs transformers with {_CLASSES[kind]}: pip install 'transformers>=4.57'"
         ) from error
+    if kind.startswith("edgetam"):
+        _require_timm()
     try:
         model, found = model_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
@@ -138,3 +140,14 @@ def _load(folder: Path) -> Any:
             f" {len(misshapen)} of another shape, the first '{(missing + misshapen)[0]}'"
         )
     return model
+
+
+def _require_timm() -> None:
+    """EdgeTAM's image encoder is a model of timm, which imports torchvision."""
+    try:
+        import timm  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # a torchvision of another torch fails with RuntimeError
+        cause = str(error).splitlines()[0]
+        raise MissingPackageError(
+            f"EdgeTAM needs timm and a torchvision that fits torch: pip install timm torchvision ({cause})"
+        ) from error

@@ -113,11 +113,43 @@ def test_each_family_of_transformers_answers(transformers_models: dict[str, Any]
     assert 0.01 < answer.masks.float().mean() < 0.99
 
 
-def test_edgetam_answers() -> None:
-    pytest.importorskip("timm", exc_type=(ImportError, RuntimeError))
+@pytest.fixture
+def edgetam() -> Any:
+    """EdgeTAM with its own backbone and random weights, for images of 128 pixels."""
+    pytest.importorskip("timm", reason="EdgeTAM needs timm and torchvision", exc_type=(ImportError, RuntimeError))
     transformers = pytest.importorskip("transformers")
-    model = transformers.EdgeTamModel(transformers.EdgeTamConfig()).eval()
-    assert _answer(TransformersNetwork(model)).masks.shape == (7, 3, 90, 120)
+    backbone = transformers.TimmWrapperConfig(
+        architecture="repvit_m1", model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]}
+    )
+    vision = transformers.EdgeTamVisionConfig(
+        backbone_config=backbone, backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]]
+    )
+    torch.manual_seed(0)
+    config = transformers.EdgeTamConfig(vision_config=vision, prompt_encoder_config={"image_size": 128})
+    return transformers.EdgeTamModel(config).eval()
+
+
+def test_edgetam_answers(edgetam: Any, tmp_path: Path) -> None:
+    network = TransformersNetwork(edgetam)
+    answer = _answer(network)
+    assert answer.masks.shape == (7, 3, 90, 120) and 0.01 < answer.masks.float().mean() < 0.99
+    with_masks = _answer(network, mask_prompt=True)
+    assert (answer.masks != with_masks.masks).float().mean() > 0.01
+    edgetam.save_pretrained(tmp_path)
+    segmenter = create_segmenter(_settings("hf_sam", tmp_path))
+    segmenter.set_frame(_frame(), None)
+    torch.testing.assert_close(segmenter.predict(_prompts()).scores, answer.scores)
+    half = _answer(network, precision="bfloat16")
+    assert (answer.masks != half.masks).float().mean() < 0.1
+
+
+def test_without_timm_edgetam_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "edgetam"}))
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingPackageError, match="EdgeTAM needs timm and a torchvision that fits torch") as caught:
+        create_segmenter(_settings("hf_sam", tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
