@@ -54,6 +54,8 @@ from mastsam_ros.types import (
 _LOG = logging.getLogger(__name__)
 _FLAT_IMAGE = 2.0
 """Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
+_PATIENCE = 5
+"""Frames in a row that may fail before the tracks start anew: what to match with is then too long ago."""
 
 
 class Mastsam:
@@ -82,6 +84,8 @@ class Mastsam:
         self._pending: list[TrackEvent] = []
         self._blank = False
         self._checker = SelfChecker()
+        self._faults = 0
+        self._committed = False
 
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
@@ -133,7 +137,28 @@ class Mastsam:
         Returns labels (H, W) uint16 at the frame's size. A frame of another size than the last one starts anew.
         A frame that shows nothing (black or constant) gets no labels and changes nothing. Raises MastsamError
         where a matcher or segmenter cannot go on, IdsExhaustedError after 65535 ids.
+
+        A fault, memory that runs out among them, costs this frame alone: the tracks are what they were before it. Only
+        after several in a row, or if it came while the map was being changed, do they start anew.
         """
+        before = self._identities.snapshot(), self._overlap.snapshot()
+        self._committed = False
+        try:
+            result = self._advance(frame)
+        except Exception:
+            self._faults += 1
+            if self._committed or self._previous is None or self._faults > _PATIENCE:
+                self.reset("a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed")
+            else:
+                self._identities.restore(before[0])
+                self._overlap.restore(before[1])
+                self.map.odometry.interrupt()
+            raise
+        self._faults = 0
+        return result
+
+    def _advance(self, frame: Frame) -> FrameResult:
+        """The method, step by step, in the order of the paper."""
         timer = _StageTimer()
         with timer("prepare"):
             view = self._view(frame)
@@ -178,6 +203,7 @@ class Mastsam:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
                     self._discover(answer, view, active, index, region, carried, matches, chosen)
+        self._committed = True
         with timer("identify"), one_thread(self.device):
             index, on_host, active = self._compact(index, active)
             active = self.map.reunite(index, active, self._identities)

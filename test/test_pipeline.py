@@ -94,6 +94,46 @@ def test_a_square_that_vanishes_is_lost_and_recognised_when_it_is_back() -> None
     assert ids_of(result.labels, 17) == expected and [e.kind for e in result.events] == [EventKind.REVIVED]
 
 
+@pytest.mark.parametrize("where", ["match", "set_frame", "predict", "everything"])
+def test_a_fault_costs_its_frame_and_no_id(where: str) -> None:
+    settings = Settings().updated({"tracker.update_interval": 1, "tracker.urgent_share": 0.0})
+    mastsam, spared = (Mastsam(FlowMatcher(), TruthSegmenter(), settings) for _ in range(2))
+    expected = ids_of(mastsam.step(frame_at(0)).labels, 0)
+    spared.step(frame_at(0))
+    part = mastsam.matcher if where == "match" else mastsam.segmenter
+    sound = getattr(part, where)
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError("injected")
+
+    setattr(part, where, out_of_memory)
+    for shift in (3, 6, 9):
+        with pytest.raises(MemoryError):
+            mastsam.step(frame_at(shift, without_last=True))
+    setattr(part, where, sound)
+    result, untouched = mastsam.step(frame_at(12)), spared.step(frame_at(12))
+    assert ids_of(result.labels, 12) == expected and result.events == ()
+    np.testing.assert_array_equal(result.labels, untouched.labels)
+
+
+def test_after_many_faults_in_a_row_the_tracks_start_anew() -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    before = ids_of(mastsam.step(frame_at(0)).labels, 0)
+    sound = mastsam.segmenter.set_frame
+
+    def broken(*_: object) -> None:
+        raise MemoryError("injected")
+
+    mastsam.segmenter.set_frame = broken  # type: ignore[method-assign]
+    for _ in range(6):
+        with pytest.raises(MemoryError):
+            mastsam.step(frame_at(1))
+    mastsam.segmenter.set_frame = sound  # type: ignore[method-assign]
+    result = mastsam.step(frame_at(2))
+    assert not set(ids_of(result.labels, 2)) & set(before)
+    assert [e.reason for e in result.events if e.kind is EventKind.RESET] == ["6 frames in a row failed"]
+
+
 @pytest.mark.parametrize(
     "switch",
     ["carry", "motion_filter", "connectivity_filter", "representative_selection", "reprompt"]

@@ -128,6 +128,10 @@ class Odometry:
         self.reset()
         self._keyframes, self.lost = list(keyframes), bool(keyframes)
 
+    def interrupt(self) -> None:
+        """The next frame's matches do not come from the last one: its pose is found from keyframes."""
+        self._previous = None
+
     def track(self, frame: Frame, matches: Matches | None) -> npt.NDArray[np.float64] | None:
         """`T_world_camera` (4, 4) of the frame, or None where it has no depth or K or its pose is lost.
 

@@ -132,23 +132,18 @@ class Camera:
             return None
 
     def _step(self, mastsam: Mastsam, frame: Frame) -> FrameResult | None:
-        """The result, or None: what went wrong has been said, and the tracks start anew."""
+        """The result, or None: what went wrong has been said, and the pipeline goes on with the next frame."""
         try:
             return mastsam.step(frame)
         except (torch.cuda.OutOfMemoryError, MemoryError):
             self._fail("memory", "frame dropped: out of memory; set frame.working_pixels lower or device:=cpu")
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            reason = "out of memory"
         except MastsamError as error:
             self._fail("step", f"frame dropped: {error}")
-            reason = "a frame failed"
         except Exception as error:  # a fault in a backend must not take the robot's node down
             logging.getLogger(__name__).debug("step failed", exc_info=True)
             self._fail("fault", f"frame dropped: {type(error).__name__}: {error} ({place_of(error)})")
-            reason = "a frame failed"
-        # A step that broke off may leave half a frame behind.
-        mastsam.reset(reason)
         return None
 
     def _notice_time(self, mastsam: Mastsam, stamp_ns: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,16 @@ class Identities:
         for id in ids:
             self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, missing=1)
         self._ids.next = max(self._ids.next, next_id)
+
+    def snapshot(self) -> tuple[list[Life], list[int]]:
+        """What `restore` takes to make this moment's lives come back."""
+        return [replace(life) for life in self._lives.values()], list(self.active)
+
+    def restore(self, snapshot: tuple[list[Life], list[int]]) -> None:
+        """Undoes what happened since the snapshot; ids that were given since are never given again."""
+        lives, self.active = snapshot
+        self._lives = {life.id: life for life in lives}
+        self.events = []
 
     def begin_frame(self) -> None:
         """Starts a frame: every life grows older, the events of the last frame are dropped."""

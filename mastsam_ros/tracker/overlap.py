@@ -25,6 +25,14 @@ class OverlapFilter:
         """Forgets every streak."""
         self._streak.clear()
 
+    def snapshot(self) -> dict[tuple[int, int], int]:
+        """What `restore` takes to make this moment come back."""
+        return dict(self._streak)
+
+    def restore(self, snapshot: dict[tuple[int, int], int]) -> None:
+        """Undoes what happened since the snapshot."""
+        self._streak = snapshot
+
     def join(
         self,
         ids: list[int],
