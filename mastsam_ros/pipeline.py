@@ -338,11 +338,11 @@ class Mastsam:
             else:
                 self._identities.disappear(id)
         self._lost.keep_only(self._identities.known())
-        return look_up(torch.from_numpy(table).to(self.device), index), table[on_host], kept
+        return look_up(torch.from_numpy(table).to(self.device), index), np.take(table, on_host), kept
 
     def _shown(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 ids at working size from the index, tentative tracks under their parent's id."""
-        return np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16)[on_host]
+        return np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), on_host)
 
     def _lifted(
         self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches | None

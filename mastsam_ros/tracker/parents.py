@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
-from mastsam_ros.tracker.propagation import Carried
+from mastsam_ros.tracker.propagation import Carried, occurrences
 
 _CONTAINED = 0.5
 """Share of a new mask that must have been carried from one track for that track to be its parent."""
@@ -32,15 +33,14 @@ def parents_of(
     area = torch.bincount(new.flatten(), minlength=count + 1)[1:]
     result = [-1] * count
     if carried is not None:
-        votes = _pair_counts(new, carried.index, count, tracks)
+        votes = occurrences((new * (tracks + 1) + carried.index).flatten(), (count + 1) * (tracks + 1))
+        votes = votes.view(count + 1, tracks + 1)[1:, 1:]
         if outlined is not None:
             votes[:, outlined] = 0
         share = votes.max(dim=1)
         for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist():
             result[n] = int(share.indices[n])
-    border = torch.zeros(count, tracks, dtype=torch.int64, device=new.device)
-    for a, b in _contacts(new, index):
-        border += _pair_counts(a, b, count, tracks)
+    border = _contacts(new, index, count, tracks)
     length = border.sum(dim=1, keepdim=True)
     colour = _mean_colours(new, count, image)
     track_colour = _mean_colours(index, tracks, image)
@@ -55,24 +55,22 @@ def parents_of(
     return result
 
 
-def _pair_counts(a: torch.Tensor, b: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """How often a == i + 1 and b == j + 1 coincide: (rows, columns) int64."""
-    both = (a > 0) & (b > 0)
-    pairs = (a[both] - 1) * columns + b[both] - 1
-    return torch.bincount(pairs, minlength=rows * columns).view(rows, columns)
-
-
-def _contacts(new: torch.Tensor, index: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Pairs of images shifted by one pixel against each other, so that pixels in contact lie on one another."""
-    return [
-        (new[:, 1:], index[:, :-1]),
-        (new[:, :-1], index[:, 1:]),
-        (new[1:], index[:-1]),
-        (new[:-1], index[1:]),
+def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -> torch.Tensor:
+    """(count, tracks) int64: pairs of neighbouring pixels, one in the new mask and one in the track."""
+    framed = F.pad(index, (1, 1, 1, 1))
+    row, column = torch.nonzero(new, as_tuple=True)
+    number = torch.index_select(new.flatten(), 0, row * new.shape[1] + column)
+    width = framed.shape[1]
+    place = (row + 1) * width + column + 1
+    pairs = [
+        number * (tracks + 1) + torch.index_select(framed.flatten(), 0, place + step) for step in (1, -1, width, -width)
     ]
+    return occurrences(torch.cat(pairs), (count + 1) * (tracks + 1)).view(count + 1, tracks + 1)[1:, 1:]
 
 
 def _mean_colours(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
-    small, pixels = index[::2, ::2].flatten(), image[::2, ::2].reshape(-1, 3).double()
-    total = torch.zeros(count + 1, 3, dtype=torch.float64, device=index.device).index_add_(0, small, pixels)
-    return total[1:] / torch.bincount(small, minlength=count + 1)[1:, None].clamp(min=1)
+    small, pixels = index[::2, ::2].flatten(), image.permute(2, 0, 1)[:, ::2, ::2].reshape(3, -1).double()
+    values = torch.cat([torch.ones_like(pixels[:1]), pixels])
+    total = torch.zeros(4, count + 1, dtype=torch.float64, device=index.device)
+    total.scatter_add_(1, small.expand(4, -1), values)
+    return (total[1:, 1:] / total[:1, 1:].clamp(min=1)).T

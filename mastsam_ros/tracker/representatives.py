@@ -144,4 +144,6 @@ def _nearest_of_others(xy: torch.Tensor, known: torch.Tensor, count: int) -> tup
 
 def _squared_distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """(N, A, 2) and (N, B, 2) -> (N, A, B). Differences, not the expanded square: exact, and equal on all devices."""
-    return ((a[:, :, None] - b[:, None, :]) ** 2).sum(dim=-1)
+    across = a[:, :, None, 0] - b[:, None, :, 0]
+    down = a[:, :, None, 1] - b[:, None, :, 1]
+    return across * across + down * down

@@ -36,21 +36,23 @@ def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appeara
 
     image: (H, W, 3) uint8. Every second pixel is read in both directions.
     """
-    small, pixels = index[::2, ::2], image[::2, ::2].reshape(-1, 3).double()
+    small, pixels = index[::2, ::2], image.permute(2, 0, 1)[:, ::2, ::2].reshape(3, -1).double()
     rows, columns = torch.meshgrid(
         torch.arange(small.shape[0], device=index.device),
         torch.arange(small.shape[1], device=index.device),
         indexing="ij",
     )
-    place = torch.stack([columns, rows], dim=-1).reshape(-1, 2).double() * 2
-    products = (pixels[:, :, None] * pixels[:, None, :]).reshape(-1, 9)
-    values = torch.cat([torch.ones_like(place[:, :1]), place, pixels, products], dim=1)
-    totals = torch.zeros(count + 1, values.shape[1], dtype=torch.float64, device=index.device)
-    totals.index_add_(0, small.flatten(), values)
-    totals = totals[1:]
+    place = torch.stack([columns, rows]).reshape(2, -1).double() * 2
+    red, green, blue = pixels
+    products = torch.stack([red * red, red * green, red * blue, green * green, green * blue, blue * blue])
+    values = torch.cat([torch.ones_like(place[:1]), place, pixels, products])
+    totals = torch.zeros(len(values), count + 1, dtype=torch.float64, device=index.device)
+    totals.scatter_add_(1, small.flatten().expand(len(values), -1), values)
+    totals = totals[:, 1:].T
     size = totals[:, :1].clamp(min=1)
     mean = totals[:, 3:6] / size
-    covariance = (totals[:, 6:] / size).view(-1, 3, 3) - mean[:, :, None] * mean[:, None, :]
+    square = totals[:, [6, 7, 8, 7, 9, 10, 8, 10, 11]].view(-1, 3, 3)
+    covariance = square / size[..., None] - mean[:, :, None] * mean[:, None, :]
     floor = torch.eye(3, dtype=torch.float64, device=index.device) * _COLOUR_FLOOR
     return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor)
 
@@ -105,21 +107,30 @@ class LostTracks:
 
     def recognise(self, lost: list[int], new: Appearance) -> dict[int, int]:
         """Which new mask (0-based) is which lost id: at most one each, the closest first."""
-        pairs = []
-        for id in lost:
-            look = self._last.get(id)
-            if look is None or not len(new.area):
-                continue
-            ratio = torch.log(new.area.clamp(min=1) / look.area.clamp(min=1))
-            distance = (new.centre - look.centre).norm(dim=1)
-            reach = torch.clamp(0.7 * look.area.sqrt(), min=self.settings.revival_radius_px)
-            difference = jensen_shannon(new.mean, new.covariance, look.mean, look.covariance)
-            # It may come back behind something, a part at first, but not larger than it was.
-            fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
-            fits &= distance < reach
-            fits &= difference < self.settings.revival_colour
-            cost = difference / self.settings.revival_colour + distance / reach
-            pairs += [(float(cost[n]), id, int(n)) for n in torch.nonzero(fits).flatten()]
+        ids = [id for id in lost if id in self._last]
+        if not ids or not len(new.area):
+            return {}
+        looks = [self._last[id] for id in ids]
+        # One row per lost track, one column per new mask.
+        area, centre, mean, covariance = (
+            torch.stack([getattr(look, name) for look in looks])[:, None]
+            for name in ("area", "centre", "mean", "covariance")
+        )
+        ratio = torch.log(new.area.clamp(min=1) / area.clamp(min=1))
+        distance = (new.centre - centre).norm(dim=-1)
+        reach = torch.clamp(0.7 * area.sqrt(), min=self.settings.revival_radius_px)
+        difference = jensen_shannon(new.mean, new.covariance, mean, covariance)
+        # It may come back behind something, a part at first, but not larger than it was.
+        fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
+        fits &= distance < reach
+        fits &= difference < self.settings.revival_colour
+        cost = (difference / self.settings.revival_colour + distance / reach).masked_fill(~fits, torch.inf)
+        pairs = [
+            (value, id, n)
+            for id, row in zip(ids, cost.tolist(), strict=True)
+            for n, value in enumerate(row)
+            if value < torch.inf
+        ]
         result: dict[int, int] = {}
         for _, id, n in sorted(pairs):
             if n not in result and id not in result.values():
@@ -130,10 +141,11 @@ class LostTracks:
 def jensen_shannon(
     mean: torch.Tensor, covariance: torch.Tensor, other_mean: torch.Tensor, other_covariance: torch.Tensor
 ) -> torch.Tensor:
-    """Divergence (N,) of N Gaussians from another one, with the Gaussian of the pooled moments as their mixture.
+    """Divergence (...) of Gaussians from other ones, (..., 3) and (..., 3, 3), with the Gaussian of the pooled
+    moments as their mixture.
 
     0 for equal ones; the half log-ratio of volumes, so that texture does not count as difference.
     """
     shift = mean - other_mean
-    pooled = 0.5 * (covariance + other_covariance) + 0.25 * shift[:, :, None] * shift[:, None, :]
+    pooled = 0.5 * (covariance + other_covariance) + 0.25 * shift[..., :, None] * shift[..., None, :]
     return 0.5 * torch.logdet(pooled) - 0.25 * (torch.logdet(covariance) + torch.logdet(other_covariance))

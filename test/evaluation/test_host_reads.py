@@ -11,6 +11,7 @@ from mastsam_ros.evaluation.bench_models import Models, measure
 from mastsam_ros.evaluation.host_reads import HostReads
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.settings import Settings
+from mastsam_ros.types import TrackMasks
 
 VALUES = torch.arange(6)
 MASK = VALUES > 2
@@ -68,7 +69,7 @@ def test_places_and_sizes() -> None:
 
     one = torch.ones(5)
     with HostReads() as reads:
-        Chosen(torch.zeros(5, 2, 2), one, one, one > 0).figures()
+        Chosen(TrackMasks(torch.zeros(5, 2, 2)), one, one, one > 0).figures()
     ((place, count),) = reads.places.items()
     assert place.startswith("tracker/selection.py:") and place.endswith("tolist") and count == 1
     assert reads.transfers == [4 * 5 * 4]
