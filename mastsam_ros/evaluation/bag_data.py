@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence
 from mastsam_ros.io.bags import DEPTH_TOLERANCE_NS, BagSource, storage_of
 from mastsam_ros.io.frame_bag import rotation_matrix
 from mastsam_ros.io.sources import open_source
-from mastsam_ros.types import InputError
+from mastsam_ros.types import InputError, MastsamError
 
 _LABEL_TYPES = {"mono8": "u1", "8UC1": "u1", "mono16": "u2", "16UC1": "u2"}
 _IMAGE, _ODOMETRY = "sensor_msgs/msg/Image", "nav_msgs/msg/Odometry"
@@ -56,6 +57,30 @@ def bag_sequence(
     )
     has_depth = K is not None and all(files.depth is not None for files in frames)
     return LabelledSequence(Path(bag).stem, "scene" if has_depth else "video", frames, K)
+
+
+def label_topic(bag: str | Path) -> str:
+    """The topic of label images of a bag of results: `/mastsam/labels`, or the one that ends so. Raises InputError."""
+    with _opened(bag) as reader:
+        topics = sorted(connection.topic for connection in reader.connections)
+        images = sorted(c.topic for c in reader.connections if c.msgtype == _IMAGE and c.topic.endswith("/labels"))
+    found = ["/mastsam/labels"] if "/mastsam/labels" in images else images
+    if len(found) != 1:
+        reason = f"several topics of labels: {', '.join(found)}" if found else "no topic of labels (/mastsam/labels)"
+        raise InputError(f"{bag} is no bag of results of one node: it has {reason}; its topics: {', '.join(topics)}")
+    return found[0]
+
+
+def unpack_labels(bag: str | Path, topic: str, folder: Path) -> dict[int, Path]:
+    """Writes a topic's label images to PNG files (uint16). Returns stamp in nanoseconds -> file. Raises InputError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[int, Path] = {}
+    for stamp_ns, message in _messages(bag, topic, _IMAGE):
+        files[stamp_ns] = folder / f"{stamp_ns}.png"
+        _write(files[stamp_ns], _labels(message, topic).astype(np.uint16))
+    if not files:
+        raise InputError(f"{topic} in {bag} holds no label image")
+    return files
 
 
 def _unpack(source: BagSource, folder: Path) -> tuple[list[int], npt.NDArray[np.float64] | None, str]:
@@ -108,23 +133,31 @@ def _poses(bag: str | Path, frame_id: str, stamps: list[int]) -> dict[int, npt.N
 
 def _messages(bag: str | Path, topic: str | None, kind: str) -> Iterator[tuple[int, Any]]:
     """Stamp and message of one topic of this type (None: of every one). Raises InputError."""
-    from rosbags.highlevel import AnyReader, AnyReaderError
+    with _opened(bag) as reader:
+        chosen = [c for c in reader.connections if c.msgtype == kind and topic in (None, c.topic)]
+        if topic is not None and not chosen:
+            images = sorted(c.topic for c in reader.connections if c.msgtype == kind)
+            raise InputError(f"{topic} is neither a folder nor an image topic of {bag}, which has {', '.join(images)}")
+        for connection, recorded_ns, raw in reader.messages(chosen) if chosen else ():
+            message: Any = reader.deserialize(raw, connection.msgtype)
+            stamp = message.header.stamp
+            yield stamp.sec * 1_000_000_000 + stamp.nanosec or recorded_ns, message
+
+
+@contextmanager
+def _opened(bag: str | Path) -> Iterator[Any]:
+    """The bag's reader. A damaged bag shows as many kinds of errors: each becomes an InputError."""
+    from rosbags.highlevel import AnyReader
     from rosbags.typesys import Stores, get_typestore
 
     try:
         with AnyReader([storage_of(Path(bag))], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
-            chosen = [c for c in reader.connections if c.msgtype == kind and topic in (None, c.topic)]
-            if topic is not None and not chosen:
-                images = sorted(c.topic for c in reader.connections if c.msgtype == kind)
-                raise InputError(
-                    f"{topic} is neither a folder nor an image topic of {bag}, which has {', '.join(images)}"
-                )
-            for connection, recorded_ns, raw in reader.messages(chosen) if chosen else ():
-                message: Any = reader.deserialize(raw, connection.msgtype)
-                stamp = message.header.stamp
-                yield stamp.sec * 1_000_000_000 + stamp.nanosec or recorded_ns, message
-    except (AnyReaderError, OSError) as error:
-        raise InputError(f"cannot read the bag {bag}: {error}") from error
+            yield reader
+    except MastsamError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"cannot read the bag {bag}: {reason}") from error
 
 
 def _labels(message: Any, topic: str) -> npt.NDArray[np.integer]:

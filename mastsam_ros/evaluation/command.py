@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,20 +16,24 @@ from tqdm import tqdm
 
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, read_labels
-from mastsam_ros.evaluation.protocols import PROTOCOLS, Scored, SequenceScore, SequenceScorer
+from mastsam_ros.evaluation.predictions import Predicted, paired
+from mastsam_ros.evaluation.protocols import PROTOCOLS, FlowCache, Scored, SequenceScore, SequenceScorer
 from mastsam_ros.evaluation.tables import table, write_json, write_text
 from mastsam_ros.io.sources import is_bag
 from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import InputError
 
-_LOG = logging.getLogger(__name__)
 _SYSTEM = "mastsam"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mastsam evaluate`."""
     parser.add_argument(
-        "prediction", metavar="PRED", nargs="?", type=Path, help="a labels/ folder, or a folder with one per sequence"
+        "prediction",
+        metavar="PRED",
+        nargs="?",
+        type=Path,
+        help="a labels/ folder or a bag of results, or a folder with one per sequence",
     )
     parser.add_argument(
         "--ground-truth",
@@ -100,14 +103,13 @@ def _score_predictions(arguments: argparse.Namespace, folder: Path) -> int:
     protocols = chosen_protocols(arguments.protocol)
     sequences = _sequences([arguments.ground_truth], arguments, folder)
     own_folder = arguments.prediction.resolve()
-    own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.name
+    own_name = own_folder.parent.name if own_folder.name == "labels" else own_folder.stem
     compared = _compared(arguments.compare)
     if own_name in compared:
         raise InputError(f"'{own_name}' is the name of PRED's folder: give the predictions to compare another name")
-    folders = {own_name: arguments.prediction, **compared}
-    workers, exact = arguments.workers or os.cpu_count() or 1, arguments.exact
-    systems = {name: score_all(paired(of, sequences), protocols, workers, exact) for name, of in folders.items()}
-    _tell(systems, arguments)
+    systems = _predicted({own_name: arguments.prediction, **compared}, sequences, folder)
+    workers = arguments.workers or os.cpu_count() or 1
+    _tell(score_all(sequences, systems, protocols, workers, arguments.exact), arguments)
     return 0
 
 
@@ -135,14 +137,23 @@ def _run_system(arguments: argparse.Namespace, folder: Path) -> int:
     done = [result for result in results if not isinstance(result, Failure)]
     failures = {name: result.reason for name, result in zip(names, results, strict=True) if isinstance(result, Failure)}
     if done:
-        others = {
-            name: score_all(paired(of, sequences), protocols, 1, arguments.exact) for name, of in compared.items()
-        }
+        systems = _predicted(compared, sequences, folder)
+        others = score_all(sequences, systems, protocols, 1, arguments.exact)
         speed = {result.scored.score.name: result.run.frames_per_second for result in done}
         more = {"frames_per_second": speed, "settings": settings.to_mapping(), "failed": failures}
         _tell({_SYSTEM: [result.scored for result in done], **others}, arguments, more)
         sys.stdout.write("frames/s: " + ", ".join(f"{name} {value:.1f}" for name, value in speed.items()) + "\n")
     return _failed([f"{name}: {reason}" for name, reason in failures.items()])
+
+
+def _predicted(
+    folders: Mapping[str, Path], sequences: Sequence[LabelledSequence], folder: Path
+) -> dict[str, list[Predicted]]:
+    """The predictions of every system; those in bags are unpacked into `folder`."""
+    return {
+        name: paired(of, sequences, folder / f"predictions{number}")
+        for number, (name, of) in enumerate(folders.items())
+    }
 
 
 def _failed(failures: Sequence[str]) -> int:
@@ -212,67 +223,46 @@ def _run_ablation(arguments: argparse.Namespace, folder: Path) -> int:
     return _failed(failures)
 
 
-def paired(prediction: Path, sequences: list[LabelledSequence]) -> list[tuple[LabelledSequence, dict[str, Path]]]:
-    """Every sequence that has predictions, with its label images by stem.
-
-    Looks in PRED/<sequence>/labels, PRED/<sequence>, and, for a single sequence or one whose name is in PRED's
-    path, in PRED/labels and PRED. Raises InputError if nothing fits or a frame with truth has no prediction.
-    """
-    if not prediction.is_dir():
-        raise InputError(f"{prediction} is not a folder of predictions")
-    own_names = {prediction.resolve().name, prediction.resolve().parent.name}
-    pairs, without = [], []
-    for sequence in sequences:
-        folders = [prediction / sequence.name / "labels", prediction / sequence.name]
-        if len(sequences) == 1 or sequence.name in own_names:
-            folders += [prediction / "labels", prediction]
-        labels = next((found for folder in folders if (found := _pngs(folder))), None)
-        if labels is None:
-            without.append(sequence.name)
-            continue
-        missing = [files.stem for files in sequence.frames if files.stem not in labels]
-        if missing:
-            raise InputError(
-                f"{sequence.name}: {len(missing)} of {len(sequence.frames)} frames with truth have no label image,"
-                f" the first is {missing[0]}.png"
-            )
-        pairs.append((sequence, labels))
-    if not pairs:
-        raise InputError(
-            f"{prediction} holds no labels for {', '.join(without)};"
-            " expected <sequence>/*.png or <sequence>/labels/*.png"
-        )
-    if without:
-        _LOG.warning("no predictions, left out: %s", ", ".join(without))
-    return pairs
-
-
-def _pngs(folder: Path) -> dict[str, Path]:
-    return {path.stem: path for path in sorted(folder.glob("*.png"))} if folder.is_dir() else {}
-
-
 def score_all(
-    pairs: Sequence[tuple[LabelledSequence, dict[str, Path]]],
+    sequences: Sequence[LabelledSequence],
+    systems: Mapping[str, Sequence[Predicted]],
     protocols: Sequence[str],
     workers: int = 1,
     exact: bool = False,
-) -> list[Scored]:
-    """The sequences scored, in their order, whatever order the workers finish in. exact: H by radius search too."""
-    frames = sum(len(sequence.frames) for sequence, _ in pairs)
+) -> dict[str, list[Scored]]:
+    """Every system's sequences scored, in the order of `sequences`, whatever order the workers finish in.
+
+    systems: name -> predictions. The systems go through a sequence side by side, so that what does not depend on their
+    labels is done once. exact: H by radius search too.
+    """
+    by_name = {name: {one.sequence.name: one for one in of} for name, of in systems.items()}
+    frames = sum(len(one.sequence.frames) for of in systems.values() for one in of)
     with (
         tqdm(total=frames, unit="frame", leave=False, disable=not sys.stderr.isatty()) as bar,
-        ThreadPoolExecutor(max(1, min(workers, len(pairs)))) as pool,
+        ThreadPoolExecutor(max(1, min(workers, len(sequences)))) as pool,
     ):
 
-        def scored(pair: tuple[LabelledSequence, dict[str, Path]]) -> Scored:
-            sequence, labels = pair
-            scorer = SequenceScorer(sequence, protocols, exact=exact)
+        def scored(sequence: LabelledSequence) -> dict[str, Scored]:
+            flow = FlowCache()
+            predicted = {name: of[sequence.name] for name, of in by_name.items() if sequence.name in of}
+            scorers = {
+                name: SequenceScorer(one.sequence, protocols, flow, exact=exact) for name, one in predicted.items()
+            }
             for files in sequence.frames:
-                scorer.add(files, read_labels(labels[files.stem]))
-                bar.update()
-            return Scored(sequence, labels, scorer.score(), scorer.overlaps, scorer.pairs)
+                for name, one in predicted.items():
+                    if files.stem in one.labels:
+                        scorers[name].add(files, read_labels(one.labels[files.stem]))
+                        bar.update()
+            return {name: _scored(one, scorers[name]) for name, one in predicted.items()}
 
-        return list(pool.map(scored, pairs))
+        every = list(pool.map(scored, sequences))
+    return {name: [of[name] for of in every if name in of] for name in systems}
+
+
+def _scored(predicted: Predicted, scorer: SequenceScorer) -> Scored:
+    score = scorer.score()
+    score = dataclasses.replace(score, notes=(*predicted.notes, *score.notes))
+    return Scored(predicted.sequence, predicted.labels, score, scorer.curves())
 
 
 def chosen_protocols(name: str) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from mastsam_ros.types import InputError
 
 VOXEL_M = 0.02
 """Edge of the voxels of the hashed H, metres."""
+MOST_POINTS = 2_000_000
+"""Of the exact H: 100 views at its usual 20,000 pixels."""
 DEGENERATE_SHARE = 0.95
 _KEY_BITS = 16
 _HALF_RANGE = 1 << (_KEY_BITS - 1)
@@ -173,11 +175,12 @@ class ExactLabelConsistency:
     """H of label images by radius search (paper, eq. 4-6), on a grid of pixels; for a check of the hashed H.
 
     About `pixels` of every view, evenly spread, are neighbours, and `queries` of all of them, drawn with a fixed seed,
-    are averaged over. The points are kept, 20 bytes each, so that the memory grows with the sequence.
+    are averaged over. Of many views fewer pixels are taken, so that no more than MOST_POINTS are kept, 20 bytes each.
     """
 
-    def __init__(self, radius_m: float = VOXEL_M / 2, pixels: int = 20_000, queries: int = 20_000) -> None:
-        self._radius_m, self._pixels, self._queries = radius_m, pixels, queries
+    def __init__(self, views: int, radius_m: float = VOXEL_M / 2, pixels: int = 20_000, queries: int = 20_000) -> None:
+        self._radius_m, self._queries = radius_m, queries
+        self._pixels = min(pixels, MOST_POINTS // max(views, 1))
         self._labels: list[npt.NDArray[np.int64]] = []
         self._points: list[npt.NDArray[np.float32]] = []
 

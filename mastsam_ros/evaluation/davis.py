@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
+from mastsam_ros.evaluation.frame_log import FrameLog
 from mastsam_ros.evaluation.overlaps import FrameOverlap
 from mastsam_ros.types import InputError
 
@@ -119,41 +121,34 @@ class DavisScore:
 class DavisScorer:
     """DAVIS 2017 unsupervised (Caelles et al. 2019): ids matched to objects so that the sum of J&F is largest.
 
-    All frames count. What is kept per frame is J and F of the pairs of id and object that come near each other.
+    All frames count. J and F of the pairs of id and object that come near each other wait in a file until it is known
+    which pairs are matched.
     """
 
     def __init__(self) -> None:
-        self._pairs: dict[tuple[int, int], dict[int, tuple[float, float]]] = defaultdict(dict)
-        self._id_frames: dict[int, set[int]] = defaultdict(set)
-        self._object_frames: dict[int, set[int]] = defaultdict(set)
-        self._frames = 0
+        self._frames: FrameLog[_FrameMeasures] = FrameLog()
+        self._sums: dict[tuple[int, int], float] = defaultdict(float)  # (instance, id) -> sum of J and F
+        self._seen: dict[tuple[int, int], int] = defaultdict(int)  # (instance, id) -> frames; 0: whatever is there
 
     def add(self, labels: npt.NDArray[np.integer], truth: npt.NDArray[np.integer], overlap: FrameOverlap) -> None:
         """Counts one frame. labels, truth: (H, W); overlap: their `frame_overlap`."""
-        frame, iou = self._frames, overlap.iou
-        self._frames += 1
-        for id in overlap.ids:
-            self._id_frames[int(id)].add(frame)
+        instances, ids, iou = overlap.instances.tolist(), overlap.ids.tolist(), overlap.iou
         boundary = boundary_accuracies(labels, truth)
-        for column, instance in enumerate(overlap.instances):
-            self._object_frames[int(instance)].add(frame)
-            for row, id in enumerate(overlap.ids):
-                j, f = float(iou[row, column]), boundary.get((int(instance), int(id)), 0.0)
+        measures = {}
+        for column, instance in enumerate(instances):
+            for row, id in enumerate(ids):
+                j, f = float(iou[row, column]), boundary.get((instance, id), 0.0)
                 if j > 0 or f > 0:
-                    self._pairs[int(instance), int(id)][frame] = (j, f)
-
-    def per_frame(self, instance: int, id: int) -> npt.NDArray[np.float64]:
-        """(frames, 2) J and F of the pair; 1 where neither is there. id 0: no id."""
-        measured = np.zeros((self._frames, 2))
-        present = self._object_frames.get(instance, set()) | self._id_frames.get(id, set())
-        measured[[frame for frame in range(self._frames) if frame not in present]] = 1
-        for frame, values in self._pairs.get((instance, id), {}).items():
-            measured[frame] = values
-        return measured
+                    measures[instance, id] = (j, f)
+                    self._sums[instance, id] += j + f
+        for pair in product((0, *instances), (0, *ids)):
+            self._seen[pair] += 1
+        self._frames.append(_FrameMeasures(instances, ids, measures))
 
     def score(self) -> DavisScore:
         """J and F of the objects under the best one-to-one matching."""
-        instances, ids = sorted(self._object_frames), sorted(self._id_frames)
+        instances = sorted({instance for instance, _ in self._seen} - {0})
+        ids = sorted({id for _, id in self._seen} - {0})
         quality = np.zeros((len(instances), len(ids)))
         for row, instance in enumerate(instances):
             for column, id in enumerate(ids):
@@ -164,7 +159,11 @@ class DavisScorer:
         if not matched:
             nothing = Statistics(*[float("nan")] * 3)
             return DavisScore(nothing, nothing, {})
-        measured = [self.per_frame(instance, id) for instance, id in matched.items()]
+        measured = np.zeros((len(matched), len(self._frames), 2))  # 1 where neither object nor id is there
+        for frame, measures in enumerate(self._frames):
+            for row, (instance, id) in enumerate(matched.items()):
+                absent = instance not in measures.instances and id not in measures.ids
+                measured[row, frame] = 1.0 if absent else measures.pairs.get((instance, id), 0.0)
         return DavisScore(
             _mean_statistics([statistics(values[:, 0]) for values in measured]),
             _mean_statistics([statistics(values[:, 1]) for values in measured]),
@@ -172,8 +171,18 @@ class DavisScorer:
         )
 
     def _mean_quality(self, instance: int, id: int) -> float:
-        absent = self._frames - len(self._object_frames[instance] | self._id_frames[id])
-        return (absent + sum(j + f for j, f in self._pairs.get((instance, id), {}).values()) / 2) / self._frames
+        frames = len(self._frames)
+        seen = self._seen[instance, 0] + self._seen[0, id] - self._seen.get((instance, id), 0)
+        return (frames - seen + self._sums.get((instance, id), 0.0) / 2) / frames
+
+
+@dataclass(frozen=True)
+class _FrameMeasures:
+    """One frame's instances and ids, and J and F of the pairs of them that are not 0 both."""
+
+    instances: list[int]
+    ids: list[int]
+    pairs: dict[tuple[int, int], tuple[float, float]]
 
 
 def _mean_statistics(statistics_of: list[Statistics]) -> Statistics:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -92,16 +91,17 @@ def ids_kept_after_leaving(
     again. Compared are its ids in the last `look` frames before and the first `look` frames after. NaN if
     no object ever leaves and returns.
     """
+    last_seen: dict[int, int] = {}
+    departures = []
+    for frame, overlap in enumerate(overlaps):
+        for instance in overlap.instances.tolist():
+            if frame - last_seen.get(instance, frame) > least_away and (objects is None or instance in objects):
+                departures.append((instance, last_seen[instance], frame))
+            last_seen[instance] = frame
     kept = []
-    for instance in tube_overlap(overlaps).instances:
-        if objects is not None and instance not in objects:
-            continue
-        seen = np.flatnonzero([instance in overlap.instances for overlap in overlaps])
-        for left, back in pairwise(seen):
-            if back - left > least_away:
-                before = main_ids(overlaps[max(0, left - look + 1) : left + 1])
-                after = main_ids(overlaps[back : back + look])
-                kept.append(before[int(instance)] == after[int(instance)] != 0)
+    for instance, left, back in departures:
+        before, after = main_ids(overlaps[max(0, left - look + 1) : left + 1]), main_ids(overlaps[back : back + look])
+        kept.append(before[instance] == after[instance] != 0)
     return float(np.mean(kept)) if kept else float("nan")
 
 
@@ -184,9 +184,9 @@ def hota(overlaps: Sequence[FrameOverlap]) -> HotaScore:
     instances, ids = tubes.instances, tubes.ids
     if not len(instances) or not len(ids):
         return HotaScore(0.0, 0.0, 0.0, 0.0, 0.0)
-    places = [(np.searchsorted(instances, o.instances), np.searchsorted(ids, o.ids)) for o in overlaps]
     potential = np.zeros((len(instances), len(ids)))
-    for overlap, (rows, columns) in zip(overlaps, places, strict=True):
+    for overlap in overlaps:
+        rows, columns = np.searchsorted(instances, overlap.instances), np.searchsorted(ids, overlap.ids)
         similarity = overlap.iou.T
         rest = similarity.sum(axis=0)[None, :] + similarity.sum(axis=1)[:, None] - similarity
         potential[np.ix_(rows, columns)] += np.divide(
@@ -198,7 +198,8 @@ def hota(overlaps: Sequence[FrameOverlap]) -> HotaScore:
     thresholds = len(HOTA_THRESHOLDS)
     true_positives = np.zeros(thresholds)
     together = np.zeros((thresholds, len(instances), len(ids)))
-    for overlap, (rows, columns) in zip(overlaps, places, strict=True):
+    for overlap in overlaps:
+        rows, columns = np.searchsorted(instances, overlap.instances), np.searchsorted(ids, overlap.ids)
         similarity = overlap.iou.T
         r, c = linear_sum_assignment(alignment[np.ix_(rows, columns)] * similarity, maximize=True)
         good = similarity[r, c][None, :] >= HOTA_THRESHOLDS[:, None] - _EPSILON

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mastsam_ros.evaluation.overlaps import FrameOverlap, tube_overlap
+from mastsam_ros.evaluation.overlaps import FloatArray, FrameOverlap, tube_overlap
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,13 @@ def best_mask(overlaps: Sequence[FrameOverlap]) -> MaskScore:
 
     Frames in which an instance is not there do not count for it. NaN where there is no truth at all.
     """
-    per_instance: dict[int, list[MaskScore]] = {}
+    sums: dict[int, FloatArray] = {}
     for overlap in overlaps:
         for instance, (_, score) in best_masks(overlap).items():
-            per_instance.setdefault(instance, []).append(score)
-    return _mean([_mean(scores) for scores in per_instance.values()])
+            values = np.array([1.0, score.iou, score.f1, score.precision, score.recall])
+            sums[instance] = sums.get(instance, 0.0) + values
+    means = [of_instance[1:] / of_instance[0] for of_instance in sums.values()]
+    return MaskScore(*np.mean(means, axis=0).tolist()) if means else MaskScore(*[float("nan")] * 4)
 
 
 def best_tracks(overlaps: Sequence[FrameOverlap]) -> dict[int, tuple[int, float]]:
@@ -82,23 +85,39 @@ def best_track(overlaps: Sequence[FrameOverlap]) -> float:
     return float(np.mean(ious)) if ious else float("nan")
 
 
+def best_mask_curve(overlaps: Iterable[FrameOverlap]) -> array[float]:
+    """Per frame the best mask's IoU, mean over the instances; NaN without truth."""
+    return array("d", (_mean(score.iou for _, score in best_masks(overlap).values()) for overlap in overlaps))
+
+
+def best_track_curve(overlaps: Sequence[FrameOverlap]) -> array[float]:
+    """Per frame the IoU of the ids that are best over the whole sequence, mean over the instances."""
+    tracks = {instance: id for instance, (id, _) in best_tracks(overlaps).items()}
+    curve = array("d")
+    for overlap in overlaps:
+        own = overlap.ids[:, None] == np.array([tracks[instance] for instance in overlap.instances.tolist()], np.int64)
+        curve.append(_mean(np.where(own, overlap.iou, 0).sum(axis=0)))
+    return curve
+
+
 def coverage(overlaps: Sequence[FrameOverlap]) -> float:
     """Mean share of labelled pixels."""
-    return float(np.mean([overlap.coverage for overlap in overlaps])) if overlaps else float("nan")
+    return _mean(overlap.coverage for overlap in overlaps)
 
 
 def masks_per_frame(overlaps: Sequence[FrameOverlap]) -> float:
     """Mean number of ids in a frame."""
-    return float(np.mean([len(overlap.ids) for overlap in overlaps])) if overlaps else float("nan")
+    return _mean(len(overlap.ids) for overlap in overlaps)
 
 
 def largest_share(overlaps: Sequence[FrameOverlap]) -> float:
     """Mean share of the picture under its largest id."""
-    return float(np.mean([o.areas.max(initial=0) / o.pixels for o in overlaps])) if overlaps else float("nan")
+    return _mean(overlap.areas.max(initial=0) / overlap.pixels for overlap in overlaps)
 
 
-def _mean(scores: list[MaskScore]) -> MaskScore:
-    if not scores:
-        return MaskScore(*[float("nan")] * 4)
-    table = np.array([(s.iou, s.f1, s.precision, s.recall) for s in scores])
-    return MaskScore(*(float(value) for value in table.mean(axis=0)))
+def _mean(values: Iterable[float]) -> float:
+    """The mean, NaN of nothing; the values need not be there all at once."""
+    total, count = 0.0, 0
+    for value in values:
+        total, count = total + value, count + 1
+    return float(total / count) if count else float("nan")

@@ -95,10 +95,10 @@ class TubeOverlap:
 
 
 def tube_overlap(overlaps: Sequence[FrameOverlap]) -> TubeOverlap:
-    """Sums the frames' tables. An empty sequence gives empty tables."""
-    nothing = np.zeros(0, np.int64)
-    ids = np.unique(np.concatenate([nothing, *(o.ids for o in overlaps)]))
-    instances = np.unique(np.concatenate([nothing, *(o.instances for o in overlaps)]))
+    """Sums the frames' tables, one at a time. An empty sequence gives empty tables."""
+    ids, instances = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for overlap in overlaps:
+        ids, instances = np.union1d(ids, overlap.ids), np.union1d(instances, overlap.instances)
     areas, id_frames = np.zeros(len(ids), np.int64), np.zeros(len(ids), np.int64)
     instance_areas, instance_frames = np.zeros(len(instances), np.int64), np.zeros(len(instances), np.int64)
     shared, iou_sum = np.zeros((len(ids), len(instances)), np.int64), np.zeros((len(ids), len(instances)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -23,7 +25,8 @@ from mastsam_ros.evaluation.consistency import (
 )
 from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence, read_depth, read_image
 from mastsam_ros.evaluation.davis import DavisScore, DavisScorer
-from mastsam_ros.evaluation.identity import IdentityScore, identity_score
+from mastsam_ros.evaluation.frame_log import FrameLog
+from mastsam_ros.evaluation.identity import IdentityScore, identity_score, main_ids
 from mastsam_ros.evaluation.overlaps import FrameOverlap, frame_overlap
 from mastsam_ros.evaluation.retrieval import AngleRecall, recall_by_angle
 from mastsam_ros.types import InputError
@@ -64,23 +67,41 @@ class FlowCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        self._image: tuple[Path, npt.NDArray[np.uint8]] | None = None
+        self._last: tuple[tuple[Path, Path], npt.NDArray[np.int32]] | None = None
 
     def matched(
         self, before: Path, now: Path, images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None = None
     ) -> npt.NDArray[np.int32]:
-        """`matched_pixels` of two image files; images: the same, decoded, where they are at hand."""
+        """`matched_pixels` of two image files; images: the same, decoded, where they are at hand.
+
+        The last pair is remembered: several systems may ask for it.
+        """
+        if self._last is None or self._last[0] != (before, now):
+            self._last = (before, now), self._computed(before, now, images)
+        return self._last[1]
+
+    def _computed(
+        self, before: Path, now: Path, images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]] | None
+    ) -> npt.NDArray[np.int32]:
         if self._folder is None:
-            return matched_pixels(*(images or (read_image(before), read_image(now))))
+            return matched_pixels(*(images or self._read(before, now)))
         stamp = "|".join(f"{path.resolve()}:{path.stat().st_mtime_ns}:{path.stat().st_size}" for path in (before, now))
         entry = self._folder / f"{hashlib.sha256(stamp.encode()).hexdigest()[:24]}.npy"
         if entry.is_file():
             return np.load(entry)
-        matched = matched_pixels(*(images or (read_image(before), read_image(now))))
+        matched = matched_pixels(*(images or self._read(before, now)))
         self._folder.mkdir(parents=True, exist_ok=True)
         part = entry.with_suffix(".part.npy")
         np.save(part, matched)
         part.replace(entry)
         return matched
+
+    def _read(self, before: Path, now: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Both images; most often the first was the second of the last pair."""
+        first = self._image[1] if self._image is not None and self._image[0] == before else read_image(before)
+        self._image = now, read_image(now)
+        return first, self._image[1]
 
 
 class SequenceScorer:
@@ -102,11 +123,11 @@ class SequenceScorer:
         self._sequence = sequence
         self._protocols = protocols
         self._flow = flow_cache or FlowCache()
-        self._overlaps: list[FrameOverlap] = []
-        self._pairs: list[float] = []
+        self._overlaps: FrameLog[FrameOverlap] = FrameLog()
+        self._pairs = array("d")
         self._poses: list[npt.NDArray[np.float64] | None] = []
         self._voxels = LabelConsistency()
-        self._exact = ExactLabelConsistency() if exact else None
+        self._exact = ExactLabelConsistency(len(sequence.frames)) if exact else None
         self._davis = DavisScorer()
         self._before: tuple[Path, npt.NDArray[np.uint16], npt.NDArray[np.uint8] | None] | None = None
         self._has_depth = all(f.depth is not None and f.T_world_camera is not None for f in sequence.frames)
@@ -183,51 +204,59 @@ class SequenceScorer:
 
     def _retrieval(self) -> tuple[AngleRecall, ...]:
         """Recall by view angle; nothing where there are no poses."""
-        known = [(overlap, pose) for overlap, pose in zip(self._overlaps, self._poses, strict=True) if pose is not None]
+        known = [(frame, pose) for frame, pose in enumerate(self._poses) if pose is not None]
         if len(known) < 2:
             return ()
         count = min(len(known), RETRIEVAL_FRAMES)
         chosen = [known[round(place)] for place in np.linspace(0, len(known) - 1, count)]
-        return tuple(recall_by_angle([overlap for overlap, _ in chosen], [pose for _, pose in chosen]))
+        return tuple(recall_by_angle((self._overlaps[frame] for frame, _ in chosen), [pose for _, pose in chosen]))
 
-    @property
-    def pairs(self) -> list[float]:
-        """Consistency of every frame with the one before, in [0, 1]; empty where H is measured instead."""
-        return self._pairs
+    def curves(self) -> Curves:
+        """What there is to draw of the frames added so far."""
+        return Curves(
+            masks.best_mask_curve(self._overlaps), masks.best_track_curve(self._overlaps), self._pairs, self._spans()
+        )
 
-    @property
-    def overlaps(self) -> list[FrameOverlap]:
-        """The counts of every frame added so far."""
-        return self._overlaps
+    def _spans(self) -> dict[int, list[IdSpan]]:
+        spans: dict[int, list[IdSpan]] = {}
+        for frame, overlap in enumerate(self._overlaps):
+            for instance, id in main_ids([overlap]).items():
+                of_instance = spans.setdefault(instance, [])
+                if of_instance and of_instance[-1].end == frame and of_instance[-1].id == id:
+                    of_instance[-1] = IdSpan(id, of_instance[-1].begin, frame + 1)
+                else:
+                    of_instance.append(IdSpan(id, frame, frame + 1))
+        return spans
+
+
+class IdSpan(NamedTuple):
+    """The frames begin to end - 1 in which one id (0: none) covers most of an instance in view."""
+
+    id: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """A sequence frame by frame, for the page: a few bytes of each frame.
+
+    best_mask: IoU, mean over the instances; NaN without truth. best_track: the same under the ids that are best over
+    the whole sequence. consistency: of every frame with the one before, in [0, 1]; empty where H is measured instead.
+    spans: instance -> which id covers most of it, and when.
+    """
+
+    best_mask: array[float]
+    best_track: array[float]
+    consistency: array[float]
+    spans: Mapping[int, Sequence[IdSpan]]
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One sequence of one system: where its labels lie, its score, and the counts of every frame.
-
-    pairs: consistency of every frame with the one before, in [0, 1]; empty where it was not measured.
-    """
+    """One sequence of one system: where its labels lie, its score, and its curves."""
 
     sequence: LabelledSequence
     labels: Mapping[str, Path]
     score: SequenceScore
-    overlaps: Sequence[FrameOverlap]
-    pairs: Sequence[float]
-
-    def best_mask_curve(self) -> list[float]:
-        """Per frame the best mask's IoU, mean over the instances; NaN without truth."""
-        found = [[score.iou for _, score in masks.best_masks(overlap).values()] for overlap in self.overlaps]
-        return [float(np.mean(ious)) if ious else float("nan") for ious in found]
-
-    def best_track_curve(self) -> list[float]:
-        """Per frame the IoU of the ids that are best over the whole sequence, mean over the instances."""
-        tracks = {instance: id for instance, (id, _) in masks.best_tracks(self.overlaps).items()}
-        curve = []
-        for overlap in self.overlaps:
-            iou = overlap.iou
-            ious = [
-                float(iou[overlap.ids == tracks[int(instance)], column].sum())
-                for column, instance in enumerate(overlap.instances)
-            ]
-            curve.append(float(np.mean(ious)) if ious else float("nan"))
-        return curve
+    curves: Curves

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import read_image, read_labels
-from mastsam_ros.evaluation.identity import main_ids
 from mastsam_ros.evaluation.protocols import Scored
 from mastsam_ros.evaluation.tables import cell
 from mastsam_ros.io import html_page
@@ -66,15 +65,16 @@ def _figures(systems: Mapping[str, Sequence[Scored]], protocols: Sequence[str]) 
 
 def _sequence(scored: Scored, systems: Mapping[str, Scored]) -> str:
     blocks = [
-        curves("best mask IoU", {name: of.best_mask_curve() for name, of in systems.items()}),
-        curves("best track IoU", {name: of.best_track_curve() for name, of in systems.items()}),
+        curves("best mask IoU", {name: of.curves.best_mask for name, of in systems.items()}),
+        curves("best track IoU", {name: of.curves.best_track for name, of in systems.items()}),
     ]
-    if scored.pairs:
-        blocks.append(curves("consistency with the frame before", {n: list(of.pairs) for n, of in systems.items()}))
+    if scored.curves.consistency:
+        pairs = {name: of.curves.consistency for name, of in systems.items()}
+        blocks.append(curves("consistency with the frame before", pairs))
     for name, of in systems.items():
         blocks += [f"<h3>ids of {html.escape(name)} on the true objects</h3>", _ids_over_time(of)]
     blocks += ["<h3>worst frames</h3>", *_worst_frames(scored, systems)]
-    note = f"{len(scored.overlaps)} frames. White outlines are the truth."
+    note = f"{scored.score.frames} frames. White outlines are the truth."
     return html_page.section(scored.score.name, note, *blocks)
 
 
@@ -109,27 +109,22 @@ def curves(title: str, lines: Mapping[str, Sequence[float]]) -> str:
 def _ids_over_time(scored: Scored) -> str:
     """A row per true object: the id that covers most of it in each frame, in the id's colour."""
     counted = scored.sequence.objects
-    per_frame = [main_ids([overlap]) for overlap in scored.overlaps]
-    instances = sorted({i for ids in per_frame for i in ids if counted is None or i in counted})[:MOST_ROWS]
+    spans = scored.curves.spans
+    instances = sorted(instance for instance in spans if counted is None or instance in counted)[:MOST_ROWS]
     width, left, pitch, bar = 1060.0, 128.0, 21.0, 13.0
-    height, step = pitch * len(instances) + 4, (width - left - 64) / max(len(per_frame), 1)
+    height, step = pitch * len(instances) + 4, (width - left - 64) / max(scored.score.frames, 1)
     parts = [f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="ids over time">']
     for place, instance in enumerate(instances):
         y, name = pitch * place, scored.sequence.names.get(instance, f"object {instance}")
         parts.append(f'<text x="{left - 12:g}" y="{y + bar - 2:g}" text-anchor="end">{html.escape(name)}</text>')
-        ids = [of_frame.get(instance, -1) for of_frame in per_frame]
-        starts = [frame for frame, id in enumerate(ids) if frame == 0 or id != ids[frame - 1]]
-        for begin, end in zip(starts, [*starts[1:], len(ids)], strict=True):
-            id = ids[begin]
-            if id < 0:
-                continue  # out of view
+        for id, begin, end in spans[instance]:  # between them it is out of view
             fill = f'fill="rgb({",".join(map(str, colors([id])[0]))})"' if id else 'class="bed"'
             told = f"{name}: {f'id {id}' if id else 'unlabelled'}, frames {begin} to {end - 1}"
             parts.append(
                 f'<rect x="{left + step * begin:.1f}" y="{y:g}" width="{max(step * (end - begin), 0.8):.1f}"'
                 f' height="{bar:g}" rx="2" {fill}><title>{html.escape(told)}</title></rect>'
             )
-        distinct = len({id for id in ids if id > 0})
+        distinct = len({span.id for span in spans[instance] if span.id})
         note = f"{distinct} id" if distinct == 1 else f"{distinct} ids"
         parts.append(f'<text class="soft" x="{width - 52:g}" y="{y + bar - 2:g}">{note}</text>')
     return f"<figure>{''.join(parts)}</svg></figure>"
@@ -148,7 +143,7 @@ def worst_frames(curve: Sequence[float], count: int = WORST_FRAMES) -> list[int]
 
 def _worst_frames(scored: Scored, systems: Mapping[str, Scored]) -> list[str]:
     strips: list[list[tuple[Image, str]]] = []
-    curve = scored.best_track_curve()
+    curve = scored.curves.best_track
     for frame in worst_frames(curve):
         files = scored.sequence.frames[frame]
         truth = scored.sequence.truth(files)
@@ -156,7 +151,7 @@ def _worst_frames(scored: Scored, systems: Mapping[str, Scored]) -> list[str]:
         pictures: list[tuple[Image, str]] = [(_shrunk(image), f"frame {files.stem}")]
         for name, of in systems.items():
             picture = overlay(image, read_labels(of.labels[files.stem]), alpha=0.55)
-            value = of.best_track_curve()[frame] if of is not scored else curve[frame]
+            value = of.curves.best_track[frame]
             pictures.append((_shrunk(_with_outline(picture, truth)), f"{name}: best track IoU {value:.2f}"))
         strips.append(pictures)
     if STRIP_COLUMNS % (1 + len(systems)) == 0:  # several frames fill a row

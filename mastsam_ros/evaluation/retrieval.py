@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +58,7 @@ def correct_at_1(
 
 
 def recall_by_angle(
-    overlaps: Sequence[FrameOverlap], poses: Sequence[npt.NDArray[np.float64]], min_pixels: int = 50
+    overlaps: Iterable[FrameOverlap], poses: Sequence[npt.NDArray[np.float64]], min_pixels: int = 50
 ) -> list[AngleRecall]:
     """Same-instance recall at 1 of a label sequence, by the angle between the views.
 
@@ -66,9 +66,9 @@ def recall_by_angle(
     min_pixels is stood for by the id with the highest IoU; in the other frame that id is looked up, and
     right if it stands for the same instance there. Every ordered pair of frames counts.
     """
-    if len(overlaps) != len(poses):
-        raise InputError(f"expected a pose for each of the {len(overlaps)} frames, got {len(poses)}")
     segments = [_instance_ids(overlap, min_pixels) for overlap in overlaps]
+    if len(segments) != len(poses):
+        raise InputError(f"expected a pose for each of the {len(segments)} frames, got {len(poses)}")
     bins = len(ANGLE_EDGES_DEG) - 1
     right, queries, pairs = np.zeros(bins, int), np.zeros(bins, int), np.zeros(bins, int)
     for a, (instances_a, ids_a) in enumerate(segments):

@@ -130,7 +130,7 @@ def run_task(task: SequenceTask, tell: Callable[[], None]) -> SequenceRun:
             tell()
 
         run = _measured(sequence, create_mastsam(task.settings), task.geometry, scorer, done)
-    return SequenceRun(run, Scored(sequence, labels, run.score, scorer.overlaps, scorer.pairs))
+    return SequenceRun(run, Scored(sequence, labels, run.score, scorer.curves()))
 
 
 def run_tasks(

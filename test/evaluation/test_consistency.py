@@ -124,7 +124,7 @@ def test_exact_labels_equal_exact_features_and_agree_with_the_hashed():
         labels = (1 + (x + shift) // 20 + 4 * (y // 20)).astype(np.uint16)
         labels[rng.random(labels.shape) < 0.1] = 0
         views.append((labels, points + rng.normal(0, 0.0005, points.shape)))
-    exact = consistency.ExactLabelConsistency(pixels=60 * 80)
+    exact = consistency.ExactLabelConsistency(views=2, pixels=60 * 80)
     hashed = consistency.LabelConsistency()
     for labels, xyz in views:
         exact.add(labels, xyz)
@@ -133,11 +133,11 @@ def test_exact_labels_equal_exact_features_and_agree_with_the_hashed():
     everything = np.concatenate([xyz.reshape(-1, 3) for _, xyz in views]).astype(np.float32)
     assert exact.value() == pytest.approx(consistency.exact_consistency(features, everything), abs=1e-9)
     assert exact.value() == pytest.approx(hashed.value(), abs=0.03) and exact.value() < 0.6
-    thinned = consistency.ExactLabelConsistency(pixels=30 * 40, queries=500)
+    thinned = consistency.ExactLabelConsistency(views=2, pixels=30 * 40, queries=500)
     for labels, xyz in views:
         thinned.add(labels, xyz)
     assert thinned.value() == pytest.approx(exact.value(), abs=0.05)
-    assert math.isnan(consistency.ExactLabelConsistency().value())
+    assert math.isnan(consistency.ExactLabelConsistency(2).value())
 
 
 def test_world_points_by_hand():
