@@ -251,17 +251,9 @@ class CandidateMasks:
         inside (N, C), pixels of each candidate in its own carried mask; visible (N, C), its matched pixels; whole (N,),
         pixels of each carried mask.
         """
-        import torch
-
         masks = self.masks[:, :, ::stride, ::stride].flatten(2)
-        own = index_masks(carried[::stride, ::stride], len(self)).flatten(1)
-        seen = matched[::stride, ::stride].flatten()
-
-        def count(pixels: torch.Tensor) -> torch.Tensor:
-            # Summing into 32 bits is several times as fast as torch's default of 64.
-            return pixels.sum(dim=-1, dtype=torch.int32).float()
-
-        return count(masks & own[:, None]), count(masks & seen), count(own)
+        own, seen = carried[::stride, ::stride].flatten(), matched[::stride, ::stride].flatten()
+        return shared_with_carried(masks, own, seen)
 
     def select(self, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
         """Candidate `best` (N,) of each prompt; nothing where `found` (N,) bool is False."""
@@ -273,6 +265,36 @@ class CandidateMasks:
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
+
+
+def shared_with_carried(
+    masks: torch.Tensor, carried: torch.Tensor, matched: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`CandidateMasks.overlap_counts` of masks (N, C, P) bool at P places; carried (P,) int64, matched (P,) bool."""
+    import torch
+
+    count, candidates, places = masks.shape
+    # Every place asks the masks of its own track alone; the last row takes what was carried nowhere.
+    row = torch.where(carried > 0, carried - 1, count)
+    held = masks[row.clamp(max=max(count - 1, 0)), :, torch.arange(places, device=row.device)] if count else None
+    inside = torch.zeros(count + 1, candidates, device=row.device)
+    if held is not None:
+        inside.index_add_(0, row, held.float())
+    whole = torch.zeros(count + 1, device=row.device).index_add_(0, row, torch.ones(places, device=row.device))
+    return inside[:-1], count_true(masks & matched).float(), whole[:-1]
+
+
+def count_true(pixels: torch.Tensor) -> torch.Tensor:
+    """How many of the last axis are True: (..., P) bool -> (...) int64.
+
+    Eight at a time, several times as fast as their sum: the bytes of a word count up to 255 before they are split.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    words = F.pad(pixels, (0, -pixels.shape[-1] % (8 * 255))).view(torch.int64)
+    sums = words.unflatten(-1, (-1, 255)).sum(dim=-1)
+    return torch.stack([(sums >> shift & 255).sum(dim=-1) for shift in range(0, 64, 8)]).sum(dim=0)
 
 
 class PartitionMasks(CandidateMasks):

@@ -15,6 +15,7 @@ from mastsam_ros.types import (
     PartitionTrackMasks,
     PointPrompts,
     TrackMasks,
+    count_true,
     index_masks,
 )
 
@@ -107,3 +108,10 @@ def test_depth_without_value_is_zero_and_must_fit() -> None:
 def test_lengths_of_matches_must_agree() -> None:
     with pytest.raises(InputError, match=r"\(3, 2\)"):
         Matches(np.zeros((3, 2)), np.zeros((2, 2)), np.zeros(3))
+
+
+@pytest.mark.parametrize("places", [1, 7, 8, 2040, 2041, 5000])
+def test_counting_eight_at_a_time_is_the_sum(places: int) -> None:
+    pixels = torch.rand(2, 3, places, generator=torch.Generator().manual_seed(places)) < 0.9
+    assert torch.equal(count_true(pixels), pixels.sum(dim=-1))
+    assert torch.equal(count_true(torch.ones_like(pixels)), torch.full((2, 3), places))

@@ -5,6 +5,7 @@ The networks are in sam.py (package segment-anything) and hf_sam.py (package tra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,17 @@ import torch.nn.functional as F
 
 from mastsam_ros.device import out_of_memory_told
 from mastsam_ros.settings import SamSettings
-from mastsam_ros.types import CandidateMasks, Frame, InputError, Matches, ModelError, PointPrompts, index_masks
+from mastsam_ros.types import (
+    CandidateMasks,
+    Frame,
+    InputError,
+    Matches,
+    ModelError,
+    PointPrompts,
+    TrackMasks,
+    index_masks,
+    shared_with_carried,
+)
 
 _MEAN = (123.675, 116.28, 103.53)
 _STD = (58.395, 57.12, 57.375)
@@ -99,6 +110,14 @@ class SquareMapping:
         sampled = F.grid_sample(flat, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
         return sampled[0].unflatten(0, logits.shape[:2])
 
+    def masks(self, logits: torch.Tensor) -> torch.Tensor:
+        """logits (N, C, h, w) of the square -> (N, C, H, W) bool at the frame's pixels, a bounded number at a time."""
+        found = torch.zeros(*logits.shape[:2], self.height, self.width, dtype=torch.bool, device=logits.device)
+        at_once = max(1, _PIXELS_AT_ONCE // (logits.shape[1] * self.height * self.width))
+        for part, there in zip(logits.split(at_once), found.split(at_once), strict=True):
+            torch.gt(self.on_frame(part), 0, out=there)
+        return found
+
     def on_square(self, index: torch.Tensor, cells: int) -> torch.Tensor:
         """index (H, W) of the frame at the centres of cells x cells of the square: (cells, cells), 0 off the frame."""
         device = index.device
@@ -116,6 +135,51 @@ class SquareMapping:
     def _normalised(self, size: int, used: int, device: torch.device) -> torch.Tensor:
         """Centres of the frame's pixels along one axis, the square's edges at -1 and 1."""
         return (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (2 * used / (size * self.side)) - 1
+
+
+class LogitMasks(CandidateMasks):
+    """Candidates as the decoder gives them, a quarter of the square's size: those that are chosen become masks.
+
+    mapping: how the frame lies in the square. logits: (N, C, h, w) float32 of the square, positive inside.
+    """
+
+    def __init__(self, mapping: SquareMapping, logits: torch.Tensor, scores: torch.Tensor) -> None:
+        object.__setattr__(self, "mapping", mapping)
+        object.__setattr__(self, "logits", logits)
+        object.__setattr__(self, "scores", scores)
+
+    mapping: SquareMapping
+    logits: torch.Tensor
+
+    @property
+    def masks(self) -> torch.Tensor:  # type: ignore[override]
+        """(N, C, H, W) bool."""
+        with out_of_memory_told(_CURE):
+            return self.mapping.masks(self.logits)
+
+    def to(self, device: torch.device) -> LogitMasks:
+        """The same on that device; itself where it is there."""
+        if self.logits.device == device:
+            return self
+        return LogitMasks(self.mapping, self.logits.to(device), self.scores.to(device))
+
+    def overlap_counts(
+        self, carried: torch.Tensor, matched: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `CandidateMasks.overlap_counts`, at the cells of the logits whatever the stride."""
+        cells = self.logits.shape[-1]
+        rows = math.ceil(cells * self.mapping.used_height / self.mapping.side)
+        columns = math.ceil(cells * self.mapping.used_width / self.mapping.side)
+        inside = (self.logits[:, :, :rows, :columns] > 0).flatten(2)
+        own, seen = (self.mapping.on_square(image, cells)[:rows, :columns].flatten() for image in (carried, matched))
+        return shared_with_carried(inside, own, seen)
+
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
+        """As `CandidateMasks.select`."""
+        chosen = self.logits[torch.arange(len(self), device=best.device), best]
+        chosen = torch.where(found[:, None, None], chosen, -1.0)
+        with out_of_memory_told(_CURE):
+            return TrackMasks(self.mapping.masks(chosen[:, None])[:, 0])
 
 
 class PromptedSegmenter:
@@ -143,24 +207,19 @@ class PromptedSegmenter:
 
     @torch.no_grad()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
-        """Three candidates per prompt, masks (N, 3, H, W) at the frame's size, scores (N, 3): the predicted IoU.
+        """Three candidates per prompt, masks (N, 3, H, W) of the frame's size, scores (N, 3): the predicted IoU.
 
         With the setting `mask_prompt` the carried masks are prompts beside the points. All prompts go through one
         call of the decoder, or through several of `prompts_per_call`. Raises InputError before the first `set_frame`,
         ModelError if the network gives no finite numbers.
         """
-        mapping, count = self._current(), len(prompts)
-        with out_of_memory_told(_CURE):
-            masks = torch.zeros(count, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
-            scores = torch.zeros(count, 3, device=self._device)
-            at_once = max(1, _PIXELS_AT_ONCE // (3 * mapping.height * mapping.width))
-            done = 0
-            for logits, iou in self._answers(prompts.xy, prompts.labels, self._mask_prompts(prompts)):
-                scores[done : done + len(iou)] = iou
-                for part in logits.split(at_once):
-                    torch.gt(mapping.on_frame(part), 0, out=masks[done : done + len(part)])
-                    done += len(part)
-        return CandidateMasks(masks, _finite(scores).clamp(0, 1))
+        mapping = self._current()
+        parts = list(self._answers(prompts.xy, prompts.labels, self._mask_prompts(prompts)))
+        if not parts:
+            none = torch.zeros(0, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
+            return CandidateMasks(none, torch.zeros(0, 3, device=self._device))
+        logits, scores = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        return LogitMasks(mapping, logits, _finite(scores).clamp(0, 1))
 
     @torch.no_grad()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -192,8 +251,7 @@ class PromptedSegmenter:
         order = all_scores.argsort(descending=True, stable=True)
         on_image = mapping.covered(all_logits.shape[1], all_logits.shape[2], self._device)
         best = order[first_of_each(all_logits[order] > 0, on_image, self._settings.nms_iou)]
-        at_once = max(1, _PIXELS_AT_ONCE // (mapping.height * mapping.width))
-        masks = torch.cat([mapping.on_frame(part[:, None]) > 0 for part in all_logits[best].split(at_once)])
+        masks = mapping.masks(all_logits[best, None])
         return CandidateMasks(masks & inside, all_scores[best, None].clamp(0, 1))
 
     def _current(self) -> SquareMapping:
@@ -214,7 +272,7 @@ class PromptedSegmenter:
         for start in range(0, len(at), size):
             part = slice(start, start + size)
             dense = None if masks is None else masks.logits(start, len(at[part]))
-            with self._precision():
+            with self._precision(), out_of_memory_told(_CURE):
                 logits, iou = self.network.decode(self._features, at[part], labels[part], dense)
             yield logits.float(), iou.float()
 

@@ -11,7 +11,7 @@ import torch
 from mastsam_ros.segmenters import prompted
 from mastsam_ros.segmenters.prompted import PromptedSegmenter, SquareMapping, first_of_each
 from mastsam_ros.settings import SamSettings
-from mastsam_ros.types import Frame, InputError, ModelError, PointPrompts
+from mastsam_ros.types import CandidateMasks, Frame, InputError, ModelError, PointPrompts
 
 CPU = torch.device("cpu")
 
@@ -144,12 +144,36 @@ def test_masks_at_full_size_are_made_a_few_at_a_time(monkeypatch: pytest.MonkeyP
     segmenter = PromptedSegmenter(DiscNetwork(), SamSettings(), CPU)
     segmenter.set_frame(_frame(64, 48), None)
     prompts = PointPrompts(torch.rand(20, 1, 2, generator=torch.Generator().manual_seed(0)) * 48, torch.ones(20, 1))
-    whole = segmenter.predict(prompts)
+    answer = segmenter.predict(prompts)
+    whole, best = answer.masks, torch.arange(20) % 3
     monkeypatch.setattr(SquareMapping, "on_frame", counted)
     monkeypatch.setattr(prompted, "_PIXELS_AT_ONCE", 3 * 64 * 48 * 8)
-    parts = segmenter.predict(prompts)
-    assert sizes == [8, 8, 4]
-    assert torch.equal(whole.masks, parts.masks) and torch.equal(whole.scores, parts.scores)
+    assert torch.equal(answer.masks, whole) and sizes == [8, 8, 4]
+    sizes.clear()
+    chosen = answer.select(best, torch.arange(20) != 7).dense
+    assert sizes == [20]  # a third of the candidates
+    expected = whole[torch.arange(20), best]
+    expected[7] = False
+    assert torch.equal(chosen, expected)
+
+
+@pytest.mark.parametrize("keeps_aspect", [True, False])
+def test_agreement_at_the_cells_of_the_logits_is_about_that_at_the_pixels(keeps_aspect: bool) -> None:
+    segmenter = PromptedSegmenter(DiscNetwork(keeps_aspect), SamSettings(), CPU)
+    segmenter.set_frame(_frame(320, 200), None)
+    xy = torch.tensor([[80.0, 60], [200, 120], [300, 180]])
+    answer = segmenter.predict(PointPrompts(xy[:, None], torch.ones(3, 1)))
+    carried = torch.zeros(200, 320, dtype=torch.int64)
+    carried[30:100, 50:130], carried[90:160, 150:230] = 1, 2
+    matched = torch.ones(200, 320, dtype=torch.bool)
+    matched[:, 190:] = False
+    dense = CandidateMasks(answer.masks, answer.scores)
+    cells, pixels = answer.overlap_counts(carried, matched, 2), dense.overlap_counts(carried, matched, 1)
+    for ours, exact in zip(cells, pixels, strict=True):
+        assert ours.shape == exact.shape
+        share = pixels[2][0] / cells[2][0]  # pixels of one cell
+        assert (ours * share - exact).abs().max() < 0.04 * exact.max()
+    assert cells[2][2] == 0 and (cells[0][2] == 0).all()
 
 
 def test_a_full_gpu_is_one_line_that_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
