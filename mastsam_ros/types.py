@@ -51,13 +51,18 @@ class IdsExhaustedError(MastsamError):
     """More than 65535 ids were needed; ids are never reused."""
 
 
+_NEAREST_M, _FARTHEST_M = 1e-3, 1e4
+"""Depth beyond these is none: its squares and inverses would leave the range of float32."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One view of the camera.
 
     image: (H, W, 3) uint8 RGB. stamp_ns: nanoseconds. frame_id: name of the optical frame.
-    K: (3, 3) float64 intrinsics in pixels, or None. depth: (H, W) float32 metres, where 0, NaN and
-    infinity all mean "no depth" and are stored as 0; or None. T_world_camera: (4, 4) float64, or None.
+    K: (3, 3) float64 intrinsics in pixels, or None. depth: (H, W) float32 metres, where 0, NaN, infinity
+    and what no camera measures (nearer than 1 mm, farther than 10 km) mean "no depth" and are stored as 0; or None.
+    T_world_camera: (4, 4) float64, or None.
 
     Raises InputError for any other shape or dtype.
     """
@@ -86,7 +91,7 @@ class Frame:
                 raise InputError(
                     f"depth must have the image's size {image.shape[1]}x{image.shape[0]}, got {_describe(depth)}"
                 )
-            depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(np.float32)
+            depth = np.where((depth >= _NEAREST_M) & (depth <= _FARTHEST_M), depth, 0).astype(np.float32)
             object.__setattr__(self, "depth", depth)
         if self.T_world_camera is not None:
             T = np.asarray(self.T_world_camera, dtype=np.float64)

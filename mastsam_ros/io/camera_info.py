@@ -10,6 +10,11 @@ import numpy.typing as npt
 from mastsam_ros.geometry.cameras import scale_intrinsics
 from mastsam_ros.types import InputError
 
+_STEEPEST = 100.0
+"""Largest tangent of the angle between a pixel's ray and the axis, 89.4 degrees: no flat picture shows more..."""
+_LONGEST = 1000.0
+"""... and the longest focal length, in sizes of the image."""
+
 
 def intrinsics_of(info: Any, width: int, height: int, rectified: bool) -> npt.NDArray[np.float64]:
     """K (3, 3) for an image of this size: binning, region of interest and resizing are followed.
@@ -40,4 +45,12 @@ def intrinsics_of(info: Any, width: int, height: int, rectified: bool) -> npt.ND
             f"camera_info is for {full_width}x{full_height}, the image is {width}x{height}: "
             "not the same picture resized, no points"
         )
-    return scale_intrinsics(K, scale_x, scale_y)
+    K = scale_intrinsics(K, scale_x, scale_y)
+    size, focal, centre = np.array([width, height]), K[[0, 1], [0, 1]], K[:2, 2]
+    steepest = np.maximum(np.abs(centre), np.abs(size - centre)) / focal
+    if not (np.isfinite(K).all() and (steepest <= _STEEPEST).all() and (focal <= _LONGEST * size).all()):
+        raise InputError(
+            f"camera_info is of no lens: focal lengths {focal[0]:.4g}, {focal[1]:.4g} and centre {centre[0]:.4g},"
+            f" {centre[1]:.4g} pixels for {width}x{height}: no points; calibrate the camera"
+        )
+    return K

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import array
 import struct
+import zlib
 from typing import Any, Union
 
 import cv2
@@ -210,20 +211,41 @@ def _decode(data: Buffer, flags: int) -> npt.NDArray[Any]:
     return np.asarray(pixels if flags == cv2.IMREAD_UNCHANGED else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
 def _check_image_file(content: bytes) -> None:
     """Refuses what OpenCV would take: a cut-off file (it pads with grey) and a forged size."""
     if not content:
         raise InputError("empty image: 0 bytes")
     complete, size = True, None
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        complete = b"IEND" in content
+    if content.startswith(_PNG):
         size = struct.unpack_from(">II", content, 16) if len(content) >= 24 else None
     elif content.startswith(b"\xff\xd8"):
         size, complete = _scan_jpeg(content)
-    if not complete:
-        raise InputError(f"image is cut off after {len(content)} bytes")
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise InputError(f"image must have at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}")
+    if not complete or (content.startswith(_PNG) and not _scan_png(content)):
+        raise InputError(f"image is cut off after {len(content)} bytes")
+
+
+def _scan_png(content: bytes) -> bool:
+    """Whether a PNG goes on to its end. Raises InputError for bytes that were changed on the way.
+
+    libpng would notice these too, but tell of them in lines of its own on stderr, one for every image.
+    """
+    position = 8
+    while position + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        end = position + 8 + length
+        if end + 4 > len(content):
+            return False
+        if zlib.crc32(content[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise InputError(f"damaged image: the checksum of its PNG chunk {kind.decode('latin-1')!r} does not hold")
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
 
 
 def _scan_jpeg(content: bytes) -> tuple[tuple[int, int] | None, bool]:

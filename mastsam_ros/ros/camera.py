@@ -34,9 +34,9 @@ class Camera:
         self._node, self.name, self._settings = node, name, settings
         self.prefix = f"~/{name}/" if name else "~/"
         """What the names of its topics and services begin with."""
-        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
-        self._complaints = Complaints(self._logger)
-        self._watch = Complaints(self._logger, interval_s=30.0)
+        logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self._complaints = Complaints(logger)
+        self._watch = Complaints(logger, interval_s=30.0)
         self.enabled = True
         """Off: images are skipped."""
         self.statistics = Statistics()
@@ -79,8 +79,7 @@ class Camera:
         if self.inputs is not None and not self.enabled:
             state = "off"
         if problem:
-            # Without the seconds in it: a new reason is told at once.
-            self._watch.warn("".join(sign for sign in problem if not sign.isdigit()), problem)
+            self._watch.warn(_without_numbers(problem), problem)
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {self.name or 'tracking'}"
         return status_message(name, "", self.statistics, state, self._fault or problem, chosen)
 
@@ -154,7 +153,8 @@ class Camera:
     def _tell(self, result: FrameResult) -> None:
         for event in result.events:
             if event.kind is EventKind.RESET:
-                self._logger.info(f"tracks start anew: {event.reason}")
+                # Without the numbers in it: each kind of reason is told at once.
+                self._complaints.info(_without_numbers(event.reason), f"tracks start anew: {event.reason}")
         if result.points is not None and not result.points.metric:
             self._watch.warn("metric", "points are not metric: their scale is unknown and may change")
 
@@ -162,6 +162,11 @@ class Camera:
         self.statistics.add(failed=1)
         self._fault = text
         self._complaints.error(kind, text)
+
+
+def _without_numbers(text: str) -> str:
+    """A text without its numbers, which differ from time to time."""
+    return "".join(sign for sign in text if not sign.isdigit())
 
 
 def place_of(error: BaseException) -> str:

@@ -30,6 +30,12 @@ class Complaints:
         if held_back is not None:
             self._logger.warning(_with_count(text, held_back))
 
+    def info(self, kind: str, text: str) -> None:
+        """A line of this kind, unless one was said within the interval."""
+        held_back = self._due(kind)
+        if held_back is not None:
+            self._logger.info(_with_count(text, held_back))
+
     def _due(self, kind: str) -> int | None:
         """How many were held back since the last one, or None if it is too early."""
         now = time.monotonic()
