@@ -33,7 +33,7 @@ def hierarchy_of(
     image: npt.NDArray[np.uint8], barrier: npt.NDArray[np.int64] | None = None
 ) -> tuple[RegionGraph, RegionHierarchy]:
     smooth = compressed_lab(smoothed(image))
-    graph = build_region_graph(image, 7, gradient_magnitude(smooth))
+    graph = build_region_graph(smoothed(image), 7, gradient_magnitude(smooth))
     return graph, RegionHierarchy(graph, smooth, compressed_lab(image), barrier, COST, 2.0)
 
 

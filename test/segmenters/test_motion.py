@@ -98,7 +98,7 @@ def watch(images: Iterator[Image] | list[Image], layer: MotionLayer | None = Non
             matches = matcher.match(previous, frame)
             assert matches.flow_back is not None and matches.visible is not None
             lab = compressed_lab(smoothed(image))
-            graph = build_region_graph(image, gradient=gradient_magnitude(lab))
+            graph = build_region_graph(smoothed(image), gradient=gradient_magnitude(lab))
             yield layer.update(graph, lab, matches.flow_back.numpy(), matches.visible.numpy())
         previous = frame
 
@@ -179,7 +179,7 @@ def test_the_flow_of_the_rigid_scene_replaces_the_models() -> None:
 
 def scene_of_blotches() -> tuple[RegionGraph, npt.NDArray[np.float32], Image]:
     image = zoomed(texture(1, (120, 130, 110)), 1, 0, 0)
-    return build_region_graph(image), compressed_lab(smoothed(image)), image
+    return build_region_graph(smoothed(image)), compressed_lab(smoothed(image)), image
 
 
 def test_the_same_pictures_give_the_same_bytes_and_reset_forgets() -> None:

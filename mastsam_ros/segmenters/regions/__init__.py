@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import csc_matrix
 
 from mastsam_ros.device import one_thread
 from mastsam_ros.segmenters.regions.bodies import Bodies
@@ -73,8 +74,9 @@ class RegionSegmenter:
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Superpixels, bodies and hierarchy of one frame. Without matches the past is forgotten."""
         settings = self._settings
-        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smoothed(frame.image))
-        graph = build_region_graph(frame.image, settings.superpixel_spacing, gradient_magnitude(smooth_lab))
+        smooth = smoothed(frame.image)
+        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smooth)
+        graph = build_region_graph(smooth, settings.superpixel_spacing, gradient_magnitude(smooth_lab))
         if matches is None:
             self._motion.reset()
             self._depth.reset()
@@ -85,7 +87,8 @@ class RegionSegmenter:
         ratio = frame.image.shape[0] * frame.image.shape[1] / _REFERENCE_PIXELS
         boundary = settings.boundary_cost * np.sqrt(ratio)
         cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
-        colours = lab * np.array([settings.lightness_weight, 1, 1], np.float32)
+        colours = lab
+        colours[..., 0] *= settings.lightness_weight
         barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
         self._hierarchy = RegionHierarchy(graph, smooth_lab, colours, barrier, cost, settings.contrast_weight)
         self._cut = self._hierarchy.optimal_cut()
@@ -107,8 +110,8 @@ class RegionSegmenter:
         preferred = (np.clip((iou - _AGREES) / (1 - _AGREES), 0, 1) * trust).max(axis=1)
         self._cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * preferred)
         regions = int(self._cut.max()) + 1
-        region_votes = np.zeros((regions, count))
-        np.add.at(region_votes, self._cut, votes)
+        superpixels = np.arange(graph.count + 1)
+        region_votes = csc_matrix((np.ones(graph.count), self._cut, superpixels), shape=(regions, graph.count)) @ votes
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
         region_iou = _agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)

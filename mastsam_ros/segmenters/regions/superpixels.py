@@ -4,11 +4,12 @@ embedded default works on."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_matrix, csc_matrix
 from scipy.sparse.csgraph import connected_components
 
 SPACING = 6
@@ -39,10 +40,16 @@ class RegionGraph:
 
     def sum(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Sum of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
-        index = self.labels.ravel()
         if values.ndim == 2:
-            return np.bincount(index, values.ravel(), self.count).astype(np.float64)
-        return np.stack([np.bincount(index, channel.ravel(), self.count) for channel in np.moveaxis(values, 2, 0)], 1)
+            return np.bincount(self.labels.ravel(), values.ravel(), self.count).astype(np.float64)
+        return np.asarray(self._membership @ values.reshape(-1, values.shape[2]))
+
+    @cached_property
+    def _membership(self) -> csc_matrix:
+        """(S, H * W), 1 where a pixel belongs to a superpixel: adds up all channels in one pass."""
+        pixels = self.labels.size
+        column = np.arange(pixels + 1, dtype=np.int32)
+        return csc_matrix((np.ones(pixels), self.labels.ravel(), column), shape=(self.count, pixels))
 
     def mean(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Mean of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
@@ -66,13 +73,12 @@ class RegionGraph:
 
 
 def build_region_graph(
-    image: npt.NDArray[np.uint8], spacing: int = SPACING, gradient: npt.NDArray[np.float32] | None = None
+    smooth: npt.NDArray[np.uint8], spacing: int = SPACING, gradient: npt.NDArray[np.float32] | None = None
 ) -> RegionGraph:
-    """Seeded watershed of an (H, W, 3) uint8 RGB image, one seed in each spacing x spacing cell.
+    """Seeded watershed of an (H, W, 3) uint8 RGB image (see `smoothed`), one seed in each spacing x spacing cell.
 
     gradient: (H, W) edge strength to average along the contacts, if wanted.
     """
-    smooth = smoothed(image)
     labels, count = _watershed(smooth, spacing)
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
     edges, boundary, contrast = _contacts(labels, count, gradient)
@@ -93,10 +99,13 @@ def compressed_lab(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 def gradient_magnitude(image: npt.NDArray) -> npt.NDArray[np.float32]:
     """Edge strength of an (H, W) or (H, W, C) image, (H, W) float32: root of its squared slopes, per pixel."""
-    channels = image.astype(np.float32, copy=False)
-    squared = cv2.Sobel(channels, cv2.CV_32F, 1, 0, scale=1 / 8) ** 2
-    squared += cv2.Sobel(channels, cv2.CV_32F, 0, 1, scale=1 / 8) ** 2
-    return np.sqrt(squared if squared.ndim == 2 else squared.sum(2))
+    across, down = (cv2.Sobel(image, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    return cv2.sqrt(_summed(across * across + down * down))
+
+
+def _summed(channels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Sum over the channels of an (H, W) or (H, W, C) image; numpy is slow where the last axis is short."""
+    return channels if channels.ndim == 2 else cv2.transform(channels, np.ones((1, channels.shape[2]), np.float32))
 
 
 def _watershed(image: npt.NDArray[np.uint8], spacing: int) -> tuple[npt.NDArray[np.int32], int]:
@@ -136,29 +145,32 @@ def _seeds(image: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
 
 def _give_lines_away(labels: npt.NDArray[np.int32], image: npt.NDArray[np.uint8]) -> None:
     """Gives each watershed line pixel of `labels` (<= 0) the label of its most similar 4-neighbour, in place."""
-    height, width = labels.shape
-    colours = image.reshape(-1, 3).astype(np.int32)
+    width = labels.shape[1]
+    steps = _colour_steps(image)
     flat = labels.reshape(-1)
-    while True:
-        line = np.flatnonzero(flat <= 0)
-        if not len(line):
-            return
-        x = line % width
-        best = np.full(len(line), np.iinfo(np.int32).max, np.int32)
+    line = np.flatnonzero(flat <= 0)
+    while len(line):
+        best = np.full(len(line), np.inf, np.float32)
         given = np.zeros(len(line), np.int32)
-        for offset, inside in (
-            (-1, x > 0),
-            (1, x < width - 1),
-            (-width, line >= width),
-            (width, line < (height - 1) * width),
-        ):
-            neighbour = np.where(inside, line + offset, line)
-            difference = colours[neighbour] - colours[line]
-            distance = np.einsum("nc,nc->n", difference, difference)
-            better = (flat[neighbour] > 0) & (distance < best)
-            best[better] = distance[better]
-            given[better] = flat[neighbour][better]
+        for offset, distances in zip((-1, 1, -width, width), steps, strict=True):
+            neighbour = flat.take(line + offset, mode="clip")
+            distance = distances.take(line)
+            better = (neighbour > 0) & (distance < best)
+            np.copyto(best, distance, where=better)
+            np.copyto(given, neighbour, where=better)
         flat[line] = given
+        line = line[given == 0]
+
+
+def _colour_steps(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
+    """Squared colour distances (H, W) to the left, right, upper and lower neighbour; infinite outside the image."""
+    left, up = (np.full(image.shape[:2], np.inf, np.float32) for _ in range(2))
+    for steps, one, other in ((left[:, 1:], image[:, 1:], image[:, :-1]), (up[1:], image[1:], image[:-1])):
+        difference = cv2.absdiff(one, other).astype(np.float32)
+        steps[:] = _summed(difference * difference)
+    right, down = np.full_like(left, np.inf), np.full_like(up, np.inf)
+    right[:, :-1], down[:-1] = left[:, 1:], up[1:]
+    return left, right, up, down
 
 
 def _contacts(
