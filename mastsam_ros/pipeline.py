@@ -52,6 +52,8 @@ from mastsam_ros.types import (
 )
 
 _LOG = logging.getLogger(__name__)
+_TINY = 3
+"""Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 _FLAT_IMAGE = 2.0
 """Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
 _PATIENCE = 5
@@ -206,6 +208,9 @@ class Mastsam:
         self._committed = True
         with timer("identify"), one_thread(self.device):
             index, on_host, active = self._compact(index, active)
+            for event in self._identities.events:
+                if event.kind is EventKind.MERGED:
+                    self.map.merge(event.id, event.other_id)
             active = self.map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
@@ -251,7 +256,9 @@ class Mastsam:
         self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
     ) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined, hidden = self._overlap.join(active, self._identities.ages(), masks, figures.agreement, self.map.apart)
+        joined, hidden = self._overlap.join(
+            active, self._identities.ages(), masks, figures.agreement, self.map.separation
+        )
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)
             masks = masks.emptied(shows)
@@ -282,9 +289,9 @@ class Mastsam:
         if not len(scores):
             return
         image = self._image(view)
-        placed = self.map.recognise(new, len(scores), identities)
-        alike = self._recognised(new, len(scores), image, matches)
-        parents = parents_of(
+        recognised = self._recognised(new, len(scores), image, matches, index, active)
+        area = torch.bincount(new.flatten(), minlength=len(scores) + 1)[1:].tolist()
+        parents, held = parents_of(
             new,
             len(scores),
             index,
@@ -293,31 +300,51 @@ class Mastsam:
             image,
             None if chosen is None else chosen.score >= tracker.confirm_score,
         )
-        first = self._previous is None
+        first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
+        place = torch.zeros(len(scores) + 1, dtype=torch.int64, device=self.device)
         for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
-            if n in placed:
-                id = placed[n]
-                identities.revive(id, "lies where it was lost")
-            elif n in alike and alike[n] not in placed.values():
-                id = alike[n]
-                identities.revive(id, "looks as it did when it was lost")
+            if n in recognised:
+                id, reason = recognised[n]
+                if id in active:
+                    place[n + 1] = active.index(id) + 1
+                    continue
+                identities.revive(id, reason)
             else:
                 sure = first or score >= tracker.confirm_score
+                sure |= not held[n] and score >= tracker.confirm_new_score and area[n] >= tiny
                 id = identities.born(score, 0 if sure or parent < 0 else active[parent], sure)
             active.append(id)
-        index += torch.where(new > 0, new + (len(active) - len(scores)), 0)
+            place[n + 1] = len(active)
+        index += place[new]
 
     def _recognised(
-        self, new: torch.Tensor, count: int, image: torch.Tensor, matches: Matches | None
-    ) -> dict[int, int]:
-        tracker = self.settings.tracker
-        if not tracker.revival:
-            return {}
-        lost = [id for id in self._identities.lost() if self._identities[id].missing <= tracker.revival_frames]
-        if not lost or matches is None:
-            return {}
-        self._lost.move(lost, matches)
-        return self._lost.recognise(lost, appearances(new, count, image))
+        self,
+        new: torch.Tensor,
+        count: int,
+        image: torch.Tensor,
+        matches: Matches | None,
+        index: torch.Tensor,
+        active: list[int],
+    ) -> dict[int, tuple[int, str]]:
+        """New mask (0-based) -> the id that it is, lost or cut in two by what stands before it, and how it is known."""
+        tracker, identities = self.settings.tracker, self._identities
+        owned = torch.bincount(index.flatten(), minlength=len(active) + 1)[1:].tolist()
+        present = {id: area > 0 for id, area in zip(active, owned, strict=True) if identities.exists(id)}
+        lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
+        found = {n: (id, "lies where it was lost") for n, id in self.map.recognise(new, count, lost).items()}
+        if not tracker.revival or matches is None:
+            return found
+        recent = [id for id in identities.lost() if identities[id].missing <= tracker.revival_frames]
+        self._lost.move(recent, matches)
+        looks = appearances(new, count, image)
+        lost -= {id for id, _ in found.values()}
+        near = self.map.nearness(new, count, lost)
+        alike = self._lost.recognise([id for id in sorted(lost) if id in near or id in recent], looks, near)
+        ends = self.map.cut_off(new, index, [id if present.get(id) else 0 for id in active])
+        both = self._lost.recognise(list(ends), looks, ends)
+        for pairs, reason in ((alike, "looks as it did when it was lost"), (both, "is its other end")):
+            found |= {n: (id, reason) for n, id in pairs.items() if n not in found}
+        return found
 
     def _compact(self, index: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int]]:
         """Drops ids that own (almost) no pixels and numbers the rest anew: the index, the same on the host, the ids.

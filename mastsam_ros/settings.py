@@ -240,6 +240,9 @@ class TrackerSettings(_Checked):
     confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
     confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)
     confirm_score: float = _setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
+    confirm_new_score: float = _setting(
+        0.85, "... and so is one with this score that no track was carried to, if it is not tiny.", 0, 2
+    )
     mature_after: int = _setting(5, "From this many frames on a track's mask is fully trusted.", 1, 1000)
     coast_frames: int = _setting(
         5, "A trusted track that is not found keeps its carried mask for so many frames.", 0, 1000

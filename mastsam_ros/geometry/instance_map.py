@@ -25,6 +25,8 @@ _FEWEST = 10
 """Fewer voxels do not tell where an instance ends."""
 _TOUCHING, _NEXT = 0.03, 1.75
 """Share of an instance's voxels that may be wrong, and voxel sizes between the centres of neighbours, at most."""
+_MOSTLY = 0.5
+"""Share of an instance's voxels next to another's from which on it may be a piece of that one's surface."""
 _LEAST_DEPTH_M = 0.05
 _CELLS = 1 << 20
 """Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
@@ -36,6 +38,16 @@ class Presence(enum.Enum):
     OUT_OF_VIEW = "out of view"
     OCCLUDED = "occluded"
     IN_VIEW = "in view"
+
+
+class Separation(enum.Enum):
+    """How far two ids are known to be two things."""
+
+    UNKNOWN = "unknown"
+    TOUCHING = "touching"
+    """Each has a body of its own."""
+    APART = "apart"
+    """There is room between them."""
 
 
 @dataclass
@@ -191,16 +203,30 @@ class InstanceMap:
                 result[id] = Presence.IN_VIEW if visible else Presence.OCCLUDED
         return result
 
-    def apart(self, first: int, second: int) -> bool:
-        """True if there is room between two ids: (almost) no voxel of the smaller is next to one of the other."""
+    def separation(self, first: int, second: int) -> Separation:
+        """How far two ids are two things: by the distance of the smaller one's voxels from those of the other."""
         a, b = (self.voxels.xyz[self.voxels.instance == id] for id in (first, second))
         if min(len(a), len(b)) < _FEWEST:
-            return False
+            return Separation.UNKNOWN
         from scipy.spatial import cKDTree
 
         small, large = sorted((a, b), key=len)
-        gap = cKDTree(large).query(small)[0]
-        return bool(np.quantile(gap, _TOUCHING, method="lower") > _NEXT * self.settings.map_voxel_m)
+        near = cKDTree(large).query(small)[0] < _NEXT * self.settings.map_voxel_m
+        if near.mean() < _TOUCHING:
+            return Separation.APART
+        return Separation.TOUCHING if near.mean() < _MOSTLY else Separation.UNKNOWN
+
+    def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Lower and upper corner (3,) of those of the ids that have enough voxels, in the world, stray ones aside."""
+        mine = np.isin(self.voxels.instance, list(ids))
+        instance, xyz = self.voxels.instance[mine], self.voxels.xyz[mine]
+        result = {}
+        for id in sorted(ids):
+            group = xyz[instance == id]
+            if len(group) >= _FEWEST:
+                low, high = np.percentile(group, [5, 95], axis=0).astype(np.float32)
+                result[id] = (low, high)
+        return result
 
     def merge(self, id: int, into: int) -> None:
         """The voxels of `id` are those of `into` from now on."""

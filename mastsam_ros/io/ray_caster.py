@@ -1,12 +1,13 @@
 """A small ray-caster for the sample scene: textured surfaces, baked soft light, exact depth and instances.
 
-Everything in a scene rests, so the light is computed once, into the textures; a frame is then one
-intersection per surface inside its box in the image, and one texture look-up.
+The light is computed once, into the textures; a frame is then one intersection per surface inside its box in the
+image, and one texture look-up. What moves takes its light along and casts no shadow.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
+Shifts = Mapping[int, npt.NDArray[np.float64]]
+"""Instance -> (3,) metres by which it is away from where it was built."""
 SELF_DISTANCE_M = 1e-4
 AMBIENT_REACH_M = 0.35
 """Surfaces within this distance darken each other's corners."""
@@ -187,11 +190,14 @@ class AreaLight:
 
 
 class RayCaster:
-    """Renders a list of surfaces under one lamp. Building it bakes the light (about a second)."""
+    """Renders a list of surfaces under one lamp. Building it bakes the light (about a second).
 
-    def __init__(self, surfaces: list[Surface], light: AreaLight, seed: int = 0):
+    moving: instances that cast no shadow, because they will not stay where they were built.
+    """
+
+    def __init__(self, surfaces: list[Surface], light: AreaLight, seed: int = 0, moving: Collection[int] = ()):
         self.surfaces = surfaces
-        lights = _bake(surfaces, light, np.random.default_rng(seed))
+        lights = _bake(surfaces, light, np.random.default_rng(seed), moving)
         lit = []
         for surface, shade in zip(surfaces, lights, strict=True):
             height, width = surface.texture.shape[:2]
@@ -201,7 +207,13 @@ class RayCaster:
         self._atlas, self._places = _pack(lit)
 
     def cast(
-        self, K: npt.NDArray[np.float64], T_world_camera: npt.NDArray[np.float64], width: int, height: int, split: int
+        self,
+        K: npt.NDArray[np.float64],
+        T_world_camera: npt.NDArray[np.float64],
+        width: int,
+        height: int,
+        split: int,
+        shifts: Shifts | None = None,
     ) -> tuple[Array, npt.NDArray[np.int16], Array, Array]:
         """Depth (infinite: nothing), surface index (-1: nothing) and atlas x, y for split x split rays per pixel."""
         depth = np.full((height * split, width * split), np.inf, np.float32)
@@ -212,10 +224,11 @@ class RayCaster:
         rays = T_world_camera[:3, :3] @ np.linalg.inv(K)  # times (x, y, 1): a ray whose t is the depth
         camera = T_world_camera[:3, 3]
         for number, surface in enumerate(self.surfaces):
-            o = surface.axes.T @ (camera - surface.origin)
+            shift = np.zeros(3) if shifts is None else shifts.get(surface.instance, np.zeros(3))
+            o = surface.axes.T @ (camera - surface.origin - shift)
             if surface.faces_away(o):
                 continue
-            box = _image_box(surface.corners(), K, T_world_camera, width, height)
+            box = _image_box(surface.corners() + shift, K, T_world_camera, width, height)
             if box is None:
                 continue
             x0, y0, x1, y1 = (value * split for value in box)
@@ -233,18 +246,28 @@ class RayCaster:
         return depth, index, atlas_x, atlas_y
 
     def geometry(
-        self, K: npt.NDArray[np.float64], T_world_camera: npt.NDArray[np.float64], width: int, height: int
+        self,
+        K: npt.NDArray[np.float64],
+        T_world_camera: npt.NDArray[np.float64],
+        width: int,
+        height: int,
+        shifts: Shifts | None = None,
     ) -> tuple[Array, npt.NDArray[np.uint16]]:
         """Depth (H, W) metres and instance ids (H, W) at the pixel centres; 0 where there is nothing."""
-        depth, index, _, _ = self.cast(K, T_world_camera, width, height, 1)
+        depth, index, _, _ = self.cast(K, T_world_camera, width, height, 1, shifts)
         instances = np.array([surface.instance for surface in self.surfaces] + [0], np.uint16)
         return np.where(np.isfinite(depth), depth, np.float32(0)), instances[index]
 
     def image(
-        self, K: npt.NDArray[np.float64], T_world_camera: npt.NDArray[np.float64], width: int, height: int
+        self,
+        K: npt.NDArray[np.float64],
+        T_world_camera: npt.NDArray[np.float64],
+        width: int,
+        height: int,
+        shifts: Shifts | None = None,
     ) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, four rays per pixel."""
-        _, index, atlas_x, atlas_y = self.cast(K, T_world_camera, width, height, 2)
+        _, index, atlas_x, atlas_y = self.cast(K, T_world_camera, width, height, 2, shifts)
         fine = cv2.remap(self._atlas, atlas_x, atlas_y, cv2.INTER_LINEAR)
         fine[index < 0] = 0
         return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -289,7 +312,9 @@ def _pack(tiles: list[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.uint8], li
     return atlas, places
 
 
-def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -> list[Array]:
+def _bake(
+    surfaces: list[Surface], light: AreaLight, rng: np.random.Generator, moving: Collection[int] = ()
+) -> list[Array]:
     """Light that falls on every surface: a coarse (h, w) float32 grid each; 1 shows the texture as it is."""
     shapes, points, normals, owners = [], [], [], []
     for number, surface in enumerate(surfaces):
@@ -308,7 +333,7 @@ def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -
     cells = (np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2) + 0.5) / side - 0.5
     lamps = np.array(light.center) + light.edge * np.pad(cells, ((0, 0), (0, 1)))
     direct = np.zeros(len(at))
-    hidden = _occlusion(surfaces, at, owner, lamps[:, None, :] - at[None], spread=light.edge)
+    hidden = _occlusion(surfaces, moving, at, owner, lamps[:, None, :] - at[None], spread=light.edge)
     for lamp, blocked in zip(lamps, hidden, strict=True):
         way = lamp - at
         distance = np.linalg.norm(way, axis=1)
@@ -331,7 +356,7 @@ def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -
             for k in range(count)
         ]
     )
-    nearby = _occlusion(surfaces, at, owner, ways * AMBIENT_REACH_M, reach=AMBIENT_REACH_M)
+    nearby = _occlusion(surfaces, moving, at, owner, ways * AMBIENT_REACH_M, reach=AMBIENT_REACH_M)
     openness = 1 - 0.75 * nearby.mean(axis=0)
 
     shades, begin = [], 0
@@ -346,13 +371,14 @@ def _bake(surfaces: list[Surface], light: AreaLight, rng: np.random.Generator) -
 
 def _occlusion(
     surfaces: list[Surface],
+    moving: Collection[int],
     at: npt.NDArray[np.float64],
     owner: npt.NDArray[np.int64],
     ways: npt.NDArray[np.float64],
     reach: float | None = None,
     spread: float = 0.0,
 ) -> npt.NDArray[np.bool_]:
-    """(R, N) bool: whether at + t * ways[r] meets another surface for t in (0, 1).
+    """(R, N) bool: whether at + t * ways[r] meets another surface for t in (0, 1), those of `moving` instances aside.
 
     Only surfaces whose bounding sphere comes within `reach` metres of the point are tried; without
     `reach`, those that come within `spread` metres of the mean ray.
@@ -362,6 +388,8 @@ def _occlusion(
     mx, my, mz = np.ascontiguousarray(ways.mean(axis=0).T, np.float32)
     inverse = 1 / np.maximum(mx * mx + my * my + mz * mz, np.float32(1e-12))
     for number, surface in enumerate(surfaces):
+        if surface.instance in moving:
+            continue
         corners = surface.corners()
         center = corners.mean(axis=0).astype(np.float32)
         radius = np.float32(np.linalg.norm(corners - center, axis=1).max())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mastsam_ros.io import sample_textures as paint
 from mastsam_ros.io.frame_bag import FrameBag
-from mastsam_ros.io.ray_caster import AreaLight, Cone, Ellipsoid, Flat, RayCaster, Surface
+from mastsam_ros.io.ray_caster import AreaLight, Cone, Ellipsoid, Flat, RayCaster, Shifts, Surface
 from mastsam_ros.types import Frame, InputError
 
 PATHS = ("orbit", "look_away", "wide_baseline")
@@ -27,6 +27,12 @@ TABLE_HALF_M = (0.8, 0.52)
 TABLE_HEIGHT_M = 0.75
 OBJECT_DENSITY = 900.0
 """Texture pixels per metre on objects: about what the nearest view shows."""
+CONTACT_M = 0.001
+"""Room between objects that touch."""
+MOVED_M = 0.2
+"""What somebody moves ends up at least this far from where it was."""
+WALK_M = 1.9
+"""The walker's way, to both sides of where it is nearest to the table."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,9 +60,11 @@ class SampleScene:
     seed: chooses the layout, the textures and the colours. path: "orbit" (1.4 degrees a frame round the
     table), "look_away" (the camera turns until the table is out of view, and comes back) or
     "wide_baseline" (5.3 degrees a frame). stacked: some objects touch or stand on each other; without
-    it all stand apart. noise: standard deviation of the image noise in grey levels.
+    it all stand apart. moved: somebody moves one object across the table half-way through, while `look_away`
+    does not see it. walker: something of a person's size walks past the table. noise: standard deviation of
+    the image noise in grey levels.
 
-    Raises InputError for an unknown path or numbers that make no scene.
+    Raises InputError for an unknown path, numbers that make no scene, or `moved` on a path that always looks.
     """
 
     def __init__(
@@ -70,6 +78,8 @@ class SampleScene:
         stacked: bool = False,
         noise: float = 1.5,
         rate_hz: float = 10.0,
+        moved: bool = False,
+        walker: bool = False,
     ):
         if path not in PATHS:
             raise InputError(f"the sample scene's path must be one of {', '.join(PATHS)}, got '{path}'")
@@ -77,6 +87,10 @@ class SampleScene:
             raise InputError(
                 f"the sample scene needs frames >= 1, at least 16x16 pixels, 1..{len(_DESIGNS)} objects, noise >= 0"
                 f" and rate_hz > 0, got {frames}, {width}x{height}, {objects}, {noise}, {rate_hz}"
+            )
+        if moved and path != "look_away":
+            raise InputError(
+                f"the sample scene's object is moved while the path look_away does not see it, got '{path}'"
             )
         self.seed, self.path, self.frames = seed, path, frames
         self.width, self.height, self.noise, self.rate_hz = width, height, noise, rate_hz
@@ -86,13 +100,31 @@ class SampleScene:
         builder = _Builder(rng)
         _build_room(builder, rng)
         first_object = len(builder.names) + 1
-        _place_objects(builder, rng, objects, stacked)
-        self.instance_names: dict[int, str] = dict(enumerate(builder.names, start=1))
+        placed = _place_objects(builder, rng, objects, stacked)
         self.object_ids: tuple[int, ...] = tuple(range(first_object, len(builder.names) + 1))
         """Ids of the things on the table; the rest is the room and the furniture."""
+        self.touching: tuple[tuple[int, int], ...] = tuple(
+            (first_object + spot.partner, first_object + number)
+            for number, spot in enumerate(placed)
+            if spot.partner is not None
+        )
+        """Pairs of ids that touch: side by side, or the second stands on the first."""
         self._poses = _camera_path(path, frames, np.random.default_rng([seed, 8]))
         lamp = (float(rng.choice([-1.0, 1.0]) * rng.uniform(0.7, 1.3)), float(rng.uniform(-1.2, 1.2)), 2.6)
-        self._caster = RayCaster(builder.surfaces, AreaLight(lamp), seed)
+        self.moved: dict[int, npt.NDArray[np.float64]] = {}
+        """What is moved, and by how much: (3,) metres."""
+        if moved:
+            number, shift = _new_place(np.random.default_rng([seed, 10]), placed)
+            self.moved[first_object + number] = shift
+        self._walk: npt.NDArray[np.float64] | None = None
+        self.walker_id = 0
+        """Id of what walks through the room, 0: nothing does."""
+        if walker:
+            self._walk = _walk(np.random.default_rng([seed, 11]), self._poses)
+            _build_walker(builder, np.random.default_rng([seed, 12]), self._walk[len(self._walk) // 2])
+            self.walker_id = len(builder.names)
+        self.instance_names: dict[int, str] = dict(enumerate(builder.names, start=1))
+        self._caster = RayCaster(builder.surfaces, AreaLight(lamp), seed, {*self.moved, self.walker_id})
 
     def __len__(self) -> int:
         return self.frames
@@ -112,17 +144,27 @@ class SampleScene:
         """The view from place `index`. Raises InputError if there is no such place."""
         if not 0 <= index < self.frames:
             raise InputError(f"the sample scene has frames 0..{self.frames - 1}, got {index}")
-        T = self._poses[index]
-        depth, instance = self._caster.geometry(self.K, T, self.width, self.height)
-        image = self._caster.image(self.K, T, self.width, self.height)
+        T, shifts = self._poses[index], self._shifts(index)
+        depth, instance = self._caster.geometry(self.K, T, self.width, self.height, shifts)
+        image = self._caster.image(self.K, T, self.width, self.height, shifts)
         if self.noise > 0:
             rng = np.random.default_rng([self.seed, 9, index])
             grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(self.noise)
             image = np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
         return SceneView(Frame(image, self.stamp_ns(index), "camera", self.K, depth, T.copy()), instance)
 
+    def _shifts(self, index: int) -> Shifts:
+        """What is elsewhere than it was built, in one frame."""
+        shifts = dict(self.moved) if 2 * index >= self.frames else {}
+        if self._walk is not None:
+            shifts[self.walker_id] = self._walk[index] - self._walk[len(self._walk) // 2]
+        return shifts
+
     def description(self) -> dict[str, object]:
-        """What `scene.json` says: size, K, poses, names; `objects` are the ids of the things on the table."""
+        """What `scene.json` says: size, K, poses, names; `objects` are the ids of the things on the table.
+
+        `touching` are the pairs of them that touch, `moving` the ids that do not stay where they are.
+        """
         return {
             "width": self.width,
             "height": self.height,
@@ -132,6 +174,8 @@ class SampleScene:
             "camera_to_world_optical": [pose.ravel().tolist() for pose in self._poses],
             "instances": {str(number): name for number, name in self.instance_names.items()},
             "objects": list(self.object_ids),
+            "touching": [list(pair) for pair in self.touching],
+            "moving": [*self.moved, *([self.walker_id] if self.walker_id else [])],
         }
 
     def write_scene_folder(self, folder: str | Path) -> Path:
@@ -341,45 +385,121 @@ def _build_room(builder: _Builder, rng: np.random.Generator) -> None:
         builder.box(foot, (0.035, 0.035, (TABLE_HEIGHT_M - 0.046) / 2), 0, leg, None, 150)
 
 
-def _place_objects(builder: _Builder, rng: np.random.Generator, count: int, stacked: bool) -> None:
+@dataclass(frozen=True)
+class _Placed:
+    """An object on the table. open: nothing stands on it, and it stands on the table itself. partner: the number of
+    the object that it touches or stands on."""
+
+    design: _Design
+    spot: npt.NDArray[np.float64]
+    open: bool
+    partner: int | None
+
+
+def _place_objects(builder: _Builder, rng: np.random.Generator, count: int, stacked: bool) -> list[_Placed]:
     """Objects on the table, apart from each other; with `stacked` every third touches another or stands on it."""
     designs = [_DESIGNS[k] for k in sorted(rng.permutation(len(_DESIGNS))[:count])]
     designs.sort(key=lambda design: (-design.radius, design.name))
-    reach = np.array(TABLE_HALF_M)
-    placed: list[tuple[_Design, npt.NDArray[np.float64], bool]] = []
+    placed: list[_Placed] = []
     for number, design in enumerate(designs):
         joined = stacked and number % 3 == 2
-        spot = _free_spot(rng, reach, design, placed, joined)
-        carries = [k for k, (d, _, free) in enumerate(placed) if free and d.flat_top and d.radius > 1.1 * design.radius]
-        if joined and number % 2 == 0 and carries:
-            host = carries[int(rng.integers(len(carries)))]
-            below, place, _ = placed[host]
-            placed[host] = (below, place, False)
-            spot = place + [0, 0, below.height]
-        on_table = spot[2] == TABLE_HEIGHT_M
-        placed.append((design, spot, on_table))
+        spot, partner = _free_spot(rng, design, placed, joined)
+        hosts = [
+            k for k, p in enumerate(placed) if p.open and p.design.flat_top and p.design.radius > 1.1 * design.radius
+        ]
+        on_top = joined and number % 2 == 0 and bool(hosts)
+        if on_top:
+            partner = hosts[int(rng.integers(len(hosts)))]
+            host = placed[partner]
+            placed[partner] = replace(host, open=False)
+            spot = host.spot + [0, 0, host.design.height]
+        first_surface = len(builder.surfaces)
         builder.instance(design.name)
         design.build(builder, spot, float(rng.uniform(-np.pi, np.pi)))
+        if partner is not None and not on_top:
+            own = builder.surfaces[first_surface:]
+            first_instance = own[0].instance - number
+            other = [s for s in builder.surfaces[:first_surface] if s.instance == first_instance + partner]
+            spot = spot + _push(own, other, placed[partner].spot - spot)
+        placed.append(_Placed(design, spot, not on_top, partner))
+    return placed
 
 
 def _free_spot(
-    rng: np.random.Generator,
-    reach: npt.NDArray[np.float64],
-    design: _Design,
-    placed: list[tuple[_Design, npt.NDArray[np.float64], bool]],
-    joined: bool,
-) -> npt.NDArray[np.float64]:
-    """The best of many random spots: as far from the others as the table allows, or, joined, in contact with one."""
-    candidates = rng.uniform(-1, 1, (200, 2)) * (reach - design.radius - 0.03)
+    rng: np.random.Generator, design: _Design, placed: list[_Placed], joined: bool
+) -> tuple[npt.NDArray[np.float64], int | None]:
+    """The best of many random spots: as far from the others as the table allows, or, joined, near one, its number."""
+    candidates = rng.uniform(-1, 1, (200, 2)) * (np.array(TABLE_HALF_M) - design.radius - 0.03)
     gaps = np.stack(
-        [np.linalg.norm(candidates - spot[:2], axis=1) - other.radius - design.radius for other, spot, _ in placed]
+        [np.linalg.norm(candidates - p.spot[:2], axis=1) - p.design.radius - design.radius for p in placed]
         or [np.ones(len(candidates))]
-    ).min(axis=0)
-    if joined:
-        best = int(np.argmin(np.abs(gaps - 0.002)))
+    )
+    nearest = gaps.min(axis=0)
+    partner = None
+    if joined and placed:
+        second = np.sort(gaps, axis=0)[1] if len(gaps) > 1 else nearest + 1
+        best = int(np.argmin(np.abs(nearest - 0.002) + np.maximum(0.05 - second, 0)))
+        partner = int(np.argmin(gaps[:, best]))
     else:
-        best = int(np.flatnonzero(gaps >= min(0.06, gaps.max()))[0])
-    return np.array([*candidates[best], TABLE_HEIGHT_M])
+        best = int(np.flatnonzero(nearest >= min(0.06, nearest.max()))[0])
+    return np.array([*candidates[best], TABLE_HEIGHT_M]), partner
+
+
+def _push(own: list[Surface], other: list[Surface], way: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Slides the surfaces `own` along the table in the direction `way` until they touch the `other`; by how much."""
+    from scipy.spatial import cKDTree
+
+    way = np.array([way[0], way[1], 0]) / np.linalg.norm(way[:2])
+    v, u = (grid.ravel() for grid in np.meshgrid(*[np.linspace(0, 1, 80)] * 2, indexing="ij"))
+    mine, theirs = (
+        np.concatenate([s.points(u, v)[0] @ s.axes.T + s.origin for s in surfaces]) for surfaces in (own, other)
+    )
+    tree, moved = cKDTree(theirs), 0.0
+    for _ in range(20):
+        room = float(tree.query(mine + moved * way)[0].min()) - CONTACT_M
+        moved += room
+        if room < CONTACT_M or moved > 0.3:
+            break
+    for surface in own:
+        surface.origin = surface.origin + moved * way
+    return moved * way
+
+
+def _new_place(rng: np.random.Generator, placed: list[_Placed]) -> tuple[int, npt.NDArray[np.float64]]:
+    """Which object is moved, and by how much: a free-standing one, to where there is the most room."""
+    joined = {p.partner for p in placed}
+    alone = [n for n, p in enumerate(placed) if p.open and p.partner is None and n not in joined]
+    number = alone[int(rng.integers(len(alone)))]
+    chosen = placed[number]
+    candidates = rng.uniform(-1, 1, (400, 2)) * (np.array(TABLE_HALF_M) - chosen.design.radius - 0.03)
+    candidates = candidates[np.linalg.norm(candidates - chosen.spot[:2], axis=1) > MOVED_M + chosen.design.radius]
+    gaps = [
+        np.linalg.norm(candidates - p.spot[:2], axis=1) - p.design.radius - chosen.design.radius
+        for n, p in enumerate(placed)
+        if n != number
+    ]
+    room = np.min(gaps, axis=0) if gaps else np.ones(len(candidates))
+    return number, np.array([*(candidates[int(np.argmax(room))] - chosen.spot[:2]), 0.0])
+
+
+def _walk(rng: np.random.Generator, poses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(frames, 3) where the walker stands: a straight line past the table, behind it as the camera sees it."""
+    eye = poses[len(poses) // 2, :2, 3]
+    angle = math.atan2(eye[1], eye[0]) + rng.choice([-1.0, 1.0]) * rng.uniform(1.8, 2.6)
+    away, along = _yaw(angle)[:, 0], _yaw(angle)[:, 1]
+    return np.stack([1.15 * away + along * way for way in np.linspace(-WALK_M, WALK_M, len(poses))])
+
+
+def _build_walker(builder: _Builder, rng: np.random.Generator, base: npt.NDArray[np.float64]) -> None:
+    """Legs, coat and head: as tall and as wide as a person."""
+    builder.instance("walker")
+    cloth = paint.stripes((0.2, 0.22, 0.3), (0.26, 0.28, 0.38), 9)
+    coat = paint.granite((0.45, 0.2, 0.16), (0.6, 0.3, 0.24), 0.05)
+    yaw = float(rng.uniform(-np.pi, np.pi))
+    builder.cone(base, 0.13, 0.15, 0.8, yaw, cloth, None, 200)
+    builder.cone(base + [0, 0, 0.8], 0.2, 0.23, 0.45, yaw, coat, None, 200)
+    builder.cone(base + [0, 0, 1.25], 0.23, 0.08, 0.2, yaw, coat, None, 200)
+    builder.ellipsoid(base + [0, 0, 1.44], (0.09, 0.09, 0.13), yaw, paint.plain((0.75, 0.55, 0.45)))
 
 
 def _bottle(color: paint.Color) -> Callable[[_Builder, npt.NDArray[np.float64], float], None]:

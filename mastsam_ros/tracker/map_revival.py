@@ -10,7 +10,7 @@ import torch
 
 from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.depth_noise import smoothed_depth
-from mastsam_ros.geometry.instance_map import InstanceMap, Presence
+from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
 from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
@@ -30,6 +30,12 @@ _FEWEST = 12
 _COLOUR = 50.0
 """Mean colours of a mask and of the voxels it lies on may differ by so many grey levels."""
 _CARVE_INTERVAL = 3
+_COMPACT_M = 0.8
+"""Larger things are recognised by the voxels that they lie on alone."""
+_IN_FRONT, _IN_FRONT_M = 0.8, 0.02
+"""Share of what lies between two ends of one thing that must be nearer, and by how much, metres."""
+_GROWN = 2.5
+"""So many times as large as what was seen of it a thing may turn out to be."""
 
 
 class MapRevival:
@@ -90,11 +96,49 @@ class MapRevival:
             return matches
         return checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
 
-    def recognise(self, new: torch.Tensor, count: int, identities: Identities) -> dict[int, int]:
-        """Which of `count` new masks is which lost id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id."""
-        if self._view is None:
+    def recognise(self, new: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
+        """Which of `count` new masks is which wanted id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id."""
+        return self._claims(new, count, wanted)
+
+    def nearness(self, new: torch.Tensor, count: int, wanted: set[int]) -> dict[int, dict[int, float]]:
+        """How near new masks are to where wanted ids were: id -> mask (0-based) -> distance, 1 is as far as may be.
+
+        Only for ids of compact things that the map knows: what comes out from behind something shows other sides
+        than it did, at a place about as far from those as it is large. new: (H, W) int64, n + 1 = mask n.
+        """
+        view = self._view
+        if view is None or not wanted or not count:
             return {}
-        return self._claims(new, count, set(identities.lost()))
+        mask = new.cpu().numpy()[view.rows, view.columns]
+        boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= _FEWEST}
+        result: dict[int, dict[int, float]] = {}
+        for id, (low, high) in self.map.boxes(wanted).items():
+            size = high - low
+            if size.max() > _COMPACT_M:
+                continue
+            reach = max(size.max(), 2 * self.settings.map_voxel_m)
+            result[id] = {}
+            for n, (new_low, new_high) in boxes.items():
+                whole = np.maximum(high, new_high) - np.minimum(low, new_low)
+                apart = np.linalg.norm(np.maximum(np.maximum(low - new_high, new_low - high), 0))
+                if (whole <= _GROWN * reach).all():
+                    result[id][n] = float(apart / reach)
+        return result
+
+    def cut_off(self, new: torch.Tensor, index: torch.Tensor, active: list[int]) -> dict[int, dict[int, float]]:
+        """As `nearness`, of new masks that something nearer divides from an active id's mask: two ends of one thing.
+
+        new, index: (H, W) int64, n + 1 = new mask n, and where `active[n]` is; 0 in `active` is nobody.
+        """
+        view, count = self._view, int(new.max())
+        if view is None or not count:
+            return {}
+        masks, owners = new.cpu().numpy(), index.cpu().numpy()
+        result: dict[int, dict[int, float]] = {}
+        for id, near in self.nearness(new, count, set(active) - {0}).items():
+            theirs = owners == active.index(id) + 1
+            result[id] = {n: d for n, d in near.items() if d < 1 and _divided(masks == n + 1, theirs, view.depth)}
+        return result
 
     def reunite(self, index: torch.Tensor, active: list[int], identities: Identities) -> list[int]:
         """Gives young tracks their old ids: those that lie where a track was lost before they were born.
@@ -114,9 +158,13 @@ class MapRevival:
                 result[n] = id
         return result
 
-    def apart(self, first: int, second: int) -> bool:
-        """True if two ids are known to be two things: there is room between them in the map."""
-        return self._view is not None and self.map.apart(first, second)
+    def separation(self, first: int, second: int) -> Separation:
+        """How far two ids are known to be two things in the map."""
+        return Separation.UNKNOWN if self._view is None else self.map.separation(first, second)
+
+    def merge(self, id: int, into: int) -> None:
+        """What the map has of `id` is that of `into` from now on."""
+        self.map.merge(id, into)
 
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
@@ -182,6 +230,30 @@ class MapRevival:
             if n not in result and id not in result.values():
                 result[n] = id
         return result
+
+
+def _box(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Lower and upper corner of (N, 3) points, stray ones aside."""
+    low, high = np.percentile(points, [5, 95], axis=0).astype(np.float32)
+    return low, high
+
+
+def _divided(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32]) -> bool:
+    """Whether what lies between two masks (H, W), on the straight line between their middles, is nearer than both."""
+    if not second.any():
+        return False
+    ends = []
+    for mask in (first, second):
+        pixels = np.argwhere(mask)
+        ends.append(pixels[np.argmin(((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1))])
+    steps = np.linspace(0, 1, int(np.abs(ends[1] - ends[0]).max()) + 1)[:, None]
+    row, column = np.rint(ends[0] + steps * (ends[1] - ends[0])).astype(np.int64).T
+    between = ~(first | second)[row, column]
+    nearest = min(
+        float(np.median(depth[mask & (depth > 0)])) if (mask & (depth > 0)).any() else 0.0 for mask in (first, second)
+    )
+    z = depth[row, column][between]
+    return bool(len(z) and ((z > 0) & (z < nearest - _IN_FRONT_M)).mean() > _IN_FRONT)
 
 
 class _PlacedView:

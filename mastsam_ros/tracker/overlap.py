@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.types import TrackMasks
 
@@ -39,13 +40,13 @@ class OverlapFilter:
         ages: list[int],
         masks: TrackMasks,
         agreement: list[float],
-        apart: Callable[[int, int], bool] = lambda _first, _second: False,
+        separation: Callable[[int, int], Separation] = lambda _first, _second: Separation.UNKNOWN,
     ) -> tuple[dict[int, int], set[int]]:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
-        ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
-        apart: says of two ids that they are known to be two things, which are never joined.
+                ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
+        separation: of two ids; those with room between them are never joined, those that touch not at once.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
         track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
@@ -62,8 +63,9 @@ class OverlapFilter:
         joined = []
         hidden: set[int] = set()
         for first, second in pairs:
-            two = apart(ids[first], ids[second])
-            young = min(ages[first], ages[second]) < self.settings.join_young
+            known = separation(ids[first], ids[second])
+            two = known is Separation.APART
+            young = known is Separation.UNKNOWN and min(ages[first], ages[second]) < self.settings.join_young
             weak, strong = sorted((first, second), key=lambda n: agreement[n])
             if (two or not young) and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
                 hidden.add(ids[weak])

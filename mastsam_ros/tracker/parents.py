@@ -21,17 +21,17 @@ def parents_of(
     carried: Carried | None,
     image: torch.Tensor,
     outlined: torch.Tensor | None = None,
-) -> list[int]:
-    """For each of `count` new masks the track (0-based) it is shown as, or -1.
+) -> tuple[list[int], list[bool]]:
+    """For each of `count` new masks the track (0-based) it is shown as, or -1; and whether it was part of that track.
 
     new: (H, W) int64, n + 1 = new mask n. index: (H, W) int64, n + 1 = track n. The track that its pixels were
     carried from, if it is one; else the neighbour with the most similar mean colour. image: (H, W, 3) uint8.
     outlined: (tracks,) bool, tracks whose outline the segmenter is sure of: what lies beyond it is no part of them.
     """
     if count == 0 or tracks == 0:
-        return [-1] * count
+        return [-1] * count, [False] * count
     area = torch.bincount(new.flatten(), minlength=count + 1)[1:]
-    result = [-1] * count
+    result, held = [-1] * count, [False] * count
     if carried is not None:
         votes = occurrences((new * (tracks + 1) + carried.index).flatten(), (count + 1) * (tracks + 1))
         votes = votes.view(count + 1, tracks + 1)[1:, 1:]
@@ -39,7 +39,7 @@ def parents_of(
             votes[:, outlined] = 0
         share = votes.max(dim=1)
         for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist():
-            result[n] = int(share.indices[n])
+            result[n], held[n] = int(share.indices[n]), True
     border = _contacts(new, index, count, tracks)
     length = border.sum(dim=1, keepdim=True)
     colour = _mean_colours(new, count, image)
@@ -52,7 +52,7 @@ def parents_of(
     for n in range(count):
         if result[n] < 0 and bool(closest.values[n].isfinite()):
             result[n] = int(closest.indices[n])
-    return result
+    return result, held
 
 
 def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -> torch.Tensor:

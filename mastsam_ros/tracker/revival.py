@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
@@ -105,8 +107,14 @@ class LostTracks:
         for (id, look), step in zip(looks.items(), motion, strict=True):
             self._last[id] = Appearance(look.area, look.centre + step, look.mean, look.covariance)
 
-    def recognise(self, lost: list[int], new: Appearance) -> dict[int, int]:
-        """Which new mask (0-based) is which lost id: at most one each, the closest first."""
+    def recognise(
+        self, lost: list[int], new: Appearance, placed: Mapping[int, Mapping[int, float]] = MappingProxyType({})
+    ) -> dict[int, int]:
+        """Which new mask (0-based) is which lost id: at most one each, the closest first.
+
+        placed: for ids whose place in the world is known, how far each new mask (0-based) that can be it is from there,
+        as a share of how far it may be; the place in the picture does not count for them.
+        """
         ids = [id for id in lost if id in self._last]
         if not ids or not len(new.area):
             return {}
@@ -122,9 +130,15 @@ class LostTracks:
         difference = jensen_shannon(new.mean, new.covariance, mean, covariance)
         # It may come back behind something, a part at first, but not larger than it was.
         fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
-        fits &= distance < reach
-        fits &= difference < self.settings.revival_colour
-        cost = (difference / self.settings.revival_colour + distance / reach).masked_fill(~fits, torch.inf)
+        away, unlike = distance / reach, difference / self.settings.revival_colour
+        known = torch.tensor([id in placed for id in ids], device=away.device)[:, None]
+        if placed:
+            count = len(new.area)
+            rows = [[placed.get(id, {}).get(n, torch.inf) for n in range(count)] for id in ids]
+            away = torch.where(known, torch.tensor(rows, dtype=away.dtype, device=away.device), away)
+        # The world's places are surer than the picture's: the nearer it is, the less alike it has to be.
+        fits &= torch.where(known, (away + unlike < 2) & (unlike < 2), (away < 1) & (unlike < 1))
+        cost = (unlike + away).masked_fill(~fits, torch.inf)
         pairs = [
             (value, id, n)
             for id, row in zip(ids, cost.tolist(), strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mastsam_ros.geometry.cameras import back_project
-from mastsam_ros.geometry.instance_map import InstanceMap, Presence
+from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
 from mastsam_ros.settings import GeometrySettings
 
 SETTINGS = GeometrySettings(map_voxel_m=0.02)
@@ -147,6 +147,27 @@ def test_things_with_room_between_them_are_apart() -> None:
     observe(map, points[points[:, 0] < 0], 1, 0)
     observe(map, points[points[:, 0] >= 0], 2, 0)
     observe(map, points + np.float32([0, 0, 0.1]), 3, 0)
-    assert not map.apart(1, 2)
-    assert map.apart(1, 3) and map.apart(3, 1)
-    assert not map.apart(1, 4)
+    assert map.separation(1, 3) is map.separation(3, 1) is Separation.APART
+    assert map.separation(1, 2) is Separation.TOUCHING
+    assert map.separation(1, 4) is Separation.UNKNOWN
+
+
+def test_a_piece_of_a_surface_is_no_body_of_its_own() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    rim = np.abs(points[:, 1]) < 0.02
+    observe(map, points[~rim], 1, 0)
+    observe(map, points[rim], 2, 0)
+    assert map.separation(1, 2) is Separation.UNKNOWN
+
+
+def test_boxes_of_the_instances() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    observe(map, points[points[:, 0] < 0], 1, 0)
+    observe(map, points[points[:, 0] >= 0] + np.float32([0, 0, 0.5]), 2, 0)
+    boxes = map.boxes({2, 9})
+    assert boxes.keys() == {2}
+    low, high = boxes[2]
+    np.testing.assert_allclose(low[2], 1.51, atol=0.02)
+    assert low[0] >= 0 and high[0] > 0.4

@@ -8,6 +8,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from mastsam_ros.io.frame_bag import TOPICS, quaternion_xyzw, read_frames
 from mastsam_ros.io.ray_caster import Cone, Ellipsoid, Flat
@@ -124,6 +125,51 @@ def test_stacked_objects_touch() -> None:
         assert min(abs(tops[other] - bottoms[number]) for other in scene.object_ids) < 1e-6
 
 
+def surface_points(scene: SampleScene, instance: int) -> np.ndarray:
+    u, v = (grid.ravel() for grid in np.meshgrid(*[np.linspace(0, 1, 60)] * 2))
+    own = [s for s in scene._caster.surfaces if s.instance == instance]
+    return np.concatenate([s.points(u, v)[0] @ s.axes.T + s.origin for s in own])
+
+
+def test_what_touches_touches() -> None:
+    scene = SampleScene(23, stacked=True, frames=1, width=160, height=120)
+    assert len(scene.touching) == 4 and {i for pair in scene.touching for i in pair} <= set(scene.object_ids)
+    assert scene.description()["touching"] == [list(pair) for pair in scene.touching]
+    for first, second in scene.touching:
+        gap = cKDTree(surface_points(scene, first)).query(surface_points(scene, second))[0].min()
+        assert gap < 0.006, (scene.instance_names[first], scene.instance_names[second])
+    assert not SampleScene(23, frames=1, width=160, height=120).touching
+
+
+def test_what_is_moved_is_elsewhere_when_the_camera_looks_again() -> None:
+    scene = SampleScene(24, "look_away", frames=21, width=160, height=120, moved=True)
+    ((number, shift),) = scene.moved.items()
+    assert np.linalg.norm(shift) > 0.2 and shift[2] == 0 and scene.description()["moving"] == [number]
+    places = []
+    for index in (0, 20):
+        points, instances = to_world(scene.render(index))
+        places.append(np.median(points[instances == number], axis=0))
+    np.testing.assert_allclose(places[1] - places[0], shift, atol=0.05)
+    assert number not in scene.render(10).instance
+
+
+def test_the_walker_walks_and_the_rest_stays() -> None:
+    scene = SampleScene(25, frames=9, width=160, height=120, walker=True)
+    assert scene.instance_names[scene.walker_id] == "walker" and scene.walker_id not in scene.object_ids
+    assert scene.description()["moving"] == [scene.walker_id]
+    middles = []
+    for index in (3, 6):
+        points, instances = to_world(scene.render(index))
+        middles.append(points[instances == scene.walker_id].mean(axis=0))
+    assert 0.8 < np.linalg.norm(middles[1] - middles[0]) < 2
+    # Nothing else changes: neither what rests nor its light depends on the walker.
+    alone = SampleScene(25, frames=9, width=160, height=120).render(4)
+    view = scene.render(4)
+    rests = cv2.erode((view.instance != scene.walker_id).astype(np.uint8), np.ones((3, 3))) > 0
+    assert rests.mean() > 0.5 and np.array_equal(view.frame.depth[rests], alone.frame.depth[rests])
+    assert np.array_equal(view.frame.image[rests], alone.frame.image[rests])
+
+
 def test_the_scene_folder_holds_the_truth(scene: SampleScene, tmp_path) -> None:
     small = SampleScene(3, frames=2, width=160, height=120)
     folder = small.write_scene_folder(tmp_path / "scene")
@@ -172,7 +218,9 @@ def test_quaternions_turn_as_their_matrices_do() -> None:
         np.testing.assert_allclose(Rotation.from_quat(quaternion_xyzw(R)).as_matrix(), R, atol=1e-12)
 
 
-@pytest.mark.parametrize("wrong", [{"path": "spiral"}, {"frames": 0}, {"width": 3}, {"objects": 99}, {"noise": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"path": "spiral"}, {"frames": 0}, {"width": 3}, {"objects": 99}, {"noise": -1}, {"moved": True}]
+)
 def test_impossible_scenes_are_refused(wrong) -> None:
-    with pytest.raises(InputError, match="sample scene"):
+    with pytest.raises(InputError, match="sample scene|look_away"):
         SampleScene(**wrong)

@@ -64,5 +64,5 @@ def test_the_parent_is_the_neighbour_that_looks_alike() -> None:
     new[:, 40:60] = 1
     image = torch.zeros(50, 100, 3, dtype=torch.uint8)
     image[:, :40], image[:, 40:60], image[:, 60:] = 10, 180, 200
-    assert parents_of(new, 1, index, 2, None, image) == [1]
-    assert parents_of(new, 1, torch.zeros_like(index), 0, None, image) == [-1]
+    assert parents_of(new, 1, index, 2, None, image) == ([1], [False])
+    assert parents_of(new, 1, torch.zeros_like(index), 0, None, image) == ([-1], [False])

@@ -15,6 +15,7 @@ from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.settings import Settings
+from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.types import CandidateMasks, EventKind, Frame, FrameResult, Matches, PointPrompts, PoseState
 
 WITHOUT_APPEARANCE = {"tracker.revival": False, "frame.working_pixels": 0}
@@ -116,3 +117,36 @@ def test_poses_from_outside_start_the_map_anew_and_are_told(caplog: pytest.LogCa
     ids = {track.id for track in found[3].tracks}
     assert {instance.id for instance in table.instances} <= ids
     assert {instance.last_seen_ns for instance in table.instances} <= {view.frame.stamp_ns for view in placed[2:]}
+
+
+def bar_behind_a_post(post: slice) -> Frame:
+    """A bar before a wall, and a post that hides a part of it."""
+    depth = np.full((120, 160), 2.0, np.float32)
+    depth[50:70, 60:100] = 1.5
+    depth[:, post] = 1.0
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3)).astype(np.uint8)
+    K = np.array([[150.0, 0, 79.5], [0, 150.0, 59.5], [0, 0, 1]])
+    return Frame(image, K=K, depth=depth, T_world_camera=np.eye(4))
+
+
+def test_the_other_end_of_a_thing_is_near_and_cut_off_by_what_is_before_it() -> None:
+    revival = MapRevival(Settings().geometry)
+    shown = np.zeros((120, 160), np.uint16)
+    shown[50:70, 60:75] = 7
+    for number in range(2):
+        revival.locate(bar_behind_a_post(slice(75, 120)), None, number)
+        revival.remember(shown, {7})
+    revival.locate(bar_behind_a_post(slice(75, 85)), None, 2)
+    new, index = torch.zeros(120, 160, dtype=torch.int64), torch.zeros(120, 160, dtype=torch.int64)
+    new[50:70, 85:100] = 1
+    index[50:70, 60:75] = 1
+    near = revival.nearness(new, 1, {7, 8})
+    assert near.keys() == {7} and 0 < near[7][0] < 1
+    assert revival.cut_off(new, index, [7]) == near
+    # Without the post the room between the two is plainly empty: two things.
+    revival.locate(bar_behind_a_post(slice(0, 0)), None, 3)
+    empty = bar_behind_a_post(slice(0, 0))
+    assert empty.depth is not None
+    empty.depth[50:70, 75:85] = 2.0
+    revival.locate(empty, None, 4)
+    assert revival.cut_off(new, index, [7]) == {7: {}}

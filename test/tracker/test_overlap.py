@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel, union_find
 from mastsam_ros.types import TrackMasks
@@ -41,6 +42,17 @@ def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
     for _ in range(SETTINGS.join_after - 1):
         assert overlap.join([1, 2], [50, 40], masks, [0.8, 0.8]) == ({}, set())
     assert overlap.join([1, 2], [50, 40], masks, [0.8, 0.8]) == ({2: 1}, set())
+
+
+def test_young_tracks_are_joined_at_once_unless_they_are_known_to_be_two() -> None:
+    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    assert OverlapFilter(SETTINGS).join([1, 2], [3, 2], masks, [0.6, 0.4]) == ({2: 1}, set())
+    overlap = OverlapFilter(SETTINGS)
+    for _ in range(SETTINGS.join_after - 1):
+        assert overlap.join([1, 2], [3, 2], masks, [0.6, 0.4], lambda *_: Separation.TOUCHING) == ({}, set())
+    assert overlap.join([1, 2], [3, 2], masks, [0.6, 0.4], lambda *_: Separation.TOUCHING) == ({2: 1}, set())
+    for _ in range(2 * SETTINGS.join_after):
+        assert overlap.join([1, 2], [3, 2], masks, [0.6, 0.4], lambda *_: Separation.APART) == ({}, set())
 
 
 def test_an_interrupted_overlap_starts_anew() -> None:
