@@ -45,7 +45,7 @@ def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
 
 
 def test_young_tracks_are_joined_at_once_unless_they_are_known_to_be_two() -> None:
-    masks = torch.stack([rectangle(0, 50), rectangle(0, 50)])
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     assert OverlapFilter(SETTINGS).join([1, 2], [3, 2], masks, [0.6, 0.4]) == ({2: 1}, set())
     overlap = OverlapFilter(SETTINGS)
     for _ in range(SETTINGS.join_after - 1):
