@@ -26,7 +26,7 @@ unexport COLCON_PREFIX_PATH ROS_DISTRO ROS_VERSION ROS_PYTHON_VERSION RMW_IMPLEM
 .PHONY: build demo test lint bench colcon clean
 .DELETE_ON_ERROR:
 
-build: $(STAMPS)/messages
+build: $(STAMPS)/messages $(STAMPS)/tf2_msgs
 
 demo: build
 	mastsam demo $(if $(SOURCE),"$(SOURCE)")
@@ -76,4 +76,12 @@ $(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg
 	  -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DINSTALL_PYTHON_MODULE=OFF -DCMAKE_RULE_MESSAGES=OFF -DCMAKE_TARGET_MESSAGES=OFF --log-level=WARNING
 	cmake --build $(MESSAGES) --parallel 2 -- --no-print-directory -s
 	cmake --install $(MESSAGES) > $(MESSAGES)/install.log
+	touch $@
+
+# What the ROS wheels lack, and every installed distribution has.
+$(STAMPS)/tf2_msgs: $(STAMPS)/packages $(wildcard wheels/tf2_msgs/* wheels/tf2_msgs/msg/*)
+	cmake -S wheels/tf2_msgs -B build/tf2_msgs -DCMAKE_INSTALL_PREFIX=$(VENV) -DPython3_EXECUTABLE=$(BIN)/python \
+	  -DCMAKE_BUILD_TYPE=Release -DCMAKE_RULE_MESSAGES=OFF -DCMAKE_TARGET_MESSAGES=OFF --log-level=WARNING
+	cmake --build build/tf2_msgs --parallel 2 -- --no-print-directory -s
+	cmake --install build/tf2_msgs > build/tf2_msgs/install.log
 	touch $@

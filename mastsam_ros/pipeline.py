@@ -105,6 +105,10 @@ class Mastsam:
         self._checker.reset()
         self._previous = None
 
+    def expect_poses(self) -> None:
+        """Says that frames bring their pose: until the first does, the map waits, and makes no world of its own."""
+        self.map.odometry.expects_given = self.map.odometry.given = True
+
     def world_map(self) -> WorldMap:
         """The map of instances as it is now; without depth, K or a pose nothing ever enters it."""
         return self.map.world()

@@ -321,6 +321,40 @@ class NodeSettings(_Checked):
     map_interval_s: float = _setting(
         1.0, "~/map and ~/map_instances are published at most this often, seconds.", 0.0, 3600.0
     )
+    map_file: str = _setting(
+        "",
+        "The map is loaded from this file at the start, and saved there at the end and by ~/save_map: .ply, .json and"
+        " .npz, as by `mastsam run --map`. Empty: neither. With several cameras _NAME is added.",
+        read_only=True,
+    )
+    pose_topic: str = _setting(
+        "",
+        "Poses of the camera from outside, which take precedence: a topic of nav_msgs/Odometry, or tf. Empty: own"
+        " odometry, from depth.",
+        read_only=True,
+    )
+    pose_tolerance_ms: float = _setting(
+        100.0, "A pose from outside may be so far from the image in time, and is waited for so long, milliseconds.", 0.0
+    )
+    publish_tf: bool = _setting(
+        False,
+        "Publish own odometry on /tf: from map_frame to tf_child_frame. Leave it off where something else places the"
+        " camera in that frame.",
+        read_only=True,
+    )
+    tf_child_frame: str = _setting(
+        "",
+        "Frame that /tf is told of: the root of the camera's tree, such as odom on a robot (REP 105) or camera_link."
+        " Empty: the images' own frame, for a camera that nothing else places.",
+        read_only=True,
+    )
+    # What /diagnostics warns of, over the last 300 frames
+    warn_consistency: float = _setting(
+        0.8, "Warn where a smaller share of the matched pixels keeps its id from frame to frame.", 0.0, 1.0
+    )
+    warn_uncovered: float = _setting(0.3, "Warn where a larger share of the picture has no label.", 0.0, 1.0)
+    warn_largest: float = _setting(0.95, "Warn where the largest mask covers more of the picture.", 0.0, 1.0)
+    warn_switches: float = _setting(0.5, "Warn where more ids per frame seem to go on under another one.", 0.0, 1000.0)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -332,6 +366,18 @@ class NodeSettings(_Checked):
         if len(set(names)) < len(names):
             raise SettingsError(f"node.cameras must be different names, got '{self.cameras}'")
         return names
+
+    def map_frame_of(self, camera: str) -> str:
+        """The frame that this camera's map is in. Of several cameras each has a world of its own, with a frame of its
+        own, unless poses from outside place them all in one."""
+        return f"{self.map_frame}_{camera}" if camera and not self.pose_topic else self.map_frame
+
+    def map_path(self, camera: str) -> Path | None:
+        """Where this camera's map is loaded from and saved, or None."""
+        if not self.map_file:
+            return None
+        path = Path(self.map_file).expanduser()
+        return path.with_name(f"{path.stem}_{camera}") if camera else path
 
     def for_camera(self, name: str) -> NodeSettings:
         """The same with the topics of this camera. Raises SettingsError for a topic that all cameras would share."""

@@ -109,6 +109,8 @@ class Transforms:
             else:
                 self._fixed.pop(child, None)
                 readings = self._moving.setdefault(child, [])
+                if readings and stamp_ns < readings[-1].stamp_ns - _KEPT_NS:
+                    readings.clear()  # time has jumped back: a bag loops
                 place = bisect_left(readings, stamp_ns, key=lambda reading: reading.stamp_ns)
                 if place < len(readings) and readings[place].stamp_ns == stamp_ns:
                     readings[place] = _Reading(stamp_ns, T_parent_child)

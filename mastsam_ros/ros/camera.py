@@ -10,8 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.node import Node
+from std_msgs.msg import Header
 
 from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.pipeline import Mastsam
@@ -20,30 +22,33 @@ from mastsam_ros.ros.diagnostics import Statistics, status_message
 from mastsam_ros.ros.inputs import Inputs
 from mastsam_ros.ros.log import Complaints
 from mastsam_ros.ros.outputs import Outputs
+from mastsam_ros.ros.poses import Poses
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError
+from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError, OutputError, PoseState
 
 
 class Camera:
     """Its topics, its counts, its faults. `process` alone runs in the worker's thread, with this camera's pipeline.
 
-    name: one of several cameras', or empty. settings: gives those that hold now.
+    name: one of several cameras', or empty. settings: gives those that hold now. poses: the node's tree of frames.
     """
 
-    def __init__(self, node: Node, name: str, settings: Callable[[], Settings]) -> None:
-        self._node, self.name, self._settings = node, name, settings
+    def __init__(self, node: Node, name: str, settings: Callable[[], Settings], poses: Poses) -> None:
+        self._node, self.name, self._settings, self._poses = node, name, settings, poses
         self.prefix = f"~/{name}/" if name else "~/"
         """What the names of its topics and services begin with."""
-        logger = node.get_logger().get_child(name) if name else node.get_logger()
-        self._complaints = Complaints(logger)
-        self._watch = Complaints(logger, interval_s=30.0)
+        self._logger = node.get_logger().get_child(name) if name else node.get_logger()
+        self._complaints = Complaints(self._logger)
+        self._watch = Complaints(self._logger, interval_s=30.0)
         self.enabled = True
         """Off: images are skipped."""
         self.statistics = Statistics()
         self.inputs: Inputs | None = None
         """The subscriptions, while there are any."""
-        self.outputs = Outputs(node, self.prefix)
-        self._fault = ""
+        self._map_frame = settings().node.map_frame_of(name)
+        self.outputs = Outputs(node, self.prefix, self._map_frame)
+        self._fault = self._misplaced = ""
+        self._pose = PoseState.UNKNOWN
         self._last_stamp_ns: int | None = None
 
     # In the executor's thread
@@ -80,16 +85,50 @@ class Camera:
             state = "off"
         if problem:
             self._watch.warn(_without_numbers(problem), problem)
+        quality = self.statistics.quality()
+        doubt = quality.problem(self._settings().node) if quality is not None else ""
+        if doubt:
+            self._watch.warn("quality", doubt)
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {self.name or 'tracking'}"
-        return status_message(name, "", self.statistics, state, self._fault or problem, chosen)
+        values = {**chosen, "pose": self._pose.value, **(quality.values() if quality is not None else {})}
+        problem = self._fault or problem or self._misplaced or doubt
+        return status_message(name, "", self.statistics, state, problem, values)
+
+    @property
+    def map_is_due(self) -> bool:
+        """True if somebody waits for the map."""
+        return self.outputs.map_is_due(self._settings().node.map_interval_s)
 
     # In the worker's thread
+
+    def prepare(self, mastsam: Mastsam) -> None:
+        """Before the first frame: where the world comes from, and the map of an earlier run. Raises InputError."""
+        if self._poses.given:
+            mastsam.expect_poses()
+        path = self._settings().node.map_path(self.name)
+        if path is not None:
+            loaded = mastsam.load_map(path)
+            count = len(mastsam.world_map().instances)
+            self._logger.info(f"map loaded from {path}: {count} instances" if loaded else f"no map at {path} yet")
+
+    def save_map(self, mastsam: Mastsam) -> str:
+        """Writes the map to its file; says what was written. Raises MastsamError where that is not possible."""
+        path = self._settings().node.map_path(self.name)
+        if path is None:
+            raise OutputError("nowhere to save the map: start the node with node.map_file")
+        mastsam.save_map(path)
+        return f"map saved to {path}: {len(mastsam.world_map().instances)} instances"
+
+    def publish_map(self, mastsam: Mastsam) -> None:
+        """The map as it is now."""
+        now_ns = self._node.get_clock().now().nanoseconds
+        self.outputs.publish_map(mastsam.world_map(), now_ns if self._last_stamp_ns is None else self._last_stamp_ns)
 
     def process(self, mastsam: Mastsam, messages: Input) -> None:
         """One frame from its messages to what is published; faults are told and cost this frame."""
         start = time.perf_counter()
         try:
-            frame = frame_of(messages, self._intrinsics)
+            frame = frame_of(messages, self._intrinsics, self._place)
         except InputError as error:
             self._fail("input", f"image dropped: {error}")
             return
@@ -104,6 +143,9 @@ class Camera:
         stepped = time.perf_counter()
         try:
             self.outputs.publish(result, frame.image, messages.image.header)
+            self._tell_place(result, messages.image.header.stamp)
+            if self.map_is_due:
+                self.publish_map(mastsam)
         except Exception:
             if self._node.context.ok():
                 raise
@@ -116,8 +158,35 @@ class Camera:
                 **result.timings_ms,
                 "publish": (time.perf_counter() - stepped) * 1e3,
                 "latency": (time.monotonic_ns() - messages.arrived_ns) / 1e6,
-            }
+            },
+            result.check,
         )
+
+    def _place(self, frame_id: str, stamp_ns: int) -> npt.NDArray[np.float64] | None:
+        """The pose from outside, or None: that it is missing has been said."""
+        if not self._poses.given:
+            return None
+        try:
+            T = self._poses.at(frame_id, stamp_ns)
+        except InputError as error:
+            self._misplaced = f"no pose from outside: {error}"
+            self._complaints.warn(_without_numbers(self._misplaced), self._misplaced)
+            return None
+        self._misplaced = ""
+        return T
+
+    def _tell_place(self, result: FrameResult, stamp: Time) -> None:
+        self._pose = result.pose
+        if not self._poses.given:
+            lost = result.pose is PoseState.LOST
+            self._misplaced = "the camera's pose is lost: the map pauses until a known view comes back" if lost else ""
+        if result.T_world_camera is not None:
+            try:
+                header = Header(stamp=stamp, frame_id=self._map_frame)
+                self._poses.tell(result.T_world_camera, header, result.frame_id)
+            except InputError as error:
+                self._misplaced = f"no transform to /tf: {error}"
+                self._complaints.warn("tf", self._misplaced)
 
     def _intrinsics(self, width: int, height: int) -> npt.NDArray[np.float64] | None:
         inputs, settings = self.inputs, self._settings().node
@@ -148,6 +217,7 @@ class Camera:
     def _notice_time(self, mastsam: Mastsam, stamp_ns: int) -> None:
         if self._last_stamp_ns is not None and stamp_ns < self._last_stamp_ns:
             mastsam.reset(f"stamps jumped back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s")
+            self._poses.clear()
         self._last_stamp_ns = stamp_ns
 
     def _tell(self, result: FrameResult) -> None:

@@ -49,8 +49,13 @@ def depth_of(message: Image | CompressedImage) -> npt.NDArray[np.float32]:
     )
 
 
-def frame_of(messages: Input, camera: Callable[[int, int], npt.NDArray[np.float64] | None]) -> Frame:
-    """The frame that these messages are. camera: K (3, 3) for an image of this width and height, or None.
+def frame_of(
+    messages: Input,
+    camera: Callable[[int, int], npt.NDArray[np.float64] | None],
+    place: Callable[[str, int], npt.NDArray[np.float64] | None] = lambda _frame_id, _stamp_ns: None,
+) -> Frame:
+    """The frame that these messages are. camera: K (3, 3) for an image of this width and height, or None. place: pose
+    (4, 4) in the world of the camera's frame at this stamp, or None.
 
     Raises InputError for what cannot be used.
     """
@@ -65,7 +70,8 @@ def frame_of(messages: Input, camera: Callable[[int, int], npt.NDArray[np.float6
                 f"{image.shape[1]}x{image.shape[0]}; subscribe to the depth that is registered to colour"
             )
     K = camera(image.shape[1], image.shape[0])
-    return Frame(image, stamp_nanoseconds(header.stamp), header.frame_id, K, depth)
+    stamp_ns = stamp_nanoseconds(header.stamp)
+    return Frame(image, stamp_ns, header.frame_id, K, depth, place(header.frame_id, stamp_ns))
 
 
 def _octets(pixels: npt.NDArray[np.uint8]) -> array.array[int]:
@@ -78,3 +84,5 @@ def _octets(pixels: npt.NDArray[np.uint8]) -> array.array[int]:
 _MESSAGES = ResultMessages(message_class, _octets)
 labels_message, rgb_message, cloud_message = _MESSAGES.labels, _MESSAGES.rgb, _MESSAGES.cloud
 instances_message, event_message = _MESSAGES.instances, _MESSAGES.event
+map_header, map_instances_message = _MESSAGES.map_header, _MESSAGES.map_instances
+odometry_message, transforms_message = _MESSAGES.odometry, _MESSAGES.transforms

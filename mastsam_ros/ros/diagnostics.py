@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mastsam_ros.settings import NodeSettings
+from mastsam_ros.types import SelfCheck
+
 _WINDOW = 300
 """Frames that latencies and rates are taken over."""
 
@@ -41,6 +44,8 @@ class Statistics:
         self._milliseconds: dict[str, deque[float]] = {}
         self._arrivals: deque[float] = deque(maxlen=_WINDOW)
         self._results: deque[float] = deque(maxlen=_WINDOW)
+        self._checks: deque[SelfCheck] = deque(maxlen=_WINDOW)
+        self._switches = 0
 
     def add(self, **counts: int) -> None:
         """Adds to the counts named."""
@@ -50,9 +55,12 @@ class Statistics:
             if counts.get("received"):
                 self._arrivals.append(time.monotonic())
 
-    def processed(self, timings_ms: Mapping[str, float]) -> None:
-        """A frame is done; milliseconds per stage."""
+    def processed(self, timings_ms: Mapping[str, float], check: SelfCheck | None = None) -> None:
+        """A frame is done; milliseconds per stage, and how good its result looks."""
         with self._lock:
+            if check is not None:
+                self._checks.append(check)
+                self._switches += check.switches
             self._counts = replace(self._counts, processed=self._counts.processed + 1)
             self._results.append(time.monotonic())
             for stage, milliseconds in timings_ms.items():
@@ -74,6 +82,63 @@ class Statistics:
         with self._lock:
             stages = {stage: list(values) for stage, values in self._milliseconds.items()}
         return {stage: (float(p[0]), float(p[1])) for stage, v in stages.items() for p in [np.percentile(v, [50, 95])]}
+
+    def quality(self) -> Quality | None:
+        """How good the results look, lately; None before the first."""
+        with self._lock:
+            checks, switches = list(self._checks), self._switches
+        if not checks:
+            return None
+        consistency = [check.consistency for check in checks if check.consistency is not None]
+        return Quality(
+            float(np.mean(consistency)) if consistency else None,
+            float(np.mean([check.uncovered for check in checks])),
+            float(np.mean([check.largest for check in checks])),
+            sum(check.switches for check in checks) / len(checks),
+            switches,
+        )
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means of the self-checks over the last frames, and the number of ids that ever seemed to switch."""
+
+    consistency: float | None
+    uncovered: float
+    largest: float
+    switches_per_frame: float
+    switches: int
+
+    def values(self) -> dict[str, str]:
+        """As /diagnostics shows them."""
+        return {
+            "consistency %": "" if self.consistency is None else f"{100 * self.consistency:.1f}",
+            "uncovered %": f"{100 * self.uncovered:.1f}",
+            "largest mask %": f"{100 * self.largest:.1f}",
+            "suspected id switches": str(self.switches),
+            "suspected id switches per frame": f"{self.switches_per_frame:.2f}",
+        }
+
+    def problem(self, settings: NodeSettings) -> str:
+        """What is out of its bounds and what helps, or an empty text."""
+        if self.largest > settings.warn_largest:
+            return (
+                f"one mask covers {100 * self.largest:.0f} % of the picture: is it sharp and lit? is"
+                " tracker.discovery on?"
+            )
+        if self.uncovered > settings.warn_uncovered:
+            return (
+                f"{100 * self.uncovered:.0f} % of the picture have no label: the segmenter finds little;"
+                " see tracker.discovery, sam.min_iou"
+            )
+        if self.consistency is not None and self.consistency < settings.warn_consistency:
+            return (
+                f"only {100 * self.consistency:.0f} % of the matched pixels keep their id: the camera moves too far"
+                " between two processed images"
+            )
+        if self.switches_per_frame > settings.warn_switches:
+            return f"{self.switches_per_frame:.1f} ids per frame seem to switch: see tracker.join_iou, tracker.revival"
+        return ""
 
 
 def status_message(

@@ -30,8 +30,11 @@ from mastsam_ros.matchers import create_matcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.ros.camera import Camera, place_of
 from mastsam_ros.ros.conversions import Input
+from mastsam_ros.ros.interface import DIAGNOSTICS
 from mastsam_ros.ros.log import Complaints, RosLogHandler
+from mastsam_ros.ros.outputs import create_publisher
 from mastsam_ros.ros.parameters import SettingsParameters
+from mastsam_ros.ros.poses import Poses
 from mastsam_ros.ros.services import Services
 from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
@@ -40,6 +43,7 @@ from mastsam_ros.tracker.identity import IdCounter
 from mastsam_ros.types import Frame, MastsamError, ModelError, SettingsError
 
 _STOP_TIMEOUT_S = 5.0
+_SAVE_TIMEOUT_S = 30.0
 _REPORT_INTERVAL_S = 1.0
 Answer = TypeVar("Answer")
 
@@ -66,10 +70,11 @@ class MastsamNode(LifecycleNode):
         self._create_pipeline = create
         self._ids = IdCounter()
         names = self._tunable.settings.node.camera_names
-        self._cameras = [Camera(self, name, lambda: self._tunable.settings) for name in names]
+        self._poses = Poses(self, self._tunable.settings.node, self._complaints)
+        self._cameras = [Camera(self, name, lambda: self._tunable.settings, self._poses) for name in names]
         for number, camera in enumerate(self._cameras):
-            Services(self, camera.prefix, partial(self._ask, number), camera.enable)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map)
+        self._diagnostics = create_publisher(self, DIAGNOSTICS)
         self._worker: ModelWorker[list[Mastsam], Input] | None = None
         self._state = "unconfigured"
         self._chosen: dict[str, str] = {}
@@ -180,10 +185,22 @@ class MastsamNode(LifecycleNode):
         if self._worker is None:
             return True
         self._skip_waiting(self._worker)
+        if self._tunable.settings.node.map_file and self._worker.loading.done():
+            self._save_maps()
         if not self._worker.stop(_STOP_TIMEOUT_S):
             return False
         self._worker, self._chosen = None, {}
         return True
+
+    def _save_maps(self) -> None:
+        answers = [self._ask(number, camera.save_map) for number, camera in enumerate(self._cameras)]
+        wait(answers, _SAVE_TIMEOUT_S)
+        for answer in answers:
+            error = answer.exception() if answer.done() else f"the model is busy for over {_SAVE_TIMEOUT_S:g} s"
+            if error is None:
+                self.get_logger().info(answer.result())
+            else:
+                self.get_logger().error(f"the map is not saved: {error}")
 
     def _skip_waiting(self, worker: ModelWorker[list[Mastsam], Input]) -> None:
         for camera, waiting in zip(self._cameras, worker.inbox.clear(), strict=True):
@@ -220,7 +237,10 @@ class MastsamNode(LifecycleNode):
             "device": str(first.device),
         }
         warm_up(first)
-        return [first, *(self._create_pipeline(first.settings, first, self._ids) for _ in self._cameras[1:])]
+        mastsams = [first, *(self._create_pipeline(first.settings, first, self._ids) for _ in self._cameras[1:])]
+        for camera, mastsam in zip(self._cameras, mastsams, strict=True):
+            camera.prepare(mastsam)
+        return mastsams
 
     def _process(self, mastsams: list[Mastsam], camera: int, messages: Input) -> None:
         self._cameras[camera].process(mastsams[camera], messages)
@@ -253,6 +273,10 @@ class MastsamNode(LifecycleNode):
         message = DiagnosticArray(status=[camera.status(self._state, self._chosen) for camera in self._cameras])
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
+        for number, camera in enumerate(self._cameras):
+            # Who joins while no images come gets the map nevertheless.
+            if self._worker is not None and self._worker.loading.done() and camera.map_is_due:
+                self._ask(number, camera.publish_map)
 
 
 def warm_up(mastsam: Mastsam) -> None:

@@ -1,48 +1,82 @@
-"""The node's publishers: labels, instances, points, overlay and events, with the input's stamp and frame_id."""
+"""The node's publishers: what each frame gives, with the input's stamp and frame_id, and the map of the world."""
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rclpy.node import Node
-from sensor_msgs.msg import Image, PointCloud2
+from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
-from mastsam_ros.msg import InstanceArray, TrackEvent
 from mastsam_ros.ros.conversions import (
     cloud_message,
     event_message,
     instances_message,
     labels_message,
+    map_header,
+    map_instances_message,
+    odometry_message,
     rgb_message,
 )
+from mastsam_ros.ros.interface import OUTPUTS, Topic
+from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.ros.qos import output_qos
-from mastsam_ros.types import FrameResult
+from mastsam_ros.types import FrameResult, WorldMap
 from mastsam_ros.viz import overlay
 
 
 class Outputs:
     """Publishes one camera's results. Large messages are made only while somebody subscribes to them.
 
-    prefix: what the topics' names begin with, `~/` or `~/NAME/`.
+    prefix: what the topics' names begin with, `~/` or `~/NAME/`. map_frame: the frame of the odometry and the map.
     """
 
-    def __init__(self, node: Node, prefix: str) -> None:
-        self._labels = node.create_publisher(Image, f"{prefix}labels", output_qos())
-        self._instances = node.create_publisher(InstanceArray, f"{prefix}instances", output_qos())
-        self._points = node.create_publisher(PointCloud2, f"{prefix}points", output_qos())
-        self._overlay = node.create_publisher(Image, f"{prefix}overlay", output_qos())
-        # One frame can tell of hundreds of tracks, and none of it may be overtaken.
-        self._events = node.create_publisher(TrackEvent, f"{prefix}events", output_qos(depth=1000))
+    def __init__(self, node: Node, prefix: str, map_frame: str) -> None:
+        self._publishers = {name: create_publisher(node, topic, prefix) for name, topic in OUTPUTS.items()}
+        self._map_frame = map_frame
+        self._map_listeners = 0
+        self._map_published_s = -np.inf
 
     def publish(self, result: FrameResult, image: npt.NDArray[np.uint8], header: Header) -> None:
         """One frame's result. image: (H, W, 3) uint8 RGB, what the overlay is painted on."""
         for event in result.events:
-            self._events.publish(event_message(event, header))
-        self._instances.publish(instances_message(result, header))
-        if self._labels.get_subscription_count():
-            self._labels.publish(labels_message(result.labels, header))
-        if result.points is not None and self._points.get_subscription_count():
-            self._points.publish(cloud_message(result.points, header))
-        if self._overlay.get_subscription_count():
-            self._overlay.publish(rgb_message(overlay(image, result.labels), header))
+            self._publish("events", event_message(event, header))
+        self._publish("instances", instances_message(result, header))
+        if self._heard("labels"):
+            self._publish("labels", labels_message(result.labels, header))
+        if result.points is not None and self._heard("points"):
+            self._publish("points", cloud_message(result.points, header))
+        if self._heard("overlay"):
+            self._publish("overlay", rgb_message(overlay(image, result.labels), header))
+        if result.T_world_camera is not None:
+            in_map = Header(stamp=header.stamp, frame_id=self._map_frame)
+            self._publish("odometry", odometry_message(result.T_world_camera, in_map, header.frame_id))
+
+    def map_is_due(self, interval_s: float) -> bool:
+        """True if somebody listens to the map, and it was not published for so long or not since they came."""
+        listeners = self._heard("map") + self._heard("map_instances")
+        new, self._map_listeners = listeners > self._map_listeners, listeners
+        return listeners > 0 and (new or time.monotonic() - self._map_published_s >= interval_s)
+
+    def publish_map(self, world: WorldMap, stamp_ns: int) -> None:
+        """The map as it is after the frame of this stamp."""
+        header = map_header(world, stamp_ns, self._map_frame)
+        self._publish("map_instances", map_instances_message(world, header))
+        if self._heard("map"):
+            self._publish("map", cloud_message(world.cloud, header))
+        self._map_published_s = time.monotonic()
+
+    def _heard(self, name: str) -> int:
+        return int(self._publishers[name].get_subscription_count())
+
+    def _publish(self, name: str, message: Any) -> None:
+        self._publishers[name].publish(message)
+
+
+def create_publisher(node: Node, topic: Topic, prefix: str = "") -> Publisher:
+    """The publisher that the table of topics declares."""
+    name = topic.name if topic.name.startswith("/") else prefix + topic.name
+    return node.create_publisher(message_class(topic.type), name, output_qos(topic.depth, topic.latched))

@@ -23,11 +23,12 @@ def input_qos(reliability: str, depth: int) -> QoSProfile:
     )
 
 
-def output_qos(depth: int = 5) -> QoSProfile:
-    """Reliable, so that best effort subscribers match too; volatile; shallow, for what comes once per frame."""
+def output_qos(depth: int = 5, latched: bool = False) -> QoSProfile:
+    """Reliable, so that best effort subscribers match too; shallow, for what comes once per frame; volatile, or
+    latched: who joins late gets the last one."""
     return QoSProfile(
         reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.VOLATILE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
     )

@@ -12,6 +12,8 @@ from rclpy.task import Future as RosFuture
 from std_srvs.srv import SetBool, Trigger
 
 from mastsam_ros.pipeline import Mastsam
+from mastsam_ros.ros.interface import SERVICES
+from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import MastsamError
 
 Answer = TypeVar("Answer")
@@ -20,18 +22,22 @@ Ask = Callable[[Callable[[Mastsam], Answer]], "Future[Answer]"]
 
 
 class Services:
-    """`~/reset` and `~/enable` of one camera.
+    """The services of one camera, as interface.py declares them.
 
     prefix: what the services' names begin with, `~/` or `~/NAME/`. ask: as `Ask` says. enable: switches processing on
-    or off.
+    or off. save_map: writes the camera's map, and says in a line what was written; runs in the worker's thread.
     """
 
-    def __init__(self, node: Node, prefix: str, ask: Ask, enable: Callable[[bool], None]) -> None:
-        self._node, self._ask, self._enable = node, ask, enable
+    def __init__(
+        self, node: Node, prefix: str, ask: Ask, enable: Callable[[bool], None], save_map: Callable[[Mastsam], str]
+    ) -> None:
+        self._node, self._ask, self._enable, self._save_map = node, ask, enable, save_map
         # A service that awaits its answer must hold up neither images nor other services.
-        self._group = ReentrantCallbackGroup()
-        node.create_service(Trigger, f"{prefix}reset", self._on_reset, callback_group=self._group)
-        node.create_service(SetBool, f"{prefix}enable", self._on_enable, callback_group=self._group)
+        group = ReentrantCallbackGroup()
+        answers = {"reset": self._on_reset, "enable": self._on_enable, "save_map": self._on_save_map}
+        for name, service in SERVICES.items():
+            kind = message_class(service.type)
+            node.create_service(kind, f"{prefix}{name}", answers[name], callback_group=group)
 
     async def answer(self, question: Callable[[Mastsam], Answer]) -> Answer:
         """What `question` gives in the worker's thread; the executor goes on meanwhile. Raises what it raises."""
@@ -52,6 +58,15 @@ class Services:
             response.success, response.message = False, str(error)
         else:
             response.success, response.message = True, "tracks start anew with the next image"
+        return response
+
+    async def _on_save_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            response.message = await self.answer(self._save_map)
+        except MastsamError as error:
+            response.success, response.message = False, str(error)
+        else:
+            response.success = True
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:

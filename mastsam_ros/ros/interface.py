@@ -1,0 +1,123 @@
+"""The node's topics and services, each declared once: the node and docs/reference.md are made from these tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that the node publishes. name: below the camera's prefix, or absolute. type: `package/msg/Name`.
+
+    depth: messages kept for a slow subscriber. latched: transient_local, who joins late gets the last one.
+    """
+
+    name: str
+    type: str
+    meaning: str
+    depth: int = 5
+    latched: bool = False
+
+
+@dataclass(frozen=True)
+class Input:
+    """A topic that the node subscribes to. parameter: the setting that names it, or the topic itself. types: the first,
+    or the second where `compressed`, another setting, says so."""
+
+    parameter: str
+    types: tuple[str, ...]
+    meaning: str
+    compressed: str = ""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service of the node. name: below the camera's prefix. type: `package/srv/Name`."""
+
+    name: str
+    type: str
+    meaning: str
+
+
+INPUTS = (
+    Input(
+        "node.image_topic",
+        ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
+        "Colour images: rgb8, bgr8, rgba8, bgra8, mono8, mono16, yuv422, yuyv, Bayer 8 bit; compressed: jpeg, png.",
+        "node.compressed",
+    ),
+    Input("node.camera_info_topic", ("sensor_msgs/msg/CameraInfo",), "Intrinsics; the last ones that came hold."),
+    Input(
+        "node.depth_topic",
+        ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"),
+        "Depth registered to the colour image: 32FC1 metres or 16UC1 millimetres; compressed: png or rvl.",
+        "node.compressed_depth",
+    ),
+    Input(
+        "node.pose_topic",
+        ("nav_msgs/msg/Odometry",),
+        "Poses from outside, in place of own odometry. Where it is `tf`, they are read from /tf.",
+    ),
+    Input("/tf", ("tf2_msgs/msg/TFMessage",), "With node.pose_topic, or with node.publish_tf and node.tf_child_frame."),
+    Input("/tf_static", ("tf2_msgs/msg/TFMessage",), "As /tf; how the camera is mounted, mostly."),
+)
+
+OUTPUTS = {
+    topic.name: topic
+    for topic in (
+        Topic("labels", "sensor_msgs/msg/Image", "mono16, the id of every pixel, 0 = unlabelled"),
+        Topic("instances", "mastsam_ros/msg/InstanceArray", "id, state, score, box, area, age, 3D position and size"),
+        Topic("points", "sensor_msgs/msg/PointCloud2", "x, y, z, rgb, instance (uint32), confidence; camera's frame"),
+        Topic("overlay", "sensor_msgs/msg/Image", "rgb8, the picture with its masks; a colour is an id"),
+        # One frame can tell of hundreds of tracks, and none of it may be overtaken.
+        Topic(
+            "events",
+            "mastsam_ros/msg/TrackEvent",
+            "born, lost, revived, merged, removed, reset, renamed, each with its evidence",
+            depth=1000,
+        ),
+        Topic(
+            "odometry",
+            "nav_msgs/msg/Odometry",
+            "the camera's pose in node.map_frame, own or given; where it is known and metric. No covariance, no twist",
+        ),
+        Topic(
+            "map",
+            "sensor_msgs/msg/PointCloud2",
+            "the map's voxels: x, y, z, rgb, instance, confidence, in node.map_frame",
+            depth=1,
+            latched=True,
+        ),
+        Topic(
+            "map_instances",
+            "mastsam_ros/msg/MapInstanceArray",
+            "the map's instances: id, label, position, size, voxels, views, last seen",
+            depth=1,
+            latched=True,
+        ),
+    )
+}
+"""By name below `~/`, or `~/NAME/` for one of several cameras. Reliable."""
+
+DIAGNOSTICS = Topic(
+    "/diagnostics",
+    "diagnostic_msgs/msg/DiagnosticArray",
+    "once a second: counts, rates, latency per stage, memory, models, pose, and how good the results look",
+    depth=10,
+)
+TF = Topic(
+    "/tf",
+    "tf2_msgs/msg/TFMessage",
+    "with node.publish_tf: node.map_frame to node.tf_child_frame, or to the camera's frame; never of a pose given",
+    depth=100,
+)
+
+SERVICES = {
+    service.name: service
+    for service in (
+        Service("reset", "std_srvs/srv/Trigger", "every track ends, the map is emptied; ids go on counting"),
+        Service("enable", "std_srvs/srv/SetBool", "false: images are skipped"),
+        Service("save_map", "std_srvs/srv/Trigger", "writes the map to node.map_file"),
+    )
+}
+"""By name below `~/`, or `~/NAME/` for one of several cameras."""
