@@ -185,7 +185,7 @@ class Mastsam:
             matches = self.map.locate(view, matches, self._frames)
         with timer("segment"):
             self.segmenter.set_frame(view, matches)
-        carried, chosen = None, None
+        carried, figures = None, None
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
         if active:
@@ -208,7 +208,7 @@ class Mastsam:
             if previous is None or region is not None:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
-                    self._discover(answer, view, active, index, region, carried, matches, chosen)
+                    self._discover(answer, view, active, index, region, carried, matches, figures)
         self._committed = True
         with timer("identify"), one_thread(self.device):
             index, on_host, active = self._compact(index, active)
@@ -285,7 +285,7 @@ class Mastsam:
         region: torch.Tensor | None,
         carried: Carried | None,
         matches: Matches | None,
-        chosen: Chosen | None,
+        figures: Figures | None,
     ) -> None:
         """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
@@ -302,7 +302,7 @@ class Mastsam:
             len(active),
             carried,
             image,
-            None if chosen is None else chosen.score >= tracker.confirm_score,
+            None if figures is None else self._outlined(active, figures),
         )
         first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
         place = torch.zeros(len(scores) + 1, dtype=torch.int64, device=self.device)
@@ -316,10 +316,18 @@ class Mastsam:
             else:
                 sure = first or score >= tracker.confirm_score
                 sure |= not held[n] and score >= tracker.confirm_new_score and area[n] >= tiny
-                id = identities.born(score, 0 if sure or parent < 0 else active[parent], sure)
+                shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
+                id = identities.born(score, shown_as, sure)
             active.append(id)
             place[n + 1] = len(active)
         index += place[new]
+
+    def _outlined(self, active: list[int], figures: Figures) -> torch.Tensor:
+        """(N,) bool: the segmenter is sure of the outline of this track, or of what it is shown as."""
+        identities, threshold = self._identities, self.settings.tracker.confirm_score
+        sure = {id for id, score in zip(active, figures.score, strict=True) if score >= threshold}
+        outlined = [id in sure or identities.shown_as(id) in sure for id in active]
+        return torch.tensor(outlined, device=self.device)
 
     def _recognised(
         self,

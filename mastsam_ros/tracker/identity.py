@@ -190,9 +190,11 @@ class Identities:
                     self.events.append(TrackEvent(EventKind.REMOVED, life.id, reason="lost for too long"))
 
     def shown_as(self, id: int) -> int:
-        """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of."""
+        """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of; 0 if it ended."""
         for _ in range(len(self._lives)):
-            life = self._lives[id]
+            life = self._lives.get(id)
+            if life is None:
+                return 0
             if life.state is not TrackState.TENTATIVE or life.parent not in self._lives:
                 break
             id = life.parent
