@@ -190,7 +190,10 @@ class Identities:
                     self.events.append(TrackEvent(EventKind.REMOVED, life.id, reason="lost for too long"))
 
     def shown_as(self, id: int) -> int:
-        """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of; 0 if it ended."""
+        """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of.
+
+        0 if the id has ended.
+        """
         for _ in range(len(self._lives)):
             life = self._lives.get(id)
             if life is None:
