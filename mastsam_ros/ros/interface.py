@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mastsam_ros.types import EventKind
+
 
 @dataclass(frozen=True)
 class Topic:
@@ -121,3 +123,14 @@ SERVICES = {
     )
 }
 """By name below `~/`, or `~/NAME/` for one of several cameras."""
+
+EVIDENCE = {
+    EventKind.BORN: "the segmenter's own score of the new mask; of one that had to prove itself, its agreement since",
+    EventKind.LOST: "its running agreement until then: how sure it is that there was such a thing",
+    EventKind.REVIVED: "share of the mask's known voxels that are the id's, or how alike colour, size and place are",
+    EventKind.MERGED: "IoU of the two masks, or what speaks for the revival that made the two one",
+    EventKind.REMOVED: "1: it was looked for, and not found, for tracker.forget_after frames",
+    EventKind.RESET: "1",
+    EventKind.RENAMED: "1: a person said so",
+}
+"""What the evidence of each kind of event means."""

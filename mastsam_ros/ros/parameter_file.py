@@ -1,4 +1,7 @@
-"""Writes the commented parameter file: `python -m mastsam_ros.ros.parameter_file config/mastsam.yaml`."""
+"""Writes the commented parameter file: `python -m mastsam_ros.ros.parameter_file config/mastsam.yaml`.
+
+In a checkout docs/reference.md, which lists the parameters too, is written with it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from mastsam_ros.ros.reference import write_reference
 from mastsam_ros.settings import Scalar, SettingInfo, Settings
 
 _HEADER = """\
@@ -54,7 +58,11 @@ def _scalar(value: Scalar) -> str:
 def main(arguments: list[str]) -> int:
     """Writes the file named, or prints it."""
     if arguments:
-        Path(arguments[0]).write_text(parameter_file(), encoding="utf-8")
+        path = Path(arguments[0])
+        path.write_text(parameter_file(), encoding="utf-8")
+        page = path.resolve().parents[1] / "docs" / "reference.md"
+        if page.exists():
+            write_reference(page)
     else:
         sys.stdout.write(parameter_file())
     return 0
