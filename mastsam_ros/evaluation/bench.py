@@ -1,4 +1,4 @@
-"""`mastsam bench`: the embedded default on videos and scenes, and the tracker alone; the README's tables."""
+"""`mastsam bench`: the embedded default on videos and scenes, the tracker alone, the map; the README's tables."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import logging
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mastsam_ros.evaluation.bench_map import MapRun, generated_sequences, map_table, measure_map, noisy
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
@@ -71,6 +73,13 @@ def scenes_table(runs: dict[str, Run]) -> str:
         for name, run in runs.items()
     ]
     return table(["scenes", *(c.head for c in columns), "ms"], rows, " ".join([*(c.format for c in columns), ".0f"]))
+
+
+def bench_map(sequences: list[LabelledSequence], settings: Settings) -> dict[str, MapRun]:
+    """Pose, map and ids with depth and K: the scenes, with noise too, and generated ones of other and harder kinds."""
+    generated = [replace(s, name=f"generated {s.name}") for s in generated_sequences(GENERATED / "hard")]
+    every = [*sequences, *(noisy(s) for s in sequences), *generated, *(noisy(s) for s in generated)]
+    return {s.name: measure_map(s, settings, FlowCache(FLOW_CACHE)) for s in every}
 
 
 TRACKER_RUNS: dict[str, Callable[[LabelledSequence], TruthMatcher]] = {
@@ -135,7 +144,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help=f"DAVIS, scenes, or a folder with davis/ and scenes/ (default: {DEFAULT_DATA}, else generated scenes)",
     )
-    parser.add_argument("--only", choices=("davis", "scenes", "tracker"), help="one of the three tables")
+    parser.add_argument(
+        "--only",
+        choices=("davis", "scenes", "tracker", "map"),
+        help="one of the tables; map: with depth, generated scenes too, only if asked for",
+    )
     parser.add_argument("--sequences", help="only these, separated by commas")
     parser.add_argument("--frames", type=int, help="only the first so many frames of each sequence")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
@@ -161,6 +174,10 @@ def run(arguments: argparse.Namespace) -> int:
             sys.stdout.write(f"{show(runs)}\n{stages_line(runs)}\n\n")
             sys.stdout.flush()
             figures[kind] = {name: done.to_mapping() for name, done in runs.items()}
+    if arguments.only == "map":
+        placed = bench_map([sequence.first(arguments.frames) for sequence in scenes], settings)
+        sys.stdout.write(f"{map_table(placed)}\n{stages_line({name: done.run for name, done in placed.items()})}\n")
+        figures["map"] = {name: done.to_mapping() for name, done in placed.items()}
     if arguments.json:
         write_json(arguments.json, figures)
     return 0

@@ -42,7 +42,8 @@ class LabelledSequence:
 
     kind: "video" (masks only) or "scene" (depth, K and poses too). K: (3, 3) intrinsics of the depth
     image. names: instance -> name. objects: the instances that are objects and not scenery; None: unknown,
-    all of them. binary: any value above 0 is the one foreground object.
+    all of them. binary: any value above 0 is the one foreground object. touching: pairs of instances that touch.
+    moving: instances that do not stay where they are.
     """
 
     name: str
@@ -52,6 +53,8 @@ class LabelledSequence:
     names: dict[int, str] = field(default_factory=dict)
     objects: frozenset[int] | None = None
     binary: bool = False
+    touching: tuple[tuple[int, int], ...] = ()
+    moving: frozenset[int] = frozenset()
 
     def truth(self, frame: FrameFiles) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 true instances, 0 = none. Raises InputError."""
@@ -178,6 +181,8 @@ def _scene(folder: Path) -> LabelledSequence:
         poses = [np.array(pose, dtype=np.float64).reshape(4, 4) for pose in content["camera_to_world_optical"]]
         names = {int(instance): str(name) for instance, name in content.get("instances", {}).items()}
         objects = frozenset(map(int, content["objects"])) if "objects" in content else _objects_by_name(names)
+        touching = tuple((int(first), int(second)) for first, second in content.get("touching", ()))
+        moving = frozenset(map(int, content.get("moving", ())))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} must hold K and camera_to_world_optical (one 4x4 per frame): {error!r}") from error
     images, truths = _files(folder / "rgb", IMAGE_SUFFIXES), _files(folder / "instance", (".png",))
@@ -190,7 +195,7 @@ def _scene(folder: Path) -> LabelledSequence:
         FrameFiles(stem, truth, images.get(stem), depths.get(stem), pose)
         for (stem, truth), pose in zip(truths.items(), poses, strict=False)
     )
-    return LabelledSequence(folder.name, "scene", frames, K, names, objects)
+    return LabelledSequence(folder.name, "scene", frames, K, names, objects, touching=touching, moving=moving)
 
 
 def _objects_by_name(names: dict[int, str]) -> frozenset[int] | None:

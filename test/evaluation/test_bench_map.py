@@ -1,0 +1,77 @@
+"""Pose, map and ids of small generated scenes through `mastsam bench --only map`."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from mastsam_ros.evaluation import bench_map
+from mastsam_ros.evaluation.datasets import open_sequences
+from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import InputError
+
+
+@pytest.fixture(scope="module")
+def sequences(tmp_path_factory, request):
+    folder = tmp_path_factory.mktemp("scenes")
+    small = {"frames": 6, "width": 240, "height": 180}
+    with pytest.MonkeyPatch.context() as patch:
+        kinds = {"stacked": {"seed": 34, "stacked": True, **small}, "walker": {"seed": 37, "walker": True, **small}}
+        patch.setattr(bench_map, "GENERATED", kinds)
+        return bench_map.generated_sequences(folder)
+
+
+def test_scores_of_a_scene_with_things_that_touch(sequences) -> None:
+    stacked, walker = sequences
+    assert len(stacked.touching) == 4 and not stacked.moving and len(walker.moving) == 1
+    done = bench_map.measure_map(stacked, Settings())
+    assert done.ate_m < 0.02 and done.lost == 0 and done.near > 0.9
+    assert done.apart is not None and done.apart > 0.3
+    printed = bench_map.map_table({"stacked": done})
+    assert "touching apart" in printed and "| stacked" in printed
+    assert done.to_mapping()["touching_told_apart"] == done.apart
+
+
+def test_the_true_surface_is_what_rests(sequences) -> None:
+    _, walker = sequences
+    (instance,) = walker.moving
+    rests = bench_map.true_surface(walker)
+    everything = bench_map.true_surface(dataclasses.replace(walker, moving=frozenset()))
+    assert (walker.truth(walker.frames[3]) == instance).sum() > 100
+    assert len(rests) < len(everything)
+    assert np.abs(rests).max() < 4
+
+
+def test_poses_are_compared_after_the_first_is_aligned(sequences, monkeypatch) -> None:
+    """A system whose map and poses are shifted as a whole has no error; one that loses its pose has frames without."""
+    stacked, _ = sequences
+    done = bench_map.measure_map(stacked, Settings().updated({"geometry.map": False}))
+    assert done.lost == 6 and np.isnan(done.ate_m) and np.isnan(done.near)
+
+
+def test_noise_is_that_of_a_depth_camera(sequences) -> None:
+    depth = np.full((240, 320), 2.0, np.float32)
+    depth[:, 160:] = 1.0
+    noisy = bench_map.with_noise(depth, 3)
+    assert np.array_equal(noisy, bench_map.with_noise(depth, 3)) and not np.array_equal(
+        noisy, bench_map.with_noise(depth, 4)
+    )
+    far, near = noisy[:, :150], noisy[:, 170:]
+    assert 0.025 < (far == 0).mean() < 0.035 and (noisy[:, 159:161] == 0).all()
+    assert far[far > 0].std() == pytest.approx(0.0048, rel=0.05)
+    assert near[near > 0].std() == pytest.approx(0.0012, rel=0.05)
+    sequence = bench_map.noisy(sequences[0])
+    plain = sequences[0].frame(0, True)
+    assert sequence.name.endswith("noise") and (sequence.frame(0, True).depth == 0).mean() > 0.03
+    assert np.array_equal(sequence.frame(0, False).image, plain.image) and sequence.frame(0, False).depth is None
+
+
+def test_the_folder_says_what_touches_and_what_moves(tmp_path) -> None:
+    scene = SampleScene(34, stacked=True, frames=1, width=64, height=48)
+    (read,) = open_sequences(scene.write_scene_folder(tmp_path / "scene"))
+    assert read.touching == scene.touching
+    with pytest.raises(InputError, match="no generated scene 'kitchen'"):
+        bench_map.generated_sequences(tmp_path, ["kitchen"])
