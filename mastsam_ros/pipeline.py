@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.geometry.pointmaps import PointmapLifter
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.matchers import Matcher, create_matcher
-from mastsam_ros.segmenters import Segmenter, create_segmenter
+from mastsam_ros.segmenters import LookingAhead, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, uncovered_region
 from mastsam_ros.tracker.identity import IdCounter, Identities
@@ -86,6 +87,8 @@ class Mastsam:
         self._pending: list[TrackEvent] = []
         self._blank = False
         self._checker = SelfChecker()
+        # Its thread starts with the first frame, and ends with this object.
+        self._second_core = ThreadPoolExecutor(1, thread_name_prefix="mastsam")
         self._faults = 0
         self._committed = False
 
@@ -179,21 +182,22 @@ class Mastsam:
         self._identities.begin_frame()
         tracker, previous = self.settings.tracker, self._previous
 
-        with timer("match"):
-            matches = self.matcher.match(previous, view) if previous is not None else None
-        with timer("pose"):
-            matches = self.map.locate(view, matches, self._frames)
-        with timer("segment"):
-            self.segmenter.set_frame(view, matches)
+        with self._meanwhile(timer, lambda: self._look_ahead(view)):
+            with timer("match"):
+                matches = self.matcher.match(previous, view) if previous is not None else None
+            with timer("pose"):
+                matches = self.map.locate(view, matches, self._frames)
         carried, figures = None, None
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
-        if active:
-            with timer("carry"), one_thread(self.device):
-                carried = carry(self._index, len(active), matches, tracker)
-            with timer("prompt"), one_thread(self.device):
-                confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
-                prompts = prompts_from(carried, confidence, tracker)
+        with self._meanwhile(timer, lambda: self.segmenter.set_frame(view, matches)):
+            if active:
+                with timer("carry"), one_thread(self.device):
+                    carried = carry(self._index, len(active), matches, tracker)
+                with timer("prompt"), one_thread(self.device):
+                    confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
+                    prompts = prompts_from(carried, confidence, tracker)
+        if carried is not None:
             with timer("predict"):
                 answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
             with timer("choose"), one_thread(self.device):
@@ -235,6 +239,29 @@ class Mastsam:
             check = self._checker.check(shown, matches, merged)
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, timer, check)
+
+    @contextmanager
+    def _meanwhile(self, timer: _StageTimer, work: Callable[[], None]) -> Iterator[None]:
+        """Lets the segmenter work on the second core while the body runs; before the body if it cannot.
+
+        What the step waits for is the segmenter's time. A fault of either is raised here, when both have ended.
+        """
+        if not isinstance(self.segmenter, LookingAhead):
+            with timer("segment"):
+                work()
+            yield
+            return
+        done = self._second_core.submit(work)
+        try:
+            yield
+        finally:
+            with timer("segment"):
+                wait([done])
+        done.result()
+
+    def _look_ahead(self, view: Frame) -> None:
+        if isinstance(self.segmenter, LookingAhead):
+            self.segmenter.look_ahead(view, self._previous is not None)
 
     def _view(self, frame: Frame) -> Frame:
         if frame.depth is not None and not self.settings.frame.use_depth:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import threading
 
 import cv2
 import numpy as np
@@ -12,8 +14,19 @@ import torch
 
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam, bounding_boxes, create_mastsam
+from mastsam_ros.segmenters import LookingAhead, Segmenter
+from mastsam_ros.segmenters.regions import RegionSegmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import CandidateMasks, EventKind, Frame, Matches, PointPrompts, SettingsError, TrackState
+from mastsam_ros.types import (
+    CandidateMasks,
+    EventKind,
+    Frame,
+    InputError,
+    Matches,
+    PointPrompts,
+    SettingsError,
+    TrackState,
+)
 
 HEIGHT, WIDTH = 120, 200
 SQUARES = ((40, 30), (120, 30), (40, 80), (120, 80))
@@ -192,6 +205,61 @@ def test_the_same_input_gives_the_same_bytes() -> None:
         mastsam = create_mastsam()
         runs.append([mastsam.step(frame_at(shift)).labels.tobytes() for shift in range(5)])
     assert runs[0] == runs[1]
+
+
+class InTurn:
+    """The embedded default's segmenter for those who cannot look ahead."""
+
+    def __init__(self) -> None:
+        own = RegionSegmenter()
+        self.set_frame, self.predict, self.everything = own.set_frame, own.predict, own.everything
+
+
+def test_the_second_core_changes_no_bit() -> None:
+    def run(segmenter: Segmenter) -> list[bytes]:
+        mastsam = Mastsam(FlowMatcher(), segmenter)
+        depth = np.where(picture(0)[1] > 0, np.float32(0.8), np.float32(1.0))
+        frames = [
+            Frame(
+                picture(shift)[0],
+                shift,
+                K=np.diag([200.0, 200, 1]),
+                depth=np.roll(depth, shift, 1) if with_depth else None,
+            )
+            for with_depth in (False, True)
+            for shift in range(0, 12, 2)
+        ]
+        results = [mastsam.step(frame) for frame in frames]
+        return [result.labels.tobytes() + repr((result.tracks, result.events)).encode() for result in results]
+
+    assert not isinstance(InTurn(), LookingAhead)
+    assert run(RegionSegmenter()) == run(InTurn())
+
+
+@pytest.mark.parametrize("where", ["look_ahead", "set_frame"])
+def test_a_fault_on_the_second_core_is_raised_by_the_step(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise InputError("broken on purpose")
+
+    segmenter = RegionSegmenter()
+    mastsam = Mastsam(FlowMatcher(), segmenter)
+    mastsam.step(frame_at(0))
+    with monkeypatch.context() as broken:
+        broken.setattr(segmenter, where, fail)
+        with pytest.raises(InputError, match="broken on purpose"):
+            mastsam.step(frame_at(1))
+    assert (mastsam.step(frame_at(2)).labels > 0).any()
+
+
+def test_the_second_thread_ends_with_its_owner() -> None:
+    threads = set(threading.enumerate())
+    mastsam = Mastsam(FlowMatcher(), RegionSegmenter())
+    mastsam.step(frame_at(0))
+    (second,) = set(threading.enumerate()) - threads
+    del mastsam
+    gc.collect()
+    second.join(timeout=60)
+    assert not second.is_alive()
 
 
 def test_the_embedded_default_follows_the_squares() -> None:

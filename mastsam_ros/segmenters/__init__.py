@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mastsam_ros.backends import resolved
 from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts
@@ -24,6 +24,17 @@ class Segmenter(Protocol):
 
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
         """Automatic masks (N, 1, H, W); only inside `region` (H, W) bool if it is given."""
+
+
+@runtime_checkable
+class LookingAhead(Segmenter, Protocol):
+    """A segmenter that uses a second core: this method and `set_frame` may be called from another thread than the rest.
+
+    Never two methods at the same time. Nobody has to have it: without it every method is called in turn.
+    """
+
+    def look_ahead(self, frame: Frame, follows: bool) -> None:
+        """The part of the next `set_frame` that needs no matches. follows: whether it will be given any."""
 
 
 def create_segmenter(settings: Settings, like: Segmenter | None = None) -> Segmenter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -51,6 +53,22 @@ _SMALLEST_SIDE = 24
 _SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.4
 
 
+@dataclass(frozen=True, eq=False)
+class _Still:
+    """What one frame shows without the one before: lab, smooth_lab (H, W, 3) of the image and of the smoothed one; the
+    superpixels; segments (H, W) int32 that depth sets apart, 0 for the rest, or None without depth.
+
+    follows: whether there is a frame before it.
+    """
+
+    frame: Frame
+    follows: bool
+    lab: npt.NDArray[np.float32]
+    smooth_lab: npt.NDArray[np.float32]
+    graph: RegionGraph
+    segments: npt.NDArray[np.int32] | None
+
+
 class RegionSegmenter:
     """Answers prompts with bodies, where motion or depth sets one apart, and with regions of a hierarchy elsewhere.
 
@@ -63,6 +81,7 @@ class RegionSegmenter:
         self._motion = MotionLayer()
         self._depth = DepthLayer(self._settings)
         self._bodies_over_time = Bodies()
+        self._ahead: _Still | None = None
         self._graph: RegionGraph | None = None
         self._hierarchy: RegionHierarchy
         self._bodies: npt.NDArray[np.int32]
@@ -70,20 +89,24 @@ class RegionSegmenter:
         self._cut: npt.NDArray[np.int64]
         self._pixels: torch.Tensor
 
-    @one_thread()
+    def look_ahead(self, frame: Frame, follows: bool) -> None:
+        """What does not depend on the matches, for the next `set_frame`. follows: whether it will be given any."""
+        self._ahead = self._still(frame, follows)
+
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Superpixels, bodies and hierarchy of one frame. Without matches the past is forgotten."""
-        settings = self._settings
-        smooth = smoothed(frame.image)
-        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smooth)
-        graph = build_region_graph(smooth, settings.superpixel_spacing, gradient_magnitude(smooth_lab))
-        if matches is None:
+        settings, still, follows = self._settings, self._ahead, matches is not None
+        if still is None or still.frame is not frame or still.follows != follows:
+            still = self._still(frame, follows)
+        self._ahead = None
+        graph, lab, smooth_lab = still.graph, still.lab, still.smooth_lab
+        if not follows:
             self._motion.reset()
-            self._depth.reset()
             self._bodies_over_time.reset()
-        self._bodies = self._find_bodies(frame, matches, graph, lab, smooth_lab)
+        self._bodies = self._find_bodies(still, matches)
         self._graph = graph
-        self._pixels = torch.from_numpy(graph.labels).long()
+        # Without torch: threads that it starts here would stay and take turns with the caller's.
+        self._pixels = torch.from_numpy(graph.labels.astype(np.int64))
         ratio = frame.image.shape[0] * frame.image.shape[1] / _REFERENCE_PIXELS
         boundary = settings.boundary_cost * np.sqrt(ratio)
         cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
@@ -143,18 +166,23 @@ class RegionSegmenter:
             raise SegmentationOrderError("set_frame must be called before predict and everything")
         return self._graph
 
-    def _find_bodies(
-        self,
-        frame: Frame,
-        matches: Matches | None,
-        graph: RegionGraph,
-        lab: npt.NDArray[np.float32],
-        smooth_lab: npt.NDArray[np.float32],
-    ) -> npt.NDArray[np.int32]:
-        """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
-        flow_back, visible = _dense_flow_back(matches, frame)
+    def _still(self, frame: Frame, follows: bool) -> _Still:
+        if not follows:
+            self._depth.reset()
+        smooth = smoothed(frame.image)
+        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smooth)
+        graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
+        segments = None
         if frame.depth is not None and frame.K is not None and self._settings.use_depth:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
+        return _Still(frame, follows, lab, smooth_lab, graph, segments)
+
+    def _find_bodies(self, still: _Still, matches: Matches | None) -> npt.NDArray[np.int32]:
+        """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
+        frame = still.frame
+        flow_back, visible = _dense_flow_back(matches, frame)
+        if still.segments is not None:
+            segments = still.segments
             self._body_score = _SCORE_DEPTH
         elif (
             flow_back is not None
@@ -162,7 +190,7 @@ class RegionSegmenter:
             and self._settings.use_motion
             and min(flow_back.shape[:2]) >= _SMALLEST_SIDE
         ):
-            segments = self._motion.update(graph, smooth_lab, flow_back, visible).labels
+            segments = self._motion.update(still.graph, still.smooth_lab, flow_back, visible).labels
             self._body_score = _SCORE_MOVING
         else:
             return np.zeros(frame.image.shape[:2], np.int32)
