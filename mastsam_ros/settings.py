@@ -315,7 +315,13 @@ class NodeSettings(_Checked):
     sync_tolerance_ms: float = _setting(
         20.0, "Image and depth belong together if their stamps differ by at most this, milliseconds.", 0.0, 10_000.0
     )
-    input_timeout_s: float = _setting(5.0, "A warning is given when no image comes for so long, seconds.", 0.1, 3600.0)
+    input_timeout_s: float = _setting(
+        5.0,
+        "A warning is given when no image comes for so long, seconds; and when no depth does, which images then no"
+        " longer wait for.",
+        0.1,
+        3600.0,
+    )
     # The map and the camera's place in it
     map_frame: str = _setting("map", "Frame of the map, of the odometry, and of poses from outside.", read_only=True)
     map_interval_s: float = _setting(

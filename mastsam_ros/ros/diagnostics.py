@@ -22,8 +22,9 @@ _WINDOW = 300
 class Counts:
     """Images by what became of them.
 
-    received = processed + skipped + failed + unpaired + those that wait or are in work. lost: never arrived (DDS
-    noticed a gap). unpaired_depth: depth images without an image.
+    received = processed + skipped + failed + unpaired + those that wait or are in work. lost: missing between two that
+    came, lost on the way or overwritten in the queue before the node looked. unpaired_depth: depth images
+    without an image.
     """
 
     received: int = 0

@@ -27,6 +27,10 @@ try:
     from rclpy.event_handler import SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
+try:
+    from rclpy.subscription import MessageInfo
+except ImportError:  # Humble: callbacks get the message alone
+    MessageInfo = None
 
 
 class Inputs:
@@ -50,11 +54,17 @@ class Inputs:
         """The latest intrinsics that came."""
         self._last: dict[str, float] = {}
         self._told_unpaired = (0, 0)
+        self._number: int | None = None
         self._subscriptions: list[Subscription] = []
         self._depth = self._camera_info = None
         try:
             image_type = CompressedImage if settings.compressed else Image
-            self._image = self._subscribe("node.image_topic", image_type, settings.image_topic, self._on_image)
+            self._image = self._subscribe(
+                "node.image_topic",
+                image_type,
+                settings.image_topic,
+                self._on_image if MessageInfo is None else self._on_numbered_image,
+            )
             if settings.camera_info_topic:
                 self._camera_info = self._subscribe(
                     "node.camera_info_topic", CameraInfo, settings.camera_info_topic, self._on_camera_info
@@ -88,15 +98,15 @@ class Inputs:
         if now - self._last["node.image_topic"] > timeout:
             return self._why_nothing(self._image, "node.image_topic")
         if self._depth is not None and now - self._last["node.depth_topic"] > timeout:
-            return "no frame without depth: " + self._why_nothing(self._depth, "node.depth_topic")
+            return "labels go on without depth: " + self._why_nothing(self._depth, "node.depth_topic")
         missing = self._camera_info if self._depth is not None and self.camera_info is None else None
         if missing is not None and now - self._last["node.camera_info_topic"] > timeout:
             return "no points without intrinsics: " + self._why_nothing(missing, "node.camera_info_topic")
         return ""
 
-    def _subscribe(self, parameter: str, kind: Any, topic: str, callback: Callable[[Any], None]) -> Subscription:
+    def _subscribe(self, parameter: str, kind: Any, topic: str, callback: Callable[..., None]) -> Subscription:
         events = SubscriptionEventCallbacks(
-            message_lost=self._on_lost if parameter == "node.image_topic" else None,
+            message_lost=self._on_lost if parameter == "node.image_topic" and MessageInfo is None else None,
             incompatible_qos=partial(self._on_incompatible_qos, topic),
         )
         self._last[parameter] = time.monotonic()
@@ -114,6 +124,17 @@ class Inputs:
         self._subscriptions.append(subscription)
         return subscription
 
+    def _on_numbered_image(self, message: Image | CompressedImage, info: dict[str, Any]) -> None:
+        """Counts what is missing before this image: what DDS lost, and what was overwritten in its queue unseen."""
+        number = info.get("publication_sequence_number")
+        if number is not None:
+            before, self._number = self._number, number
+            missing = number - before - 1 if before is not None else 0
+            # Two publishers count each for itself, and a new one begins anew.
+            if missing > 0 and self._node.count_publishers(self._image.topic_name) == 1:
+                self._statistics.add(lost=missing)
+        self._on_image(message)
+
     def _on_image(self, message: Image | CompressedImage) -> None:
         arrived_ns = time.monotonic_ns()
         if not self._statistics.counts.received:
@@ -121,10 +142,18 @@ class Inputs:
         self._last["node.image_topic"] = time.monotonic()
         self._statistics.add(received=1)
         messages = Input(message, None, arrived_ns)
-        if self._depth is None:
+        if self._depth is None or self._depth_is_silent():
             self._deliver(messages)
         else:
             self._paired(self._sync.add_first(stamp_nanoseconds(message.header.stamp), messages))
+
+    def _depth_is_silent(self) -> bool:
+        """True while no depth has come for the time that a warning takes: images wait for it no longer."""
+        if time.monotonic() - self._last["node.depth_topic"] <= self._settings.input_timeout_s:
+            return False
+        self._sync.give_up_first()
+        self._paired(None)
+        return True
 
     def _on_depth(self, message: Image | CompressedImage) -> None:
         self._last["node.depth_topic"] = time.monotonic()

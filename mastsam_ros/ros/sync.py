@@ -33,6 +33,11 @@ class StampSync(Generic[First, Second]):
         self.unpaired_second += _append(self._second, stamp_ns, message, self._queue)
         return self._pair(_nearest(self._first, stamp_ns), len(self._second) - 1)
 
+    def give_up_first(self) -> None:
+        """Counts what waits of the first stream as unpaired."""
+        self.unpaired_first += len(self._first)
+        self._first.clear()
+
     @property
     def waiting(self) -> int:
         """Messages of the first stream that may still find a partner."""

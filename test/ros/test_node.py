@@ -253,22 +253,43 @@ def test_a_silent_topic_is_explained(start_node, robot):
     node.wait_for("QoS is incompatible (reliability), nothing of it arrives; set node.reliability:=best_effort", 10)
 
 
-def test_images_without_depth_are_counted_and_explained(start_node, robot, picture):
+def test_a_depth_topic_that_dies_costs_the_points_only(start_node, robot, picture):
     node = start_node(*RELIABLE, "-p", "node.input_timeout_s:=1.0", "-p", "node.depth_topic:=depth")
+    robot.listen(Image, "/mastsam/labels")
+    robot.listen(PointCloud2, "/mastsam/points")
     robot.listen(DiagnosticArray, "/diagnostics")
-    images = robot.publisher(Image, "/image")
-    for n in range(200):  # a burst may overwrite some in the queues of DDS
-        images.publish(robot.image(picture(), n))
-        if robot.wait_until(lambda: int(robot.counts().get("unpaired", 0)) >= 5, 0.1):
-            break
-    counts = robot.counts()
-    assert int(counts["received"]) - int(counts["unpaired"]) == 10, counts  # ten wait in the queue
-    assert counts["processed"] == "0"
-    for n in range(200, 300):
-        images.publish(robot.image(picture(), n))
-        if robot.wait_until(lambda: "nobody publishes it; set node.depth_topic" in node.log, 0.2):
-            return
-    raise AssertionError(node.log)
+    images, infos = robot.publisher(Image, "/image"), robot.publisher(CameraInfo, "/camera_info")
+    infos.publish(CameraInfo(width=160, height=120, k=K.ravel().tolist()))
+    sent = 0
+
+    def send(depths=None):
+        nonlocal sent
+        sent += 1
+        stamp = sent * 100_000_000
+        if depths is not None:
+            depth = Image(header=robot.header(stamp), height=120, width=160, step=320, encoding="16UC1")
+            depth.data = np.full((120, 160), 2000, "<u2").tobytes()
+            depths.publish(depth)
+        images.publish(robot.image(picture(), stamp))
+
+    def send_until(condition, depths=None):
+        for _ in range(400):
+            send(depths)
+            if robot.wait_until(condition, 0.1):
+                return
+        raise AssertionError(node.log)
+
+    send_until(lambda: robot.received["/mastsam/labels"])
+    node.wait_for("labels go on without depth: nothing came for")
+    assert "nobody publishes it; set node.depth_topic" in node.log and not robot.received["/mastsam/points"]
+    depths = robot.publisher(Image, "/depth")
+    send_until(lambda: robot.received["/mastsam/points"], depths)
+    robot.node.destroy_publisher(depths)
+    gone = stamp_of(robot.received["/mastsam/points"][-1]) + 2_000_000_000
+    send_until(lambda: stamp_of(robot.received["/mastsam/labels"][-1]) > gone)
+    counts = robot.settled_counts(sent)
+    assert counts["unpaired"] > 0 and counts["processed"] > 2 and counts["failed"] == 0
+    assert sum("labels go on without depth" in line for line in node.lines) <= 3
 
 
 @pytest.mark.parametrize(
