@@ -71,7 +71,7 @@ $(STAMPS)/packages: constraints.txt setup.py pyproject.toml | $(STAMPS)/venv
 	python -m pip install --progress-bar off --no-build-isolation --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg/* srv/* config/* launch/* rviz/*)
+$(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg/* srv/* config/* foxglove/* launch/* rviz/*)
 	cmake -S . -B $(MESSAGES) -DCMAKE_INSTALL_PREFIX=$(VENV) -DPython3_EXECUTABLE=$(BIN)/python \
 	  -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DINSTALL_PYTHON_MODULE=OFF -DCMAKE_RULE_MESSAGES=OFF -DCMAKE_TARGET_MESSAGES=OFF --log-level=WARNING
 	cmake --build $(MESSAGES) --parallel 2 -- --no-print-directory -s

@@ -64,7 +64,9 @@ def run_session(
     values = {**settings.to_mapping(), "use_sim_time": use_sim_time}
     parameters.write_text(yaml.safe_dump({"/**": {"ros__parameters": values}}), encoding="utf-8")
     sent.unlink(missing_ok=True)
-    answers = ["labels", "instances", "events", *(["points"] if len(geometry) == 2 else [])]
+    answers = ["labels", "instances", "events"]
+    if len(geometry) == 2:
+        answers += ["points", "odometry", "map", "map_instances"]
     recorder_command = ["mastsam_ros.ros.record", str(result_bag), *(f"/mastsam/{name}" for name in answers)]
     recorder_command += ["/diagnostics"]
     player_command = ["mastsam_ros.ros.play", str(bag), "--topics", *inputs, "--wait-for", *inputs]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import mastsam_ros
 from mastsam_ros.backends import explained
+from mastsam_ros.io.rerun_recording import RerunRecording
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
 from mastsam_ros.settings import Settings
@@ -33,6 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--video", action="store_true", help="write overlay.mp4")
     parser.add_argument("--points", action="store_true", help="write points/<stem>.ply where there is depth")
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help="write run.rrd for the Rerun viewer: image, masks, cloud, map, ids over time (needs rerun-sdk)",
+    )
     parser.add_argument(
         "--map",
         type=Path,
@@ -71,6 +77,8 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
     video_fps = min(max(source.fps, 1.0), 120.0) if arguments.video else None
     status = 0
     with RunFolder(arguments.output, video_fps=video_fps, points=arguments.points, about=about) as folder:
+        if arguments.rerun:
+            folder.add(RerunRecording(arguments.output / "run.rrd", mastsam.world_map))
         try:
             with (
                 logging_redirect_tqdm(),

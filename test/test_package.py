@@ -118,5 +118,5 @@ def test_colcon_workspace_gives_messages_module_and_executable(tmp_path: Path) -
 
     prefix = tmp_path / "install" / "mastsam_ros"
     assert os.access(prefix / "lib" / "mastsam_ros" / "mastsam_node", os.X_OK)
-    for folder in ("config", "launch", "rviz"):
+    for folder in ("config", "foxglove", "launch", "rviz"):
         assert (prefix / "share" / "mastsam_ros" / folder).is_dir()

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-topic", help="for a bag with several images")
     parser.add_argument("--depth-topic", help="for a bag with several depth images")
     parser.add_argument("--no-depth", action="store_true", help="leave depth and intrinsics out")
+    parser.add_argument("--rerun", action="store_true", help="write demo.rrd for the Rerun viewer (needs rerun-sdk)")
     parser.add_argument("--config", type=Path, help="settings file (YAML)")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change one setting")
 
@@ -37,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from mastsam_ros.demo.bags import own_bag, sample_bag
     from mastsam_ros.demo.outcome import score, versions
     from mastsam_ros.demo.page import demo_page, write_strip
+    from mastsam_ros.demo.recording import write_recording
     from mastsam_ros.demo.session import play_to_node
     from mastsam_ros.io.sinks import write_whole
     from mastsam_ros.settings import Settings
@@ -72,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     write_whole(page, demo_page(outcome, name).encode())
     write_whole(output / "summary.json", json.dumps(summary, indent=2).encode())
     write_strip(outcome, output / "strip.jpg")
+    if arguments.rerun:
+        write_recording(session, outcome.results, output / "demo.rrd")
     width = max(len(label) for label, _, _ in outcome.table())
     lines = [f"{label:<{width}}  {value}" for label, value, _ in outcome.table()]
     sys.stdout.write("\n".join([*lines, "", str(page), ""]))

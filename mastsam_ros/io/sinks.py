@@ -160,6 +160,10 @@ class RunFolder:
             if video_fps is not None:
                 self._sinks.append(OverlayVideo(folder / "overlay.mp4", video_fps))
 
+    def add(self, sink: Sink) -> None:
+        """One more sink, from the next frame on; it is closed with the others."""
+        self._sinks.append(sink)
+
     def write(self, stem: str, frame: Frame, result: FrameResult) -> None:
         """Writes one frame to every sink: all of it, also when Ctrl-C comes meanwhile. Raises OutputError."""
         with _interrupts_wait(), _writing(self.folder):
@@ -274,7 +278,7 @@ def _clear_earlier_run(folder: Path) -> None:
     if (folder / "frames.jsonl").is_file():
         for name in ("labels", "points"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for name in ("frames.jsonl", "summary.json", "overlay.mp4"):
+        for name in ("frames.jsonl", "summary.json", "overlay.mp4", "run.rrd"):
             (folder / name).unlink(missing_ok=True)
 
 
