@@ -174,7 +174,7 @@ def test_the_flow_of_the_rigid_scene_replaces_the_models() -> None:
     assert iou(answer.labels > 0, mover) > 0.8
     for _ in range(3):
         answer = layer.update(graph, lab, np.nan_to_num(rigid), visible, rigid)
-    assert np.isfinite(answer.residual).all()
+    assert np.isfinite(answer.evidence).all()
 
 
 def scene_of_blotches() -> tuple[RegionGraph, npt.NDArray[np.float32], Image]:

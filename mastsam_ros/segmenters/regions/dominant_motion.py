@@ -54,12 +54,17 @@ class EpipolarMotion:
         """How far `flow` (H, W, 2) is from the epipolar lines, (H, W) float32 pixels >= 0."""
         height, width = flow.shape[:2]
         half = cv2.resize(flow, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-        x, y = np.meshgrid(np.arange(half.shape[1]) * 2 + 0.5, np.arange(half.shape[0]) * 2 + 0.5)
-        vectors = half.reshape(-1, 2)
-        points = _midpoints(x.ravel(), y.ravel(), vectors, height, width)
-        normals, _ = _normals(self.epipole, points)
-        error = np.abs(np.einsum("nc,nc->n", normals, vectors - _turning_basis(points) @ self.turning))
-        return cv2.resize(error.reshape(half.shape[:2]).astype(np.float32), (width, height))
+        u, v = cv2.split(half.astype(np.float64))
+        # As in the fit (`_midpoints`, `_turning_basis`, `_normals`), but one image for each coordinate: faster.
+        x = (np.arange(half.shape[1]) * 2 + 0.5 - width / 2 + u / 2) / width
+        y = ((np.arange(half.shape[0]) * 2 + 0.5)[:, None] - height / 2 + v / 2) / width
+        pan, tilt, roll, zoom, bend_x, bend_y = self.turning
+        bend = bend_x * x + bend_y * y
+        across = u - (pan - roll * y + (zoom + bend) * x)
+        down = v - (tilt + roll * x + (zoom + bend) * y)
+        to_x, to_y = self.epipole[0] - self.epipole[2] * x, self.epipole[1] - self.epipole[2] * y
+        error = np.abs(to_x * down - to_y * across) / np.sqrt(to_x * to_x + to_y * to_y + 1e-6)
+        return cv2.resize(error.astype(np.float32), (width, height))
 
 
 def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]) -> QuadraticMotion:
@@ -76,7 +81,7 @@ def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
     # which what moves on its own seldom fills; the tighter answer stands.
     middle = [weighted_median(samples[:, axis], prior) for axis in (0, 1)]
     rim = np.maximum(abs(x), abs(y) * width / height) > 0.5 - RING
-    starts = np.hypot(*(samples - middle).T), np.hypot(*(samples - rows @ _solved(rows, samples, prior * rim)).T)
+    starts = _lengths(samples - middle), _lengths(samples - rows @ _solved(rows, samples, prior * rim))
     noise, terms = min((_refined(rows, samples, prior, error) for error in starts), key=lambda fit: fit[0])
     planes = []
     for c in terms.T:
@@ -85,6 +90,11 @@ def fit_quadratic(flow: npt.NDArray[np.float32], weight: npt.NDArray[np.float32]
         plane += (c[0] + c[1] * across + c[3] * across**2).astype(np.float32)
         planes.append(plane + rowwise[:, None])
     return QuadraticMotion(np.asarray(cv2.merge(planes), np.float32), noise)
+
+
+def _lengths(vectors: Floats) -> Floats:
+    """(N,) of (N, 2)."""
+    return np.sqrt(np.einsum("nc,nc->n", vectors, vectors))
 
 
 def _solved(rows: Floats, samples: Floats, weight: npt.NDArray) -> Floats:
@@ -97,7 +107,7 @@ def _refined(rows: Floats, samples: Floats, prior: Floats, error: Floats) -> tup
     for _ in range(QUADRATIC_ITERATIONS):
         scale = max(1.4826 * weighted_median(error, prior), MIN_NOISE)
         terms = _solved(rows, samples, prior * _robust_weight(error, scale))
-        error = np.hypot(*(samples - rows @ terms).T)
+        error = _lengths(samples - rows @ terms)
     return max(1.4826 * weighted_median(error, prior), MIN_NOISE), terms
 
 

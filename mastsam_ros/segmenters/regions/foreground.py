@@ -85,7 +85,7 @@ class Foreground:
         shown = graph.mean(evidence)
         total = shown.copy()
         if self._inside.any():
-            total += COLOUR_WEIGHT * graph.mean(_log_ratio(self._inside, self._outside)[bins])
+            total += COLOUR_WEIGHT * graph.mean(_log_ratio(self._inside, self._outside).take(bins))
         chosen = _cut(graph, colours, total)
         if graph.area[chosen].sum() > MAX_SHARE * graph.area.sum():
             chosen &= total > np.quantile(total, 1 - MAX_SHARE)
@@ -93,7 +93,7 @@ class Foreground:
             number, group = graph.components(chosen)
             support = np.bincount(group, graph.area * (shown > 0), number) / np.bincount(group, graph.area, number)
             chosen &= support[group] > MIN_SUPPORT
-        self.mask = chosen[graph.labels]
+        self.mask = chosen.take(graph.labels)
         feedback = np.where(self.mask, np.float32(FEEDBACK), np.float32(-FEEDBACK))
         self.evidence = np.clip(evidence + feedback, -LIMIT, LIMIT).astype(np.float32)
         self._learn(bins, self.mask, self.evidence)
@@ -115,9 +115,11 @@ class Foreground:
 
 def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32."""
-    cells = (lab - np.array([0, 80, 80], np.float32)) * (1 / np.array([6.26, 6, 6], np.float32))
-    L, a, b = np.moveaxis(np.clip(cells, 0, BINS - 1).astype(np.int32), 2, 0)
-    return (L * BINS + a) * BINS + b
+    bins = np.zeros(lab.shape[:2], np.int32)
+    for channel, lowest, size in zip(cv2.split(lab), (0, 80, 80), (6.26, 6, 6), strict=True):
+        cell = (channel - np.float32(lowest)) * (1 / np.float32(size))
+        bins = bins * BINS + np.clip(cell, 0, BINS - 1).astype(np.int32)
+    return bins
 
 
 def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:

@@ -46,8 +46,7 @@ class MotionEvidence:
 
     evidence: (S,) float64 per superpixel, > 0 for own motion, about -7..7. moving: (S,) bool after the cut.
     components: (S,) int32, 1..count for each connected moving body above the minimum size, else 0.
-    labels: (H, W) int32, the components with their outline smoothed at pixel level. residual: (S, 2)
-    float64, mean flow (current -> previous) that the background's motion does not explain, pixels.
+    labels: (H, W) int32, the components with their outline smoothed at pixel level.
     """
 
     evidence: npt.NDArray[np.float64]
@@ -55,7 +54,6 @@ class MotionEvidence:
     components: npt.NDArray[np.int32]
     count: int
     labels: npt.NDArray[np.int32]
-    residual: npt.NDArray[np.float64]
 
 
 class MotionLayer:
@@ -110,7 +108,7 @@ class MotionLayer:
             observed = _evidence(size, _noise(size, likely_rest * trust * known), flow, self._flat.mask)
             observed *= np.where(visible, 1, HIDDEN_WEIGHT) * known
             total, moving = self._flat.update(graph, colours, bins, observed)
-            return self._answer(graph, total, moving, residual)
+            return self._answer(graph, total, moving)
 
         background = fit_quadratic(flow, trust * likely_rest + 1e-3)
         residual = flow - background.flow
@@ -119,39 +117,39 @@ class MotionLayer:
         observed += VOTE_WEIGHT * (2 * _inside_votes(flow) - 1)
         observed *= np.where(visible, np.float32(1), np.float32(HIDDEN_WEIGHT))
         total, moving = self._flat.update(graph, colours, bins, observed)
-        answer = self._answer(graph, total, moving, residual)
-        if not answer.count and not self._gate.shows_parallax:
-            return answer
+        components, count = self._components(graph, moving)
+        if not count and not self._gate.shows_parallax:
+            return self._answer(graph, total, moving)
 
         certain = certain_pixels(trust)
         self._deep.carry(flow_back)
         likely_rest = self._deep.background_share(height, width)
         self._epipolar = fit_epipolar(flow, trust, self._epipolar)
         error = self._epipolar.errors(flow)
-        at_rest = self._gate.at_rest(answer.components[graph.labels], answer.count, flow, size, error, certain)
+        at_rest = self._gate.at_rest(components.take(graph.labels), count, flow, size, error, certain)
         if not self._gate.shows_parallax:
             self._deep = Foreground(colour_suffices=False)
-            return self._answer(graph, total, moving & ~np.append(False, at_rest)[answer.components], residual)
+            return self._answer(graph, total, moving & ~np.append(False, at_rest)[components])
         observed = _evidence(error, _noise(error, likely_rest * trust), flow, self._deep.mask)
         observed = certain * observed - RELUCTANCE
         total, moving = self._deep.update(graph, colours, bins, observed)
-        return self._answer(graph, total, moving, residual)
+        return self._answer(graph, total, moving)
 
     def _answer(
-        self,
-        graph: RegionGraph,
-        evidence: npt.NDArray[np.float64],
-        moving: npt.NDArray[np.bool_],
-        residual: npt.NDArray[np.float32],
+        self, graph: RegionGraph, evidence: npt.NDArray[np.float64], moving: npt.NDArray[np.bool_]
     ) -> MotionEvidence:
+        components, count = self._components(graph, moving)
+        labels = _smooth_outlines(components.take(graph.labels))
+        return MotionEvidence(evidence, components > 0, components, count, labels)
+
+    def _components(self, graph: RegionGraph, moving: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int32], int]:
+        """(S,) int32, 1..count for each connected group of moving superpixels that is large enough, and the count."""
         number, group = graph.components(moving)
         area = np.bincount(group, graph.area, number)
         kept = np.zeros(number, bool)
         kept[group[moving]] = True
         kept &= area >= self._min_share * graph.area.sum()
-        components = (np.cumsum(kept, dtype=np.int32) * kept)[group]
-        labels = _smooth_outlines(components[graph.labels])
-        return MotionEvidence(evidence, components > 0, components, int(kept.sum()), labels, graph.mean(residual))
+        return (np.cumsum(kept, dtype=np.int32) * kept)[group], int(kept.sum())
 
 
 def _length(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

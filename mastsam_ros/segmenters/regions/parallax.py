@@ -94,7 +94,7 @@ class ParallaxGate:
         if count:
             share = min(1, area[1:].sum() / (SCENE_SHARE * bodies.size))
             self._scene += share * (float(np.average(after, weights=area[1:])) - self._scene)
-        self._log_odds = np.concatenate([[self._scene], after])[bodies].astype(np.float32)
+        self._log_odds = np.append(self._scene, after).astype(np.float32).take(bodies)
         return after > 0
 
     def _votes(
