@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+from mastsam_ros.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +54,33 @@ def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+def said_in_the_code() -> str:
+    """Every text constant of the package, those joined over several lines included, one per line."""
+    texts = []
+    for path in (ROOT / "mastsam_ros").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                texts.append("".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values))
+    return "\n".join(texts)
+
+
+def test_the_lines_of_troubleshooting_are_said_by_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    lines = [line for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) > 20
+    code = said_in_the_code()
+    # A line is put together from several texts: each stretch between the parts that differ must be one of them.
+    filled_in = r"…|; |: |FASTDDS_BUILTIN_TRANSPORTS|node\.image_topic|sensor_msgs/msg/Image|\(reliability\)|too old"
+    stretches = {stretch.strip(" ;:") for line in lines for stretch in re.split(filled_in, line)}
+    assert [stretch for stretch in sorted(stretches) if stretch not in code] == []
+
+
+def test_the_settings_of_troubleshooting_exist() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    sections = "frame|matcher|segmenter|regions|sam|tracker|geometry|node"
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", page))
+    assert len(named) > 10 and named <= {info.path for info in Settings.infos()}
