@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +76,49 @@ def test_a_topic_that_is_not_there_ends_with_one_line(bag, environment) -> None:
     assert player.returncode == 1
     assert complaint.startswith("play: ") and "/nothing" in complaint and complaint.count("\n") == 1
     assert TOPICS["image"] in complaint
+
+
+def test_recording_ends_before_the_disk_is_full_and_the_bag_is_whole(bag, tmp_path, environment) -> None:
+    free_mb = shutil.disk_usage(tmp_path).free / 1e6
+    topic = TOPICS["image"]
+    recorder = start("record", str(tmp_path / "again"), topic, "--reserve", f"{free_mb - 30:.0f}", env=environment)
+    player = start("play", str(bag), "--rate", "0.5", "--wait-for", topic, env=environment)
+    try:
+        assert recorder.stdout is not None and recorder.stdout.readline() == "recording\n"
+        time.sleep(1)
+        (tmp_path / "large").write_bytes(os.urandom(60_000_000))
+        _, complaint = recorder.communicate(timeout=30)
+    finally:
+        for process in (player, recorder):
+            process.kill()
+    assert recorder.returncode == 1 and complaint.count("\n") == 1, complaint
+    assert complaint.startswith("record: ") and "the disk is almost full" in complaint
+    written = int(re.findall(rf"{topic}: (\d+)", complaint)[0])
+    assert written < 12 and len(read(tmp_path / "again")) == written
+
+
+def test_a_write_that_fails_is_one_line(bag, tmp_path, environment) -> None:
+    def small_files_only() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+
+    # Images of the bag are 57,600 bytes; they reach the file in pieces of a megabyte.
+    command = [sys.executable, "-m", "mastsam_ros.ros.record", str(tmp_path / "again"), TOPICS["image"]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    recorder = subprocess.Popen(command, env=environment, preexec_fn=small_files_only, **pipes)
+    player = start("play", str(bag), "--wait-for", TOPICS["image"], env=environment)
+    try:
+        assert recorder.stdout is not None and recorder.stdout.readline() == "recording\n"
+        player.communicate(timeout=60)
+        recorder.send_signal(signal.SIGINT)
+        _, complaint = recorder.communicate(timeout=30)
+    finally:
+        for process in (player, recorder):
+            process.kill()
+    # The limit holds for the shared memory of DDS too, which says so in lines of its own.
+    told = [line for line in complaint.splitlines() if "RTPS" not in line]
+    assert recorder.returncode == 1 and len(told) == 1, complaint
+    assert told[0].startswith("record: cannot finish") and "File too large" in told[0]
 
 
 def test_recording_over_a_bag_is_refused(bag, environment) -> None:
