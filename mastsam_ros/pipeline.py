@@ -33,6 +33,7 @@ from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
 from mastsam_ros.tracker.self_check import SelfChecker
+from mastsam_ros.tracker.settling import settled
 from mastsam_ros.types import (
     CandidateMasks,
     EventKind,
@@ -213,6 +214,9 @@ class Mastsam:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
                     self._discover(answer, view, active, index, region, carried, matches, figures)
+        if carried is not None and figures is not None and tracker.settle_outlines:
+            with timer("settle"), one_thread(self.device):
+                index = settled(index, carried.index, self._outlined(active, figures), self._image(view))
         self._committed = True
         with timer("identify"), one_thread(self.device):
             index, on_host, active = self._compact(index, active)
@@ -352,7 +356,8 @@ class Mastsam:
     def _outlined(self, active: list[int], figures: Figures) -> torch.Tensor:
         """(N,) bool: the segmenter is sure of the outline of this track, or of what it is shown as."""
         identities, threshold = self._identities, self.settings.tracker.confirm_score
-        sure = {id for id, score in zip(active, figures.score, strict=True) if score >= threshold}
+        # What is new in this frame stands behind the tracks that were asked for.
+        sure = {id for id, score in zip(active, figures.score, strict=False) if score >= threshold}
         outlined = [id in sure or identities.shown_as(id) in sure for id in active]
         return torch.tensor(outlined, device=self.device)
 

@@ -236,6 +236,7 @@ class TrackerSettings(_Checked):
     update_interval: int = _setting(1, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
     urgent_share: float = _setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
     min_area_share: float = _setting(0.0003, "Masks below this share of the picture are not kept.", 0, 1)
+    settle_outlines: bool = _setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
     # Identity
     confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
     confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)

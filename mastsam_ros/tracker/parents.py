@@ -42,8 +42,8 @@ def parents_of(
             result[n], held[n] = int(share.indices[n]), True
     border = _contacts(new, index, count, tracks)
     length = border.sum(dim=1, keepdim=True)
-    colour = _mean_colours(new, count, image)
-    track_colour = _mean_colours(index, tracks, image)
+    colour = mean_colours(new, count, image)
+    track_colour = mean_colours(index, tracks, image)
     difference = (colour[:, None] - track_colour[None]).norm(dim=2)
     if outlined is not None:
         border[:, outlined] = 0
@@ -68,7 +68,8 @@ def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -
     return occurrences(torch.cat(pairs), (count + 1) * (tracks + 1)).view(count + 1, tracks + 1)[1:, 1:]
 
 
-def _mean_colours(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
+def mean_colours(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
+    """(count, 3) float64 mean colours of the tracks in index (H, W), from every second pixel in x and in y."""
     small, pixels = index[::2, ::2].flatten(), image.permute(2, 0, 1)[:, ::2, ::2].reshape(3, -1).double()
     values = torch.cat([torch.ones_like(pixels[:1]), pixels])
     total = torch.zeros(4, count + 1, dtype=torch.float64, device=index.device)
