@@ -84,9 +84,10 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             replayed = replay(source, output, settings)
     figures: dict[str, Any] = replayed.figures()
-    sys.stdout.write(_line(figures, arguments.ros, output))
     if arguments.ros:
         figures["diagnostics"] = read_diagnostics(output)
+        figures["lost_on_the_way"] = replayed.frames - int(figures["diagnostics"].get("received", replayed.frames))
+    sys.stdout.write(_line(figures, arguments.ros, output))
     if arguments.ground_truth:
         from mastsam_ros.evaluation.command import as_mapping, chosen_protocols, protocol_tables
 
@@ -139,13 +140,12 @@ def replay_to_node(
     from mastsam_ros.node_session import run_session
 
     depth = source.depth_topic
-    if depth and source.is_compressed(depth):
-        raise InputError(f"the node takes no compressed depth ({depth}): leave it out with --no-depth")
     settings = settings.updated(
         {
             "node.image_topic": source.image_topic,
             "node.compressed": source.is_compressed(source.image_topic),
             "node.depth_topic": depth or "",
+            "node.compressed_depth": bool(depth) and source.is_compressed(depth or ""),
             "node.camera_info_topic": source.camera_info_topic or "",
             "node.rectified": settings.node.rectified or source.rectified,
         }
@@ -186,4 +186,6 @@ def _line(figures: dict[str, Any], ros: bool, output: Path) -> str:
         text += f", {what} p50 {figures['latency_ms_p50']:.0f} ms, p95 {figures['latency_ms_p95']:.0f} ms"
     if ros:
         text += f", dropped {100 * figures['drop_share']:.1f} %"
+        if figures["lost_on_the_way"] > 0:
+            text += f" ({figures['lost_on_the_way']} never reached the node: --set node.reliability=reliable helps)"
     return f"{text} -> {output}\n"

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import Any
 
 from tqdm import tqdm
@@ -241,6 +242,7 @@ def score_all(
         tqdm(total=frames, unit="frame", leave=False, disable=not sys.stderr.isatty()) as bar,
         ThreadPoolExecutor(max(1, min(workers, len(sequences)))) as pool,
     ):
+        stop = Event()
 
         def scored(sequence: LabelledSequence) -> dict[str, Scored]:
             flow = FlowCache()
@@ -249,13 +251,19 @@ def score_all(
                 name: SequenceScorer(one.sequence, protocols, flow, exact=exact) for name, one in predicted.items()
             }
             for files in sequence.frames:
+                if stop.is_set():
+                    return {}
                 for name, one in predicted.items():
                     if files.stem in one.labels:
                         scorers[name].add(files, read_labels(one.labels[files.stem]))
                         bar.update()
             return {name: _scored(one, scorers[name]) for name, one in predicted.items()}
 
-        every = list(pool.map(scored, sequences))
+        try:
+            every = list(pool.map(scored, sequences))
+        except BaseException:  # Ctrl-C, or a fault that the other sequences need not be waited for
+            stop.set()
+            raise
     return {name: [of[name] for of in every if name in of] for name in systems}
 
 

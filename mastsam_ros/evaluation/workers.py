@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -79,7 +79,8 @@ def run_in_processes(
                 environment = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
                 arguments = (theirs, environment, threads, work, tasks[index])
                 process = context.Process(target=_worker, args=arguments, daemon=True)
-                process.start()
+                with _interrupts_wait():
+                    process.start()
                 theirs.close()  # so that its end is seen when the process dies
                 running[ours] = _Running(process, index, attempt, slot)
             ready = set(wait(list(running)))
@@ -90,6 +91,16 @@ def run_in_processes(
             one.process.kill()
             one.process.join()
     return results
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Ctrl-C is held back meanwhile, here, and for good in what is started: its traceback would be told too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _receive(
@@ -137,8 +148,7 @@ def _status(code: int | None) -> str:
 def _worker(
     connection: Connection, environment: dict[str, str], threads: int, work: Work[Task, Result], task: Task
 ) -> None:
-    """The life of a worker process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    """The life of a worker process; on Ctrl-C the parent ends it."""
     os.environ.update(environment)
     import cv2
     import torch

@@ -18,6 +18,8 @@ from mastsam_ros.types import MissingPackageError
 from mastsam_ros.viz import colors
 
 Image = npt.NDArray[np.uint8]
+DENSE_COLUMNS = 10
+"""Tables of more columns are set smaller, so that they fit."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60666d; --line: #e3e5e8; --ground: #ffffff;
@@ -45,7 +47,8 @@ code, .mono { font: 12.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, mo
 figure { margin: 0 0 16px; }
 figcaption { color: var(--soft); font-size: 13px; margin-top: 6px; }
 img, video { display: block; width: 100%; height: auto; border-radius: 8px; background: var(--raised); }
-.strip { display: grid; gap: 10px; grid-template-columns: repeat(4, 1fr); }
+.strip { display: grid; gap: 10px; grid-template-columns: repeat(4, 1fr); margin-bottom: 14px; }
+.three { grid-template-columns: repeat(3, 1fr); }
 .strip figure { margin: 0; }
 .pair { display: grid; gap: 18px; grid-template-columns: 1fr 1fr; }
 @media (max-width: 760px) { .strip { grid-template-columns: 1fr 1fr; } .pair { grid-template-columns: 1fr; } }
@@ -55,6 +58,8 @@ th, td { padding: 7px 14px 7px 0; border-bottom: 1px solid var(--line); vertical
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.soft { color: var(--soft); }
 .scroll { overflow-x: auto; }
+.dense th, .dense td { padding-right: 9px; font-size: 12.5px; } .dense th { font-size: 11.5px; }
+tr.sum td { font-weight: 620; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--ink); font-size: 12.5px; font-family: inherit; }
 svg .soft { fill: var(--soft); } svg .rule { stroke: var(--line); } svg .bed { fill: var(--empty); }
@@ -92,15 +97,19 @@ def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def figure_table(heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (1,)) -> str:
-    """A table; `numbers` are the columns that are set flush right."""
+def figure_table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (1,), sums: int = 0
+) -> str:
+    """A table; `numbers` are the columns that are set flush right, the last `sums` rows stand out."""
     mark = [' class="number"' if column in numbers else "" for column in range(len(heads))]
     head = "".join(f"<th{kind}>{html.escape(text)}</th>" for kind, text in zip(mark, heads, strict=True))
     lines = [
         "".join(f"<td{kind}>{html.escape(text)}</td>" for kind, text in zip(mark, row, strict=True)) for row in rows
     ]
-    body = "".join(f"<tr>{line}</tr>" for line in lines)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    body = "".join(f"<tr>{line}</tr>" for line in lines[: len(lines) - sums])
+    body += "".join(f'<tr class="sum">{line}</tr>' for line in lines[len(lines) - sums :])
+    kind = ' class="dense"' if len(heads) > DENSE_COLUMNS else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def details(summary: str, block: str) -> str:
@@ -129,8 +138,10 @@ def picture(address: str, caption: str, alt: str = "") -> str:
 
 
 def film_strip(pictures: Iterable[tuple[Image, str]]) -> str:
-    """Pictures (H, W, 3) in rows of four, each with its caption."""
-    return f'<div class="strip">{"".join(picture(jpeg(image), caption) for image, caption in pictures)}</div>'
+    """Pictures (H, W, 3) in rows of four (of three, if there are no more), each with its caption."""
+    figures = [picture(jpeg(image), caption) for image, caption in pictures]
+    kind = "strip three" if len(figures) == 3 else "strip"
+    return f'<div class="{kind}">{"".join(figures)}</div>'
 
 
 def pair(*blocks: str) -> str:

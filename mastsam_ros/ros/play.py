@@ -31,7 +31,10 @@ from mastsam_ros.types import InputError, MastsamError, MissingPackageError
 
 CLOCK_PERIOD_S = 0.02
 SETTLE_S = 1.0
-"""The subscriber's side of a connection may come up later than ours, and would miss the first best effort message."""
+"""The subscriber's side of a connection may come up later than ours, and would miss the first best effort message.
+
+DDS does not tell when it is up: waited is so long, or as long again as our side took, if that is longer.
+"""
 ANSWER_TIMEOUT_S = 10.0
 """An image without an answer by then was dropped; the next one is sent."""
 
@@ -192,10 +195,11 @@ def main(argv: list[str] | None = None) -> int:
 
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
+        begin = time.monotonic()
         for topic in arguments.wait_for:
             player.wait_for_subscriber(topic, arguments.timeout)
         if arguments.wait_for:
-            time.sleep(SETTLE_S)
+            time.sleep(max(SETTLE_S, time.monotonic() - begin))
         if arguments.follow:
             player.follow(*arguments.follow)
         player.play()

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +134,80 @@ def test_a_sequence_that_fails_is_named_and_the_rest_is_kept(data: Path, tmp_pat
     assert told.err.count("\n") == 1 and "orbit" in told.err and "no image" in told.err
     figures = json.loads(file.read_text())
     assert list(figures["sequences"]) == ["look_away"] and list(figures["failed"]) == ["orbit"]
+
+
+def alive_in_group(group: int) -> list[str]:
+    """The processes of a group that are there and not only waiting to be collected."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().rpartition(")")
+            state, _, its_group = rest.split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                found.append(name)
+    return found
+
+
+def ended_by_interrupt(command: list[str], begun: Callable[[], bool], **variables: str) -> str:
+    """Runs `mastsam`, sends Ctrl-C to it and all that it started once it has begun; its complaint. Nothing is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mastsam_ros.cli", *command],
+        env={**os.environ, **variables},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while not begun():
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        complaint = process.communicate(timeout=60)[1]
+        assert process.returncode == 130
+        end = time.monotonic() + 20
+        while left := alive_in_group(process.pid):
+            assert time.monotonic() < end, left
+            time.sleep(0.05)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    return complaint
+
+
+def test_an_interrupt_ends_workers_and_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for n in range(12):
+        (root / f"orbit{n}").symlink_to(data / "orbit")
+    command = ["evaluate", "--run", str(root), "--workers", "2", "--output", str(tmp_path / "out")]
+    complaint = ended_by_interrupt(command, lambda: any((tmp_path / "out").glob("*/labels/*.png")))
+    assert complaint.strip() == "mastsam: interrupted"
+
+
+def test_an_interrupt_ends_scoring_at_once(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "orbit" / "scene.json").read_text())
+    for part in ("truth", "labels"):
+        (tmp_path / part / "instance").mkdir(parents=True)
+    poses = content["camera_to_world_optical"]
+    for n in range(20_000):  # would take minutes
+        file = sorted((data / "orbit" / "instance").iterdir())[n % 4] if n < 4 else tmp_path / f"{n % 4:06d}.png"
+        if n < 4:
+            (tmp_path / f"{n:06d}.png").symlink_to(file)
+        for part in ("truth/instance", "labels"):
+            (tmp_path / part / f"{n:06d}.png").symlink_to(file)
+    content["camera_to_world_optical"] = [poses[n % 4] for n in range(20_000)]
+    (tmp_path / "truth" / "scene.json").write_text(json.dumps(content))
+    command = ["evaluate", str(tmp_path / "labels"), "--ground-truth", str(tmp_path / "truth")]
+    (tmp_path / "tmp").mkdir()  # the command works in a folder there
+    command += ["--protocol", "davis"]
+
+    def begun() -> bool:
+        there = any((tmp_path / "tmp").iterdir())
+        time.sleep(3.0 if there else 0.0)  # so that it scores by now
+        return there
+
+    complaint = ended_by_interrupt(command, begun, TMPDIR=str(tmp_path / "tmp"))
+    assert complaint.strip() == "mastsam: interrupted"
 
 
 def test_a_bag_with_a_topic_of_labels_is_data(tmp_path: Path) -> None:
