@@ -227,9 +227,10 @@ def test_nothing_but_results_is_replaced(bag: Path, replayed: Path, tmp_path: Pa
         with pytest.raises(InputError, match="choose another name"):
             ResultBag(folder)
     assert len(list(read_labels(replayed))) == FRAMES
-    with ResultBag(replayed):
+    earlier = shutil.copytree(replayed, tmp_path / "earlier")
+    with ResultBag(earlier):
         pass
-    assert not list(read_labels(replayed))
+    assert not list(read_labels(earlier))
 
 
 def test_images_are_no_bag(scene: SampleScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

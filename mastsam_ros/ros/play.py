@@ -33,8 +33,9 @@ CLOCK_PERIOD_S = 0.02
 SETTLE_S = 1.0
 """The subscriber's side of a connection may come up later than ours, and would miss the first best effort message.
 
-DDS does not tell when it is up: waited is so long, or as long again as our side took, if that is longer.
+DDS does not tell when it is up: waited is so long, or as long again as our side took, at most LONGEST_SETTLE_S.
 """
+LONGEST_SETTLE_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 """An image without an answer by then was dropped; the next one is sent."""
 
@@ -199,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
         for topic in arguments.wait_for:
             player.wait_for_subscriber(topic, arguments.timeout)
         if arguments.wait_for:
-            time.sleep(max(SETTLE_S, time.monotonic() - begin))
+            time.sleep(min(max(SETTLE_S, time.monotonic() - begin), LONGEST_SETTLE_S))
         if arguments.follow:
             player.follow(*arguments.follow)
         player.play()
