@@ -28,7 +28,7 @@ from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
 from mastsam_ros.tracker.parents import parents_of
-from mastsam_ros.tracker.propagation import Carried, carry
+from mastsam_ros.tracker.propagation import Carried, carry, occurrences
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
@@ -325,7 +325,7 @@ class Mastsam:
             return
         image = self._image(view)
         recognised = self._recognised(new, len(scores), image, matches, index, active)
-        area = torch.bincount(new.flatten(), minlength=len(scores) + 1)[1:].tolist()
+        area = occurrences(new.flatten(), len(scores) + 1)[1:].tolist()
         parents, held = parents_of(
             new,
             len(scores),
@@ -372,7 +372,7 @@ class Mastsam:
     ) -> dict[int, tuple[int, str]]:
         """New mask (0-based) -> the id that it is, lost or cut in two by what stands before it, and how it is known."""
         tracker, identities = self.settings.tracker, self._identities
-        owned = torch.bincount(index.flatten(), minlength=len(active) + 1)[1:].tolist()
+        owned = occurrences(index.flatten(), len(active) + 1)[1:].tolist()
         present = {id: area > 0 for id, area in zip(active, owned, strict=True) if identities.exists(id)}
         lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
         found = {n: (id, "lies where it was lost") for n, id in self.map.recognise(new, count, lost).items()}

@@ -28,6 +28,7 @@ from mastsam_ros.types import InputError
 _LOG = logging.getLogger(__name__)
 DEFAULT_DATA = Path("../shared/data")
 GENERATED = Path("out") / "bench_data"
+RESULTS = Path("bench") / "results"
 FLOW_CACHE = Path("out") / "bench_cache"
 SCENE_PROTOCOLS = ("identity", "consistency")
 
@@ -153,6 +154,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, help="only the first so many frames of each sequence")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
     parser.add_argument("--models", action="store_true", help="instead: times of the foundation models, random weights")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        metavar="DIR",
+        help=f"with --models: folder of <machine>.md and <machine>.json (default: {RESULTS})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
@@ -184,10 +192,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_models(settings: Settings, arguments: argparse.Namespace) -> int:
-    from mastsam_ros.evaluation.bench_models import bench_models
+    from mastsam_ros.evaluation.bench_models import bench_models, write_results
 
     text, figures = bench_models(settings, arguments.frames)
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{text}\n-> {write_results(arguments.results, text, figures)}\n")
     if arguments.json:
         write_json(arguments.json, figures)
     return 0

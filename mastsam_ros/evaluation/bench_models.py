@@ -1,26 +1,35 @@
 """`mastsam bench --models`: what a step costs with the foundation models, beside the plain composition and the floor.
 
 The weights are random: they cost the same as the released ones and know nothing. So each network does its work, and
-what it answers is then replaced by the truth of a still picture of tiles, one track each.
+what it answers is then replaced by the truth of a still picture of tiles, one track each. On a GPU the models have full
+size; on a CPU they are about 200 times smaller, in the same proportions of work. Times on a CPU are CPU time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import platform
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from mastsam_ros.device import torch_device
+from mastsam_ros.device import one_thread, out_of_memory_told, torch_device
+from mastsam_ros.evaluation.bench_growth import long_run
 from mastsam_ros.evaluation.host_reads import HostReads
-from mastsam_ros.evaluation.tables import table
+from mastsam_ros.evaluation.tables import table, write_json, write_text
 from mastsam_ros.matchers import Matcher
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.matchers.mast3r.heads import ViewPrediction
@@ -29,19 +38,29 @@ from mastsam_ros.matchers.mast3r.network import EncodedView, Mast3rNetwork
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.segmenters import Segmenter
 from mastsam_ros.segmenters.hf_sam import TransformersNetwork
-from mastsam_ros.segmenters.prompted import PromptedSegmenter
+from mastsam_ros.segmenters.prompted import LogitMasks, PromptedSegmenter
 from mastsam_ros.settings import Mast3rSettings, Settings
-from mastsam_ros.types import CandidateMasks, Frame, Matches, MissingPackageError, Pointmap, PointPrompts
+from mastsam_ros.types import (
+    CandidateMasks,
+    Frame,
+    Matches,
+    MissingPackageError,
+    ModelError,
+    Pointmap,
+    PointPrompts,
+)
 
 _WARM_UP = 3
+_PLAIN_TRACKS = 32
 NETWORK_STAGES = ("match", "encode", "predict")
+_COLUMNS = ("step", *NETWORK_STAGES, "rest", "floor", "x floor", "x plain", "GB", "reads")
 PLAIN = {"sam.precision": "float32", "sam.prompts_per_call": 1, "mast3r.precision": "float32"}
-"""Settings of the plain composition; its matcher is `PlainMatcher`."""
+"""Settings of the plain composition; its matcher and segmenter are `PlainMatcher` and `PlainSegmenter`."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """Sizes of a pair of models and of the picture they see."""
+    """Sizes of a pair of models and of the picture they see. decoder_width: channels of SAM's decoder."""
 
     name: str
     sam: dict[str, Any]
@@ -49,6 +68,7 @@ class Models:
     mast3r_side: int = 512
     width: int = 640
     height: int = 480
+    decoder_width: int = 256
 
 
 _VIT = {"h": (1280, 32, 16, (7, 15, 23, 31)), "b": (768, 12, 12, (2, 5, 8, 11))}
@@ -63,9 +83,16 @@ def full_size(kind: str) -> Models:
 
 
 def small() -> Models:
-    """The same structure for a CPU."""
-    sam = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "mlp_dim": 384, "image_size": 256}
-    return Models("small models", {**sam, "global_attn_indexes": [3]}, Mast3rConfig.tiny(), 128, 320, 240)
+    """The same structure for a CPU: as with ViT-H, both encoders work as much as about 2,000 prompts of the decoder."""
+    sam: dict[str, Any] = {
+        "hidden_size": 384,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 6,
+        "mlp_dim": 1536,
+        "image_size": 256,
+    }
+    sam |= {"output_channels": 64, "num_pos_feats": 32, "global_attn_indexes": [3, 7]}
+    return Models("small models", sam, Mast3rConfig.tiny(), 128, decoder_width=64)
 
 
 @dataclass
@@ -100,12 +127,14 @@ class Timings:
 
 
 class Clock:
-    """Times stages with the device idle before and after; counts their operations instead while `counting`."""
+    """Times stages with the device idle before and after; counts their operations instead while `counting`, and does
+    neither while `resting`."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.timings = Timings()
         self.counting = False
+        self.resting = False
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
@@ -116,14 +145,18 @@ class Clock:
                 yield
             self.timings.flops[stage] = int(counter.get_total_flops())
             return
+        if self.resting:
+            yield
+            return
         start = self.now_ms()
         yield
         self.timings.stages[stage].append(self.now_ms() - start)
 
     def now_ms(self) -> float:
-        """The steady clock once the device has nothing left to do."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        """The steady clock once a GPU has nothing left to do; of a CPU, its time spent here: others may use it too."""
+        if self.device.type == "cpu":
+            return time.process_time() * 1e3
+        torch.cuda.synchronize(self.device)
         return time.perf_counter() * 1e3
 
 
@@ -176,12 +209,18 @@ class StillSegmenter:
             self._segmenter.set_frame(frame, matches)
 
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
-        """The decoder's work for every prompt; three times the tile."""
+        """The decoder's work for every prompt; its answers in the form it gave them, but three times the tile."""
         with self._clock("predict"):
-            self._segmenter.predict(prompts)
+            answer = self._segmenter.predict(prompts)
         first = prompts.xy[:, 0].round().long()
-        masks = self._picture.masks[self._picture.tile[first[:, 1], first[:, 0]]]
-        return CandidateMasks(masks[:, None].expand(-1, 3, -1, -1), torch.ones(len(masks), 3, device=masks.device))
+        tile = self._picture.tile[first[:, 1], first[:, 0]]
+        sure = torch.ones(len(tile), 3, device=tile.device)
+        if isinstance(answer, LogitMasks):
+            square = answer.mapping.on_square(self._picture.tile + 1, answer.logits.shape[-1])
+            # Outlines meet on the outer side of a cell's middle, so that no seam between two tiles is left uncovered.
+            logits = torch.where(square == tile[:, None, None] + 1, 10.0, -5.0)
+            return LogitMasks(answer.mapping, logits[:, None].expand(-1, 3, -1, -1), sure)
+        return CandidateMasks(self._picture.masks[tile][:, None].expand(-1, 3, -1, -1), sure)
 
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
         """All tiles, without the segmenter: only the first frame asks."""
@@ -208,6 +247,15 @@ class PlainMatcher(Mast3rMatcher):
         return super().match(previous, current)
 
 
+class PlainSegmenter(PromptedSegmenter):
+    """Segment Anything as its own predictor gives answers: all three masks of every prompt at full size."""
+
+    def predict(self, prompts: PointPrompts) -> CandidateMasks:
+        """As the parent's, in dense masks."""
+        answer = super().predict(prompts)
+        return CandidateMasks(answer.masks, answer.scores)
+
+
 def _on_host(view: ViewPrediction) -> ViewPrediction:
     return ViewPrediction(
         view.points.cpu(), view.confidence.cpu(), view.descriptors.cpu(), view.descriptor_confidence.cpu()
@@ -220,10 +268,13 @@ def random_sam(models: Models, device: torch.device) -> Any:
         from transformers import SamConfig, SamModel
     except ImportError as error:
         raise MissingPackageError("the bench of the models needs transformers: pip install transformers") from error
-    side = {"image_size": models.sam["image_size"]} if "image_size" in models.sam else {}
+    width = models.decoder_width
+    prompts = {"hidden_size": width, "image_size": models.sam.get("image_size", 1024)}
+    decoder = {"hidden_size": width, "mlp_dim": 8 * width, "iou_head_hidden_dim": width}
+    config = SamConfig(vision_config=models.sam, prompt_encoder_config=prompts, mask_decoder_config=decoder)
     torch.manual_seed(0)
     with device:
-        return SamModel(SamConfig(vision_config=models.sam, prompt_encoder_config=side)).eval().requires_grad_(False)
+        return SamModel(config).eval().requires_grad_(False)
 
 
 def random_mast3r(models: Models, device: torch.device) -> Mast3rNetwork:
@@ -236,43 +287,86 @@ def random_mast3r(models: Models, device: torch.device) -> Mast3rNetwork:
 def measure(models: Models, tracks: int, settings: Settings, frames: int, plain: bool = False) -> Timings:
     """Times `frames` steps with so many tracks.
 
-    plain: the plain composition, that is float32, no kept encodings, one mask per decoder call, matching on the host.
+    plain: the plain composition, that is float32, no kept encodings, one mask per decoder call, all of its candidates
+    at full size, matching on the host. Raises ModelError where the GPU's memory is too small.
     """
     device = torch_device(settings.device)
     values: dict[str, Any] = {"mast3r.image_size": models.mast3r_side, "frame.working_pixels": 0}
     settings = settings.updated({**values, "mast3r.min_confidence": 0.0, **(PLAIN if plain else {})})
-    sam, mast3r = random_sam(models, device), random_mast3r(models, device)
-    matcher = (PlainMatcher if plain else Mast3rMatcher)(settings.mast3r, device, mast3r)
-    clock, picture = Clock(device), StillPicture(models, tracks, device)
-    mastsam = Mastsam(
-        StillMatcher(matcher, picture, clock),
-        StillSegmenter(PromptedSegmenter(TransformersNetwork(sam), settings.sam, device), picture, clock),
-        settings,
-    )
-    for _ in range(_WARM_UP):
-        mastsam.step(picture.frame())
-    clock.counting = True
-    with HostReads() as reads:
-        mastsam.step(picture.frame())
-    clock.counting = False
-    timings = clock.timings
-    timings.host_reads = reads.total
-    timings.image_reads = sum(size > 4 * models.height * models.width for size in reads.transfers)
-    encoder = _bytes(sam.vision_encoder)
-    timings.weight_bytes = {"match": _bytes(mast3r), "encode": encoder, "predict": _bytes(sam) - encoder}
-    timings.stages.clear()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(frames):
-        start = clock.now_ms()
-        result = mastsam.step(picture.frame())
-        timings.step.append(clock.now_ms() - start)
-        networks = sum(timings.stages[stage][-1] for stage in NETWORK_STAGES)
-        timings.stages["rest"].append(timings.step[-1] - networks)
-    timings.tracks = len(result.tracks)
-    if device.type == "cuda":
-        timings.peak_gb = torch.cuda.max_memory_allocated(device) / 1e9
+    memory = PeakMemory(device)
+    with out_of_memory_told("this row needs a larger one"):
+        sam, mast3r = random_sam(models, device), random_mast3r(models, device)
+        matcher = (PlainMatcher if plain else Mast3rMatcher)(settings.mast3r, device, mast3r)
+        segmenter = (PlainSegmenter if plain else PromptedSegmenter)(TransformersNetwork(sam), settings.sam, device)
+        clock, picture = Clock(device), StillPicture(models, tracks, device)
+        still = StillMatcher(matcher, picture, clock), StillSegmenter(segmenter, picture, clock)
+        mastsam = Mastsam(*still, settings)
+        for _ in range(_WARM_UP):
+            mastsam.step(picture.frame())
+        clock.counting = True
+        with HostReads() as reads:
+            mastsam.step(picture.frame())
+        clock.counting = False
+        timings = clock.timings
+        timings.host_reads = reads.total
+        timings.image_reads = sum(size > 4 * models.height * models.width for size in reads.transfers)
+        encoder = _bytes(sam.vision_encoder)
+        timings.weight_bytes = {"match": _bytes(mast3r), "encode": encoder, "predict": _bytes(sam) - encoder}
+        timings.stages.clear()
+        memory.restart()
+        timings.tracks = _time_steps(mastsam, picture, clock, frames)
+    timings.peak_gb = memory.peak_gb()
     return timings
+
+
+def _time_steps(mastsam: Mastsam, picture: StillPicture, clock: Clock, frames: int) -> int:
+    """Whole steps first, then again with the stages timed: waiting at their ends keeps a GPU from running ahead.
+
+    Returns the number of tracks of the last frame.
+    """
+    timings = clock.timings
+    clock.resting = True
+    for _ in range(frames):
+        frame = picture.frame()
+        start = clock.now_ms()
+        mastsam.step(frame)
+        timings.step.append(clock.now_ms() - start)
+    clock.resting = False
+    for _ in range(frames):
+        frame = picture.frame()
+        start = clock.now_ms()
+        result = mastsam.step(frame)
+        networks = sum(timings.stages[stage][-1] for stage in NETWORK_STAGES)
+        timings.stages["rest"].append(clock.now_ms() - start - networks)
+    return len(result.tracks)
+
+
+class PeakMemory:
+    """The most memory used since `restart`: of a GPU what torch allocates there, else what the process holds."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()  # what the last row left behind
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def restart(self) -> None:
+        """From here on. Linux forgets a process's peak when 5 is written to this file."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def peak_gb(self) -> float | None:
+        """10^9 bytes, None where the system does not tell."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 1e9
+        try:
+            lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM")), None)
 
 
 @dataclass(frozen=True)
@@ -287,7 +381,7 @@ class Machine:
     def measured(device: torch.device) -> Machine:
         """Times large matrix products and a large copy on the device."""
         on_gpu = device.type == "cuda"
-        name = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()} CPU"
+        name = torch.cuda.get_device_name(device) if on_gpu else cpu_name()
         clock, side = Clock(device), 8192 if on_gpu else 1024
         rates = {}
         for dtype in (torch.bfloat16, torch.float32) if on_gpu else (torch.float32,):
@@ -298,10 +392,9 @@ class Machine:
 
     def floor_ms(self, timings: Timings) -> dict[str, float]:
         """Per stage of the networks, the time that its operations or one reading of its weights takes at best."""
-        rate = {"predict": self.rates[torch.float32]}  # the decoder computes in float32
+        rate = max(self.rates.values())
         return {
-            stage: 1e3
-            * max(count / rate.get(stage, max(self.rates.values())), timings.weight_bytes[stage] / self.bandwidth)
+            stage: 1e3 * max(count / rate, timings.weight_bytes[stage] / self.bandwidth)
             for stage, count in timings.flops.items()
         }
 
@@ -317,37 +410,124 @@ def _best_seconds(clock: Clock, work: Callable[[], object]) -> float:
 
 
 def bench_models(settings: Settings, frames: int | None) -> tuple[str, dict[str, Any]]:
-    """The table and the figures: full size on a GPU; without one it says so, and small models stand there instead."""
+    """The tables and the figures: full size on a GPU; without one it says so, and small models stand there instead."""
     device = torch_device(settings.device)
-    machine = Machine.measured(device)
     on_gpu = device.type == "cuda"
-    rows: list[tuple[str, list[Any]]] = []
-    figures: dict[str, Any] = {"machine": machine.name, "bandwidth": machine.bandwidth}
-    figures["rates"] = {str(dtype): rate for dtype, rate in machine.rates.items()}
-    for models, counts in (
-        ((full_size("h"), (32, 8, 128)), (full_size("b"), (32,))) if on_gpu else ((small(), (32, 8)),)
-    ):
-        plain = measure(models, counts[0], settings, (frames or 10) // (1 if on_gpu else 2), plain=True)
-        for tracks in counts:
-            done = measure(models, tracks, settings, frames or (50 if on_gpu else 6))
-            faster = _p(50, plain.step) / _p(50, done.step) if tracks == counts[0] else None
-            rows.append(_row(f"{models.name}, {tracks} tracks", done, machine, faster))
-            figures[rows[-1][0]] = {**done.to_mapping(), "floor_ms": machine.floor_ms(done), "times_as_fast": faster}
-        rows.append(_row(f"{models.name}, {counts[0]} tracks, plain", plain, machine, None))
-        figures[rows[-1][0]] = {**plain.to_mapping(), "floor_ms": machine.floor_ms(plain)}
-    if not on_gpu:
-        for models in (full_size("b"), full_size("h")):
-            rows.insert(0, (f"{models.name}: not run, no GPU", [None] * 8))
-    heads = [f"models on {machine.name}", "step", *NETWORK_STAGES, "rest", "floor", "x plain", "GB"]
-    text = table(heads, rows, "s s s s s .1f .1f .2f")
+    with one_thread(device):
+        machine = Machine.measured(device)
+        rows: list[tuple[str, list[Any]]] = []
+        figures: dict[str, Any] = {}
+        if not on_gpu:
+            for models in (full_size("h"), full_size("b")):
+                rows.append((f"{models.name}: not run, no GPU", [None] * len(_COLUMNS)))
+        for models, counts in (
+            ((full_size("h"), (8, 32, 128)), (full_size("b"), (32,))) if on_gpu else ((small(), (8, 32, 128)),)
+        ):
+            rows += _rows_of(models, counts, settings, frames or (50 if on_gpu else 6), machine, figures)
+        growth = long_run(settings)
+    figures["frames_500"] = growth.to_mapping()
+    about = about_this_machine(machine, settings)
+    what = "ms" if on_gpu else "ms of CPU time, one thread"
+    heads = [f"models on {machine.name}", *_COLUMNS]
+    text = table(heads, rows, "s s s s s .1f .1f .1f .2f d")
     rates = ", ".join(f"{str(dtype)[6:]} {rate / 1e12:.2f} T/s" for dtype, rate in machine.rates.items())
-    return f"{text}\nms, p50/p95. Measured: {rates}, copies {machine.bandwidth / 1e9:.0f} GB/s.", figures
+    lines = [
+        f"{what}, p50/p95. Measured: {rates}, copies {machine.bandwidth / 1e9:.0f} GB/s. {about['date']}.",
+        *figures.pop("growth", []),
+        growth.line(),
+    ]
+    return text + "\n" + "\n".join(lines), {**about, "rows": figures}
+
+
+def _rows_of(
+    models: Models,
+    counts: tuple[int, ...],
+    settings: Settings,
+    frames: int,
+    machine: Machine,
+    figures: dict[str, Any],
+) -> list[tuple[str, list[Any]]]:
+    """One row for each number of tracks, and the plain composition's with `_PLAIN_TRACKS`; also into `figures`."""
+    names = {tracks: f"{models.name}, {tracks} tracks" for tracks in counts}
+    done: dict[str, Timings | None] = {}
+    for tracks in counts:
+        done[names[tracks]] = _measured(names[tracks], figures, models, tracks, settings, frames)
+    plain_name = f"{names[_PLAIN_TRACKS]}, plain"
+    done[plain_name] = _measured(plain_name, figures, models, _PLAIN_TRACKS, settings, max(2, frames // 5), plain=True)
+    rows = []
+    for name, timings in done.items():
+        if timings is None:
+            rows.append((f"{name}: out of memory", [None] * len(_COLUMNS)))
+            continue
+        plain = done[plain_name] if name == names[_PLAIN_TRACKS] else None
+        faster = _p(50, plain.step) / _p(50, timings.step) if plain is not None else None
+        figures[name] = {**timings.to_mapping(), "floor_ms": machine.floor_ms(timings), "times_as_fast": faster}
+        rows.append(_row(name, timings, machine, faster))
+    few, many = done[names[counts[0]]], done[names[counts[-1]]]
+    if len(counts) > 1 and few is not None and many is not None:
+        grown = {stage: _p(50, many.stages[stage]) / _p(50, few.stages[stage]) for stage in (*NETWORK_STAGES, "rest")}
+        step = _p(50, many.step) / _p(50, few.step)
+        parts = ", ".join(f"{stage} x {times:.2f}" for stage, times in grown.items())
+        line = f"{models.name}, from {counts[0]} to {counts[-1]} tracks: step x {step:.2f} ({parts})."
+        figures.setdefault("growth", []).append(line)
+        figures[names[counts[-1]]]["times_the_fewest_tracks"] = {"step": step, **grown}
+    return rows
+
+
+def _measured(name: str, figures: dict[str, Any], *measured: Any, **options: Any) -> Timings | None:
+    """`measure`, or None and the reason in the figures where the GPU's memory is too small."""
+    try:
+        return measure(*measured, **options)
+    except ModelError as error:
+        figures[name] = {"failed": str(error)}
+        return None
+
+
+def about_this_machine(machine: Machine, settings: Settings) -> dict[str, Any]:
+    """What a reader of the figures must know: machine, date of the clock, versions, what was set and what was not."""
+    packages = {}
+    for package in ("mastsam_ros", "torch", "transformers", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):
+            packages[package] = version(package)
+    default = Settings().flat()
+    return {
+        "machine": machine.name,
+        "cores": os.cpu_count(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **packages, "cuda": torch.version.cuda},
+        "changed_settings": {path: value for path, value in settings.flat().items() if value != default[path]},
+        "settings": settings.flat(),
+        "bandwidth": machine.bandwidth,
+        "rates": {str(dtype): rate for dtype, rate in machine.rates.items()},
+    }
+
+
+def write_results(folder: Path, text: str, figures: dict[str, Any]) -> Path:
+    """Both into `folder`, under the machine's name: <name>.md and <name>.json. Returns the first. Raises InputError."""
+    path = folder / (re.sub(r"[^a-z0-9]+", "-", figures["machine"].lower()).strip("-") + ".md")
+    versions = ", ".join(f"{package} {number}" for package, number in figures["versions"].items() if number)
+    changed = ", ".join(f"{name}={value}" for name, value in figures["changed_settings"].items()) or "the defaults"
+    head = f"# `mastsam bench --models` on {figures['machine']}\n\n{figures['date']}, {figures['cores']} CPU cores."
+    write_text(path, f"{head} {versions}. Settings: {changed}.\n\n{text}\n")
+    write_json(path.with_suffix(".json"), figures)
+    return path
+
+
+def cpu_name() -> str:
+    """The CPU's own name where Linux tells it, else the kind of machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names and names[0] else platform.machine()} CPU"
 
 
 def _row(name: str, timings: Timings, machine: Machine, faster: float | None) -> tuple[str, list[Any]]:
     stages = [timings.step, *(timings.stages[stage] for stage in (*NETWORK_STAGES, "rest"))]
     floor = sum(machine.floor_ms(timings).values())
-    return name, [*(f"{_p(50, ms):.1f}/{_p(95, ms):.1f}" for ms in stages), floor, faster, timings.peak_gb]
+    times = [f"{_p(50, ms):.1f}/{_p(95, ms):.1f}" for ms in stages]
+    return name, [*times, floor, _p(50, timings.step) / floor, faster, timings.peak_gb, timings.host_reads]
 
 
 def _p(percent: int, values: list[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.propagation import occurrences
 from mastsam_ros.types import CandidateMasks, look_up
 
 
@@ -39,7 +40,7 @@ def new_masks(
     smallest = settings.min_area_share * masks.shape.numel()
     order = sorted((n for n, size in enumerate(sizes) if size >= smallest), key=lambda n: -sizes[n])
     owner = masks.owners(order)
-    area = torch.bincount(owner.flatten(), minlength=len(masks) + 1)[1:]
+    area = occurrences(owner.flatten(), len(masks) + 1)[1:]
     kept = torch.nonzero(area >= smallest).flatten()
     table = torch.zeros(len(masks) + 1, dtype=torch.int64, device=owner.device)
     table[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device)

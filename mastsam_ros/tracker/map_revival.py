@@ -130,10 +130,13 @@ class MapRevival:
 
         new, index: (H, W) int64, n + 1 = new mask n, and where `active[n]` is; 0 in `active` is nobody.
         """
-        view, count = self._view, int(new.max())
-        if view is None or not count:
+        view = self._view
+        if view is None:
             return {}
         masks, owners = new.cpu().numpy(), index.cpu().numpy()
+        count = int(masks.max())
+        if not count:
+            return {}
         result: dict[int, dict[int, float]] = {}
         for id, near in self.nearness(new, count, set(active) - {0}).items():
             theirs = owners == active.index(id) + 1

@@ -30,7 +30,7 @@ def parents_of(
     """
     if count == 0 or tracks == 0:
         return [-1] * count, [False] * count
-    area = torch.bincount(new.flatten(), minlength=count + 1)[1:]
+    area = occurrences(new.flatten(), count + 1)[1:]
     result, held = [-1] * count, [False] * count
     if carried is not None:
         votes = occurrences((new * (tracks + 1) + carried.index).flatten(), (count + 1) * (tracks + 1))
@@ -38,8 +38,9 @@ def parents_of(
         if outlined is not None:
             votes[:, outlined] = 0
         share = votes.max(dim=1)
-        for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist():
-            result[n], held[n] = int(share.indices[n]), True
+        contained, track = torch.stack([(share.values > _CONTAINED * area).long(), share.indices]).tolist()
+        result = [t if within else -1 for within, t in zip(contained, track, strict=True)]
+        held = [within > 0 for within in contained]
     border = _contacts(new, index, count, tracks)
     length = border.sum(dim=1, keepdim=True)
     colour = mean_colours(new, count, image)
@@ -49,9 +50,10 @@ def parents_of(
         border[:, outlined] = 0
     difference = torch.where((border > 0) & (border >= _BORDER * length), difference, torch.inf)
     closest = difference.min(dim=1)
+    touching, track = torch.stack([closest.values.isfinite().long(), closest.indices]).tolist()
     for n in range(count):
-        if result[n] < 0 and bool(closest.values[n].isfinite()):
-            result[n] = int(closest.indices[n])
+        if result[n] < 0 and touching[n]:
+            result[n] = track[n]
     return result, held
 
 

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mastsam_ros.cli import main
+from mastsam_ros.device import out_of_memory_told
 from mastsam_ros.evaluation import bench_models
-from mastsam_ros.evaluation.bench_models import NETWORK_STAGES, Models, StillPicture, full_size, measure, random_mast3r
+from mastsam_ros.evaluation.bench_growth import long_run
+from mastsam_ros.evaluation.bench_models import (
+    NETWORK_STAGES,
+    Clock,
+    Models,
+    StillPicture,
+    StillSegmenter,
+    Timings,
+    full_size,
+    measure,
+    random_mast3r,
+)
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
+from mastsam_ros.segmenters.prompted import LogitMasks, SquareMapping
 from mastsam_ros.settings import Settings
+from mastsam_ros.types import PointPrompts
 
 pytest.importorskip("transformers")
 CPU = Settings(device="cpu")
@@ -20,7 +36,8 @@ CPU = Settings(device="cpu")
 
 def tiny() -> Models:
     sam = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 64, "image_size": 128}
-    return Models("tiny", {**sam, "global_attn_indexes": [0]}, Mast3rConfig.tiny(), 64, 160, 120)
+    sam |= {"output_channels": 32, "num_pos_feats": 16}
+    return Models("tiny", {**sam, "global_attn_indexes": [0]}, Mast3rConfig.tiny(), 64, 160, 120, decoder_width=32)
 
 
 def test_every_tile_is_one_track_and_every_stage_is_timed() -> None:
@@ -28,8 +45,6 @@ def test_every_tile_is_one_track_and_every_stage_is_timed() -> None:
     assert done.tracks == 12
     assert len(done.step) == 2 and all(len(done.stages[stage]) == 2 for stage in (*NETWORK_STAGES, "rest"))
     assert all(ms > 0 for stage in done.stages.values() for ms in stage)
-    for one, *parts in zip(done.step, *done.stages.values(), strict=True):
-        assert sum(parts) == pytest.approx(one)
     few = measure(tiny(), 3, CPU, 1)
     assert few.tracks == 3
     # The decoder's work grows with the prompts, the encoders' does not.
@@ -71,16 +86,68 @@ def test_full_size_is_the_released_size() -> None:
     assert sum(p.numel() for p in mast3r.parameters()) // 10**6 == 688
 
 
+def test_answers_of_the_networks_keep_their_form() -> None:
+    """The tiles' truth comes as logits where the decoder gives logits, so that what follows costs what it costs."""
+    device = torch.device("cpu")
+    picture = StillPicture(full_size("b"), 12, device)
+    mapping = SquareMapping.of_size(480, 640, 1024, keeps_aspect=True)
+
+    class Decoder:
+        def predict(self, prompts: PointPrompts) -> LogitMasks:
+            return LogitMasks(mapping, torch.zeros(len(prompts), 3, 256, 256), torch.zeros(len(prompts), 3))
+
+    clock = Clock(device)
+    segmenter = StillSegmenter(Decoder(), picture, clock)  # type: ignore[arg-type]
+    xy = torch.tensor([[[100.0, 50.0]], [[600.0, 400.0]]])
+    answer = segmenter.predict(PointPrompts(xy, torch.ones(2, 1)))
+    assert isinstance(answer, LogitMasks) and len(clock.timings.stages["predict"]) == 1
+    for mask, (x, y) in zip(answer.masks[:, 0], xy[:, 0].long().tolist(), strict=True):
+        tile = picture.masks[picture.tile[y, x]]
+        assert (mask & tile).sum() > 0.97 * (mask | tile).sum()
+
+
 def test_without_a_gpu_the_table_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(bench_models, "small", tiny)
-    assert main(["bench", "--models", "--frames", "2", "--json", str(tmp_path / "figures.json")]) == 0
+    monkeypatch.setattr(bench_models, "long_run", lambda settings: long_run(settings, 9))
+    monkeypatch.setattr(bench_models, "cpu_name", lambda: "Made-up (R) Chip @ 3 GHz CPU")
+    command = ["bench", "--models", "--frames", "1", "--results", str(tmp_path / "results")]
+    assert main([*command, "--set", "sam.grid_points=16"]) == 0
     shown = capsys.readouterr().out
     for row in ("SAM ViT-H + MASt3R ViT-L: not run, no GPU", "SAM ViT-B + MASt3R ViT-L: not run", "tiny, 8 tracks"):
         assert row in shown
-    figures = json.loads((tmp_path / "figures.json").read_text())
-    assert figures["tiny, 32 tracks"]["times_as_fast"] > 0
-    assert figures["tiny, 32 tracks"]["ms"]["step"]["p95"] >= figures["tiny, 32 tracks"]["ms"]["step"]["p50"]
-    assert sum(figures["tiny, 32 tracks, plain"]["floor_ms"].values()) > 0
+    assert "from 8 to 128 tracks: step x " in shown and "9 frames with tiny models" in shown
+    name = "made-up-r-chip-3-ghz-cpu"
+    text = (tmp_path / "results" / f"{name}.md").read_text()
+    assert "| tiny, 32 tracks, plain" in text and "sam.grid_points=16" in text and torch.__version__ in text
+    figures = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+    assert figures["machine"] == "Made-up (R) Chip @ 3 GHz CPU" and figures["changed_settings"]["sam.grid_points"] == 16
+    made = datetime.fromisoformat(figures["date"])
+    assert abs((datetime.now(timezone.utc) - made).total_seconds()) < 3600
+    rows = figures["rows"]
+    assert rows["tiny, 32 tracks"]["times_as_fast"] > 0 and rows["tiny, 32 tracks"]["peak_gb"] > 0.05
+    assert rows["tiny, 32 tracks"]["ms"]["step"]["p95"] >= rows["tiny, 32 tracks"]["ms"]["step"]["p50"]
+    assert rows["tiny, 128 tracks"]["times_the_fewest_tracks"]["step"] > 0
+    assert sum(rows["tiny, 32 tracks, plain"]["floor_ms"].values()) > 0
+    assert rows["frames_500"]["samples"][-1]["frame"] == 9
+
+
+def test_a_gpu_that_is_too_small_leaves_the_other_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bench_models.measure
+
+    def measured(models: Models, tracks: int, *rest: Any, plain: bool = False) -> Timings:
+        if plain or tracks == 128:
+            with out_of_memory_told("this row needs a larger one"):
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return whole(models, tracks, *rest)
+
+    monkeypatch.setattr(bench_models, "measure", measured)
+    monkeypatch.setattr(bench_models, "small", tiny)
+    monkeypatch.setattr(bench_models, "long_run", lambda settings: long_run(settings, 3))
+    text, figures = bench_models.bench_models(CPU, 1)
+    assert "tiny, 32 tracks, plain: out of memory" in text
+    assert "memory is full" in figures["rows"]["tiny, 32 tracks, plain"]["failed"]
+    assert "tiny, 128 tracks: out of memory" in text and "step x" not in text
+    assert figures["rows"]["tiny, 32 tracks"]["times_as_fast"] is None
