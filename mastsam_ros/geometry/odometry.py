@@ -248,9 +248,9 @@ def align(keyframe: Keyframe, view: DepthView, guess: npt.NDArray[np.float64]) -
             _surface_errors(T, keyframe, view),
         ):
             weight = 1 / (1 + (residual**2).sum(axis=1) / limit**2) ** 2
-            weighted = jacobian * weight[:, None, None]
-            normal += np.einsum("nri,nrj->ij", weighted, jacobian)
-            slope += np.einsum("nri,nr->i", weighted, residual)
+            weighted = (jacobian * weight[:, None, None]).reshape(-1, 6)
+            normal += weighted.T @ jacobian.reshape(-1, 6)
+            slope += weighted.T @ residual.ravel()
         step = -np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), slope)
         T = rigid_motion(step) @ T
         if np.abs(step).max() < _CONVERGED:

@@ -161,8 +161,13 @@ def _squared_error(
     T: npt.NDArray[np.float64], source: npt.NDArray[np.float64], measured: npt.NDArray, sigma: npt.NDArray
 ) -> npt.NDArray[np.float64]:
     """(..., N): squared error in units of the noise, for one transform (4, 4) or several (..., 4, 4)."""
-    moved = source @ np.swapaxes(T[..., :3, :3], -1, -2) + T[..., None, :3, 3]
-    return np.sum((_projected(moved) / sigma - measured) ** 2, -1)
+    moved = T[..., :3, :3] @ source.T + T[..., :3, 3:]
+    z = np.maximum(moved[..., 2, :], 1e-3)
+    squared = [
+        (coordinate / z / scale - there) ** 2
+        for coordinate, scale, there in zip((moved[..., 0, :], moved[..., 1, :], 1.0), sigma, measured.T, strict=True)
+    ]
+    return squared[0] + squared[1] + squared[2]
 
 
 def _procrustes(source: npt.NDArray, target: npt.NDArray, weights: npt.NDArray) -> npt.NDArray[np.float64]:
@@ -216,11 +221,9 @@ def _refine(
         slopes /= sigma[:, None]
         turning = np.cross(moved[:, None], slopes)
         jacobian = np.concatenate([turning, slopes], 2)
-        weighted = jacobian * weight[:, None, None]
-        normal = np.einsum("nri,nrj->ij", weighted, jacobian)
-        step = -np.linalg.solve(
-            normal + 1e-9 * np.trace(normal) * np.eye(6), np.einsum("nri,nr->i", weighted, residual)
-        )
+        weighted = (jacobian * weight[:, None, None]).reshape(-1, 6)
+        normal = weighted.T @ jacobian.reshape(-1, 6)
+        step = -np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), weighted.T @ residual.ravel())
         T = rigid_motion(step) @ T
         if np.abs(step).max() < CONVERGED:
             break

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.pose import rigid_flow
 from mastsam_ros.types import Frame, Matches
 
@@ -36,26 +35,39 @@ def checked_matches(
     flow = matches.flow_back.cpu().numpy()
     visible = np.ones(flow.shape[:2], bool) if matches.visible is None else matches.visible.cpu().numpy()
     rigid = rigid_flow(current.depth, current.K, T_previous_current, previous.K)
-    expected = back_project(current.depth, current.K) @ T_previous_current[2, :3] + T_previous_current[2, 3]
+    expected = _depth_before(current.depth, current.K, T_previous_current)
     rest = _at_rest(rigid, flow, visible, expected, previous.depth, (previous.image, current.image))
     if not rest.any():
         return matches
-    confidence = np.zeros(visible.shape, np.float32)
+    width = visible.shape[1]
+    confidence = np.zeros(visible.size, np.float32)
     x, y = np.rint(matches.xy1.cpu().numpy()).astype(np.int64).T
-    confidence[y, x] = matches.confidence.cpu().numpy()
-    confidence[rest] = 1
-    flow, visible = np.where(rest[..., None], rigid, flow), visible | rest
-    rows, columns = np.nonzero(visible)
-    xy1 = np.stack([columns, rows], axis=1).astype(np.float32)
+    confidence[y * width + x] = matches.confidence.cpu().numpy()
+    confidence[rest.ravel()] = 1
+    flow, visible = flow.copy(), visible | rest
+    flow[rest] = rigid[rest]
+    at = np.flatnonzero(visible)
+    rows = at // width
+    xy1 = np.stack([at - rows * width, rows], axis=1).astype(np.float32)
     device = matches.flow_back.device
     return replace(
         matches,
-        xy0=torch.from_numpy(xy1 + flow[rows, columns]).to(device),
+        xy0=torch.from_numpy(xy1 + flow.reshape(-1, 2).take(at, axis=0)).to(device),
         xy1=torch.from_numpy(xy1).to(device),
-        confidence=torch.from_numpy(confidence[rows, columns]).to(device),
+        confidence=torch.from_numpy(confidence.take(at)).to(device),
         flow_back=torch.from_numpy(flow).to(device),
         visible=torch.from_numpy(visible).to(device),
     )
+
+
+def _depth_before(
+    depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64], T_previous_current: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(H, W): depth in the previous view of what each pixel of a depth image (H, W) shows."""
+    height, width = depth.shape
+    along_x, along_y, along_z, start = T_previous_current[2]
+    x, y = (np.arange(width) - K[0, 2]) / K[0, 0], (np.arange(height)[:, None] - K[1, 2]) / K[1, 1]
+    return depth * (along_x * x + (along_y * y + along_z)) + start
 
 
 def _at_rest(
@@ -72,10 +84,11 @@ def _at_rest(
     """
     height, width = visible.shape
     known = ~np.isnan(rigid[..., 0])
-    differs = known & (~visible | (np.abs(rigid - flow).max(axis=2, initial=0, where=known[..., None]) > _AGREE_PX))
-    rows, columns = np.nonzero(differs)
+    apart = np.abs(rigid - flow)
+    rows, columns = np.nonzero(known & (~visible | (np.maximum(apart[..., 0], apart[..., 1]) > _AGREE_PX)))
     before = np.stack([columns, rows], axis=1) + rigid[rows, columns]
-    inside = (before >= 0).all(axis=1) & (before <= [width - 1, height - 1]).all(axis=1)
+    x, y = before.T
+    inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
     rows, columns, before = rows[inside], columns[inside], before[inside].astype(np.float32)
     at = np.rint(before).astype(np.int64)
     found = previous[at[:, 1], at[:, 0]]
