@@ -233,7 +233,8 @@ class InstanceMap:
         self.voxels.instance[self.voxels.instance == id] = into
         gone, stays = self.instances.pop(id, None), self.instances.get(into)
         if gone is not None and stays is not None:
-            stays.views, stays.last_seen = stays.views + gone.views, max(stays.last_seen, gone.last_seen)
+            # Parts of one thing are seen in the same frames: a sum would count those twice.
+            stays.views, stays.last_seen = max(stays.views, gone.views), max(stays.last_seen, gone.last_seen)
         elif gone is not None:
             self.instances[into] = gone
 
