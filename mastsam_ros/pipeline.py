@@ -236,7 +236,7 @@ class Mastsam:
             self.map.remember(shown, self._identities.known())
         with timer("lift"):
             points = self._lifted(frame, view, labels, matches)
-        events = (*self._take_pending(), *self._identities.events)
+        events = (*self._take_pending(), *self._identities.told())
         tracks = self._tracks(labels, points)
         with timer("check"):
             merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
@@ -304,6 +304,7 @@ class Mastsam:
             for id, into in joined.items():
                 table[place[id] + 1] = place[into] + 1
                 self._identities.merge(id, into)
+                self._identities.weigh(EventKind.MERGED, id, self._overlap.iou[id])
             index = look_up(table, index)
         return index
 
@@ -344,6 +345,8 @@ class Mastsam:
                     place[n + 1] = active.index(id) + 1
                     continue
                 identities.revive(id, reason)
+                seen_there, looks_like = self.map.agreement.get((id, n)), self._lost.likeness.get((id, n), 0.0)
+                identities.weigh(EventKind.REVIVED, id, looks_like if seen_there is None else seen_there)
             else:
                 sure = first or score >= tracker.confirm_score
                 sure |= not held[n] and score >= tracker.confirm_new_score and area[n] >= tiny

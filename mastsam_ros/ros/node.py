@@ -329,7 +329,10 @@ def main(arguments: list[str] | None = None) -> int:
         if not isinstance(error, RCLError) or node is None or node.context.ok():
             sys.stderr.write(f"mastsam_node: {' '.join(str(error).split())}\n")
             status = 1
-    finished = node.close() if node is not None else True
+    try:
+        finished = node.close() if node is not None else True
+    except KeyboardInterrupt:  # a second one: nobody wants to wait until the map is saved
+        finished = False
     if node is not None and finished:
         node.destroy_node()
     rclpy.try_shutdown()

@@ -56,6 +56,7 @@ class Identities:
         """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
         self.events: list[TrackEvent] = []
         """What happened since `begin_frame`."""
+        self._evidence: dict[tuple[EventKind, int], float] = {}
 
     @property
     def next_id(self) -> int:
@@ -81,6 +82,7 @@ class Identities:
     def begin_frame(self) -> None:
         """Starts a frame: every life grows older, the events of the last frame are dropped."""
         self.events = []
+        self._evidence = {}
         for life in self._lives.values():
             life.age += 1
 
@@ -90,6 +92,25 @@ class Identities:
         self.active = []
         self.events = []
         return TrackEvent(EventKind.RESET, 0, reason=reason)
+
+    def weigh(self, kind: EventKind, id: int, evidence: float) -> None:
+        """Says how sure, in [0, 1], what happens to the id in this frame is."""
+        self._evidence[kind, id] = evidence
+
+    def told(self) -> tuple[TrackEvent, ...]:
+        """What happened since `begin_frame`, each event with its evidence: 1 for what a person asked for.
+
+        Births and losses are as sure as the id itself: the segmenter's score of a new mask, the running agreement of
+        one that was tracked. The others are as sure as they were said to be (`weigh`).
+        """
+        return tuple(replace(event, evidence=round(self._sure(event), 4)) for event in self.events)
+
+    def _sure(self, event: TrackEvent) -> float:
+        life = self._lives.get(event.id)
+        sure = 1.0
+        if life is not None and event.kind in (EventKind.BORN, EventKind.LOST):
+            sure = life.score if event.kind is EventKind.BORN and life.hits == 1 else life.quality
+        return min(1.0, max(0.0, self._evidence.get((event.kind, event.id), sure)))
 
     def __getitem__(self, id: int) -> Life:
         return self._lives[id]

@@ -16,7 +16,7 @@ from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.tracker.identity import Identities
-from mastsam_ros.types import Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
+from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class MapRevival:
         """Where the pose of the current view comes from."""
         self._view: _PlacedView | None = None
         self._seen_ns: dict[int, int] = {}
+        self.agreement: dict[tuple[int, int], float] = {}
+        """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
         self._own_world = False
 
     @property
@@ -157,6 +159,8 @@ class MapRevival:
             if known is not None and identities[active[n]].age <= self._view.number - known.last_seen:
                 identities.revive(id, "lies where it was lost")
                 identities.merge(active[n], id, "lies where the other was lost")
+                for kind, told in ((EventKind.REVIVED, id), (EventKind.MERGED, active[n])):
+                    identities.weigh(kind, told, self.agreement[id, n])
                 self.map.merge(active[n], id)
                 result[n] = id
         return result
@@ -211,7 +215,7 @@ class MapRevival:
 
     def _claims(self, index: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
         """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most."""
-        view = self._view
+        view, self.agreement = self._view, {}
         if view is None or not wanted or not count:
             return {}
         mask = index.cpu().numpy()[view.rows, view.columns]
@@ -228,6 +232,7 @@ class MapRevival:
                 difference = rgb[both].mean(axis=0) - self.map.voxels.rgb[voxel[both]].mean(axis=0)
                 if np.linalg.norm(difference) < _COLOUR:
                     pairs.append((-int(votes[n]), id, n - 1))
+                    self.agreement[id, n - 1] = float(votes[n] / known[n])
         result: dict[int, int] = {}
         for _, id, n in sorted(pairs):
             if n not in result and id not in result.values():

@@ -21,6 +21,8 @@ class OverlapFilter:
     def __init__(self, settings: TrackerSettings) -> None:
         self.settings = settings
         self._streak: dict[tuple[int, int], int] = {}
+        self.iou: dict[int, float] = {}
+        """Of the ids that the last `join` joined, the IoU that spoke for it."""
 
     def reset(self) -> None:
         """Forgets every streak."""
@@ -52,6 +54,7 @@ class OverlapFilter:
         track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
         joined with what hides it.
         """
+        self.iou = {}
         if not self.settings.overlap_filtering or len(ids) < 2:
             return {}, set()
         # Whether masks coincide shows at half the resolution that choosing between candidates needs.
@@ -76,6 +79,8 @@ class OverlapFilter:
             streak[key] = self._streak.get(key, 0) + 1
             if young or streak[key] >= self.settings.join_after:
                 joined.append((first, second))
+                for n in (first, second):
+                    self.iou[ids[n]] = max(self.iou.get(ids[n], 0.0), float(iou[first, second]))
         self._streak = streak
         seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], -agreement[n], ids[n]))
         ends = {ids[n]: ids[root] for n, root in union_find(len(ids), joined, seniority).items() if n != root}

@@ -67,6 +67,9 @@ class LostTracks:
         self._last: dict[int, Appearance] = {}
         self._whole_areas: dict[int, float] = {}
         """`_last`'s areas, so that comparing them asks no device."""
+        self.likeness: dict[tuple[int, int], float] = {}
+        """Of what was recognised since `remember`, (id, mask): 1 for equal colours at the expected place, 0 for the
+        least that is accepted."""
 
     def reset(self) -> None:
         """Forgets everything."""
@@ -78,6 +81,7 @@ class LostTracks:
 
         areas: `seen.area` as the host knows it already.
         """
+        self.likeness = {}
         for n, (id, area) in enumerate(zip(ids, areas, strict=True)):
             look = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
             whole_area = self._whole_areas.get(id, 0.0)
@@ -146,9 +150,10 @@ class LostTracks:
             if value < torch.inf
         ]
         result: dict[int, int] = {}
-        for _, id, n in sorted(pairs):
+        for value, id, n in sorted(pairs):
             if n not in result and id not in result.values():
                 result[n] = id
+                self.likeness[id, n] = 1 - value / 2
         return result
 
 

@@ -154,9 +154,13 @@ def test_who_joins_late_gets_the_map_and_it_goes_on_the_next_day(start_node, rob
 
 
 def test_without_a_file_the_map_is_not_saved_and_a_place_that_cannot_be_written_is_told(start_node, robot, tmp_path):
-    start_node(*ARGUMENTS)
-    answer = robot.call(Trigger, "/mastsam/save_map", Trigger.Request())
+    start_node(*ARGUMENTS, "-r", "__node:=other")
+    answer = robot.call(Trigger, "/other/save_map", Trigger.Request())
     assert not answer.success and "node.map_file" in answer.message
+    (tmp_path / "file").touch()
+    start_node(*ARGUMENTS, "-p", f"node.map_file:={tmp_path / 'file' / 'room'}")
+    answer = robot.call(Trigger, "/mastsam/save_map", Trigger.Request())
+    assert not answer.success and "cannot write the map" in answer.message
 
 
 def test_own_odometry_on_tf_as_rep_105_has_it(start_node, robot, frames):

@@ -91,3 +91,34 @@ def test_ids_are_never_reused_and_running_out_is_an_error() -> None:
         identities.reset("test")
     with pytest.raises(IdsExhaustedError, match="65535"):
         identities.born(0.5)
+
+
+def test_events_tell_how_sure_they_are() -> None:
+    identities = Identities(TrackerSettings(confirm_after=3, confirm_quality=0.5))
+    identities.begin_frame()
+    sure, part = identities.born(0.75), identities.born(0.6, parent=1)
+    identities.end_frame([sure, part])
+    assert [(event.id, event.evidence) for event in identities.told()] == [(sure, 0.75)], "the segmenter's score"
+    for _ in range(2):
+        identities.begin_frame()
+        for id in (sure, part):
+            identities.seen(id, 0.5, 0.9)
+        identities.end_frame([sure, part])
+    quality = 0.8 * (0.8 * 1 + 0.2 * 0.5) + 0.2 * 0.5
+    assert [(event.id, event.evidence) for event in identities.told()] == [(part, pytest.approx(quality, abs=1e-4))]
+
+    identities.begin_frame()
+    identities.disappear(part)
+    identities.end_frame([sure])
+    assert [event.evidence for event in identities.told()] == [pytest.approx(quality, abs=1e-4)], "its agreement"
+    identities.begin_frame()
+    identities.revive(part, "here it is")
+    identities.weigh(EventKind.REVIVED, part, 0.3)
+    identities.merge(part, sure)
+    identities.weigh(EventKind.MERGED, part, 1.2)
+    assert [(event.kind, event.evidence) for event in identities.told()] == [
+        (EventKind.REVIVED, 0.3),
+        (EventKind.MERGED, 1.0),
+    ]
+    identities.begin_frame()
+    assert identities.told() == ()

@@ -73,6 +73,12 @@ def test_objects_come_back_under_their_ids(views: list[SceneView]) -> None:
     assert [before[n] for n in common] == [after[n] for n in common]
     kinds = [event.kind for result in found for event in result.events]
     assert EventKind.LOST in kinds and EventKind.REVIVED in kinds
+    for event in (event for result in found for event in result.events):
+        assert 0 <= event.evidence <= 1
+        if event.kind is EventKind.REVIVED and event.reason == "lies where it was lost":
+            assert event.evidence >= 0.5, "half of the known voxels are the id's, or it is not that id"
+        if event.kind is EventKind.BORN and event.reason.startswith("segmented"):
+            assert event.evidence == pytest.approx(0.95), "the segmenter's score"
 
 
 def test_without_the_map_they_are_new(views: list[SceneView]) -> None:

@@ -33,7 +33,11 @@ def test_union_find_equals_connected_components(pairs: list[tuple[int, int]], se
 
 def test_the_oldest_id_survives() -> None:
     masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 48), rectangle(60, 90)]))
-    assert OverlapFilter(SETTINGS).join([5, 2, 9], [3, 20, 20], masks, [0.8] * 3) == ({5: 2}, set())
+    overlap = OverlapFilter(SETTINGS)
+    assert overlap.join([5, 2, 9], [3, 20, 20], masks, [0.8] * 3) == ({5: 2}, set())
+    assert overlap.iou.keys() == {5, 2} and abs(overlap.iou[5] - 48 / 50) < 0.05, "what spoke for it"
+    overlap.join([2, 9], [20, 20], TrackMasks(torch.stack([rectangle(0, 48), rectangle(60, 90)])), [0.8] * 2)
+    assert overlap.iou == {}
 
 
 def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:

@@ -46,6 +46,11 @@ def test_a_lost_track_is_recognised_where_the_matches_lead() -> None:
     lost.move([7], Matches(here, here + torch.tensor([50.0, 0.0]), torch.ones(len(here))))
     index, image = scene(70)
     assert lost.recognise([7], appearances(index, 1, image)) == {0: 7}
+    alike = lost.likeness[7, 0]
+    assert 0.9 < alike <= 1
+    image[20:50, 70:100, 0] = 195
+    assert lost.recognise([7], appearances(index, 1, image)) == {0: 7}
+    assert 0 <= lost.likeness[7, 0] < alike, "another shade is less sure"
     image[20:50, 70:100] = torch.tensor([20, 20, 220], dtype=torch.uint8)
     assert lost.recognise([7], appearances(index, 1, image)) == {}
 
