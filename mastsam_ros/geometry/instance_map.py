@@ -233,8 +233,11 @@ class InstanceMap:
         self.voxels.instance[self.voxels.instance == id] = into
         gone, stays = self.instances.pop(id, None), self.instances.get(into)
         if gone is not None and stays is not None:
-            # Parts of one thing are seen in the same frames: a sum would count those twice.
-            stays.views, stays.last_seen = max(stays.views, gone.views), max(stays.last_seen, gone.last_seen)
+            # Parts of one thing are mostly seen in the same frames, which count once; beyond the last frame of the one
+            # that was lost first, the other was alone.
+            first, last = sorted((stays, gone), key=lambda known: known.last_seen)
+            alone = min(last.last_seen - first.last_seen, last.views)
+            stays.views, stays.last_seen = max(first.views, last.views - alone) + alone, last.last_seen
         elif gone is not None:
             self.instances[into] = gone
 
