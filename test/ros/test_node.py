@@ -20,6 +20,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
@@ -251,6 +252,84 @@ def test_a_silent_topic_is_explained(start_node, robot):
     assert "node.image_topic" in node.log
     robot.node.create_publisher(Image, "/image", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
     node.wait_for("QoS is incompatible (reliability), nothing of it arrives; set node.reliability:=best_effort", 10)
+
+
+def test_every_encoding_that_cameras_send_is_labelled(start_node, robot, picture):
+    start_node(*RELIABLE)
+    robot.listen(Image, "/mastsam/labels")
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images = robot.publisher(Image, "/image")
+    rgb = picture()
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    two = np.stack([np.full_like(grey, 128), grey], axis=2)  # colour difference, lightness
+    pixels = {
+        "rgb8": rgb,
+        "bgr8": rgb[:, :, ::-1],
+        "rgba8": np.dstack([rgb, grey]),
+        "bgra8": np.dstack([rgb[:, :, ::-1], grey]),
+        "mono8": grey,
+        "mono16": grey.astype("<u2") << 8,
+        "yuv422": two,
+        "yuv422_yuy2": two[:, :, ::-1],
+        **{f"bayer_{pattern}8": grey for pattern in ("rggb", "bggr", "gbrg", "grbg")},
+    }
+    for number, (encoding, content) in enumerate(pixels.items(), start=1):
+        rows = np.ascontiguousarray(content).reshape(120, -1).view(np.uint8)
+        padded = np.pad(rows, ((0, 0), (0, 7)))  # honour step
+        header = robot.header(number * 100_000_000)
+        message = Image(header=header, height=120, width=160, step=padded.shape[1], encoding=encoding)
+        message.data = padded.tobytes()
+        images.publish(message)
+        labels = labels_of(robot.wait("/mastsam/labels", number)[number - 1])
+        assert labels.any() and len(np.unique(labels)) > 2, encoding
+    big = Image(header=robot.header(9_000_000_000), height=120, width=160, step=320, encoding="mono16", is_bigendian=1)
+    big.data = (grey.astype(">u2") << 8).astype(">u2").tobytes()
+    images.publish(big)
+    assert labels_of(robot.wait("/mastsam/labels", len(pixels) + 1)[-1]).any()
+    assert robot.settled_counts(len(pixels) + 1)["failed"] == 0
+
+
+def test_distortion_is_refused_unless_the_images_are_rectified(start_node, robot, picture):
+    node = start_node(*RELIABLE, "-p", "node.depth_topic:=depth")
+    robot.listen(Image, "/mastsam/labels")
+    robot.listen(PointCloud2, "/mastsam/points")
+    images, depths = robot.publisher(Image, "/image"), robot.publisher(Image, "/depth")
+    infos = robot.publisher(CameraInfo, "/camera_info")
+    p = np.zeros((3, 4))
+    p[:, :3] = K
+    infos.publish(CameraInfo(width=160, height=120, k=K.ravel().tolist(), p=p.ravel().tolist(), d=[0.2, 0.1, 0.0, 0.0]))
+    time.sleep(0.5)
+
+    def send(number):
+        header = robot.header(number * 100_000_000)
+        depth = Image(header=header, height=120, width=160, step=320, encoding="16UC1")
+        depth.data = np.full((120, 160), 2000, "<u2").tobytes()
+        depths.publish(depth)
+        images.publish(robot.image(picture(), number * 100_000_000))
+        robot.wait("/mastsam/labels", number)
+
+    send(1)
+    node.wait_for("camera_info tells of lens distortion: no points; rectify the images")
+    assert not robot.received["/mastsam/points"]
+    rectified = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
+    request = SetParametersAtomically.Request(parameters=[Parameter(name="node.rectified", value=rectified)])
+    assert robot.call(SetParametersAtomically, "/mastsam/set_parameters_atomically", request).result.successful
+    send(2)
+    assert stamp_of(robot.wait("/mastsam/points", 1)[0]) == 200_000_000
+
+
+def test_stamps_are_of_the_ros_clock_and_latencies_of_the_steady_one(start_node, robot, picture):
+    start_node(*RELIABLE, "-p", "use_sim_time:=true")
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images, clocks = robot.publisher(Image, "/image"), robot.publisher(Clock, "/clock")
+    assert robot.wait_until(lambda: robot.received["/diagnostics"]), (
+        "diagnostics go on while simulated time stands still"
+    )
+    images.publish(robot.image(picture(), 1_000_000_000))
+    assert robot.settled_counts(1)["processed"] == 1
+    assert float(robot.counts()["latency ms p50, p95"].split(",")[0]) > 0
+    clocks.publish(Clock(clock=robot.header(77_000_000_000).stamp))
+    assert robot.wait_until(lambda: stamp_of(robot.received["/diagnostics"][-1]) == 77_000_000_000)
 
 
 def test_a_depth_topic_that_dies_costs_the_points_only(start_node, robot, picture):
