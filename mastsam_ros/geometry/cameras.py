@@ -32,6 +32,19 @@ def back_project(depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64]) -> 
     return np.stack([x[None, :] * depth, y[:, None] * depth, depth], axis=-1)
 
 
+def points_at(
+    depth: npt.NDArray[np.float32],
+    K: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Points (N, 3) float32 of the pixels at `rows`, `columns` (N,): what `back_project` gives there."""
+    z = depth[rows, columns]
+    x = (columns.astype(np.float32) - np.float32(K[0, 2])) / np.float32(K[0, 0])
+    y = (rows.astype(np.float32) - np.float32(K[1, 2])) / np.float32(K[1, 1])
+    return np.stack([x * z, y * z, z], axis=-1)
+
+
 def working_view(frame: Frame, pixels: int) -> Frame:
     """The frame shrunk to about `pixels` pixels (never grown; 0 keeps it), with depth and K to fit.
 

@@ -171,9 +171,9 @@ class InstanceMap:
 
     def bound(self, centre: npt.NDArray[np.float64]) -> None:
         """Drops voxels too far from the centre (3,), then the longest unseen ones beyond the largest number."""
-        far = np.abs(self.voxels.xyz - centre.astype(np.float32)).max(axis=1, initial=0) > self.settings.map_radius_m
-        if far.any():
-            self._keep(~far)
+        away = np.abs(self.voxels.xyz - centre.astype(np.float32))
+        if away.max(initial=0) > self.settings.map_radius_m:
+            self._keep(away.max(axis=1) <= self.settings.map_radius_m)
         if len(self.voxels) > self.settings.map_voxels:
             order = np.lexsort((self.voxels.votes, self.voxels.last_seen))
             keep = np.ones(len(order), bool)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.geometry.cameras import points_at
 from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
 from mastsam_ros.geometry.lifting import depth_edges
@@ -277,8 +277,8 @@ class _PlacedView:
         measured &= (self.depth > 0) & (self.depth <= map.settings.map_radius_m)
         self.rows, self.columns = np.nonzero(measured)
         R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
-        ray = back_project(self.depth, view.K)[self.rows, self.columns] @ R.T
+        ray = points_at(self.depth, view.K, self.rows, self.columns) @ R.T
         self.points: npt.NDArray[np.float32] = ray + t
         self.rgb = view.image[self.rows, self.columns]
         self.sure = ~depth_edges(view.depth, map.settings.edge_ratio)[self.rows, self.columns]
-        self.voxel = map.look_up(self.points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
+        self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
