@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,12 @@ def test_any_value_is_taken_within_its_limits_or_refused_by_name(path: str, valu
         assert info.maximum is None or taken <= info.maximum
     if info.choices:
         assert taken in info.choices
+
+
+def test_worlds_and_maps_of_several_cameras() -> None:
+    node = Settings().updated({"node.cameras": "front rear", "node.map_file": "~/maps/room.ply"}).node
+    assert [node.map_frame_of(name) for name in ("", "front")] == ["map", "map_front"], "each has a world of its own"
+    placed = dataclasses.replace(node, pose_topic="tf", map_frame="odom")
+    assert [placed.map_frame_of(name) for name in node.camera_names] == ["odom", "odom"]
+    assert node.map_path("rear") == Path.home() / "maps" / "room_rear"
+    assert node.map_path("") == Path.home() / "maps" / "room.ply" and Settings().node.map_path("") is None
