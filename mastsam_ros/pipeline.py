@@ -88,6 +88,8 @@ class Mastsam:
         self._pending: list[TrackEvent] = []
         self._blank = False
         self._checker = SelfChecker()
+        self.clock: Callable[[], float] = time.perf_counter
+        """What the stages are timed with, seconds."""
         # Its thread starts with the first frame, and ends with this object.
         self._second_core = ThreadPoolExecutor(1, thread_name_prefix="mastsam")
         self._faults = 0
@@ -169,7 +171,7 @@ class Mastsam:
 
     def _advance(self, frame: Frame) -> FrameResult:
         """The method, step by step, in the order of the paper."""
-        timer = _StageTimer()
+        timer = _StageTimer(self.clock)
         with timer("prepare"):
             view = self._view(frame)
         if view.image[::4, ::4].std() < _FLAT_IMAGE:
@@ -523,19 +525,20 @@ def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple
 
 
 class _StageTimer:
-    """Milliseconds per stage, on the steady clock."""
+    """Milliseconds per stage, on a clock that gives seconds."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._start = clock()
         self._spent: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self._clock()
         yield
-        self._spent[stage] = self._spent.get(stage, 0.0) + (time.perf_counter() - start) * 1e3
+        self._spent[stage] = self._spent.get(stage, 0.0) + (self._clock() - start) * 1e3
 
     def milliseconds(self) -> dict[str, float]:
         """Stage -> milliseconds, and "total" since the timer was made."""
-        total = (time.perf_counter() - self._start) * 1e3
+        total = (self._clock() - self._start) * 1e3
         return {stage: round(spent, 3) for stage, spent in (*self._spent.items(), ("total", total))}

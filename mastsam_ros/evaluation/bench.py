@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections import defaultdict
@@ -161,6 +162,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help=f"with --models: folder of <machine>.md and <machine>.json (default: {RESULTS})",
     )
+    parser.add_argument("--profile", action="store_true", help="instead: CPU time of each stage beside its floor")
+    parser.add_argument("--pixels", type=int, help="with --profile: resize the frames to so many pixels first")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
@@ -171,6 +174,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_models(settings, arguments)
     names = arguments.sequences.split(",") if arguments.sequences else None
     videos, scenes = open_data(arguments.data, names)
+    if arguments.profile:
+        return _run_profile(videos, scenes, settings, arguments)
     figures: dict[str, Any] = {}
     for kind, sequences, measure, show in (
         ("davis", videos, bench_davis, davis_table),
@@ -186,6 +191,24 @@ def run(arguments: argparse.Namespace) -> int:
         placed = bench_map([sequence.first(arguments.frames) for sequence in scenes], settings)
         sys.stdout.write(f"{map_table(placed)}\n{stages_line({name: done.run for name, done in placed.items()})}\n")
         figures["map"] = {name: done.to_mapping() for name, done in placed.items()}
+    if arguments.json:
+        write_json(arguments.json, figures)
+    return 0
+
+
+def _run_profile(
+    videos: list[LabelledSequence], scenes: list[LabelledSequence], settings: Settings, arguments: argparse.Namespace
+) -> int:
+    """The first video, and the first scene with its depth."""
+    from mastsam_ros.evaluation.profile import profile, profile_table
+
+    figures = {}
+    for sequence, geometry in [(videos[0], False)] * bool(videos) + [(scenes[0], True)] * bool(scenes):
+        stages = profile(sequence, settings, geometry, arguments.frames or 20, arguments.pixels)
+        name = f"{sequence.name} {'RGB-D' if geometry else 'RGB'}"
+        sys.stdout.write(f"{profile_table(name, stages)}\n\n")
+        sys.stdout.flush()
+        figures[name] = [dataclasses.asdict(stage) for stage in stages]
     if arguments.json:
         write_json(arguments.json, figures)
     return 0
