@@ -31,6 +31,7 @@ from mastsam_ros.tracker.parents import parents_of
 from mastsam_ros.tracker.propagation import Carried, carry, occurrences
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
+from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
 from mastsam_ros.tracker.self_check import SelfChecker
 from mastsam_ros.tracker.settling import settled
@@ -80,6 +81,7 @@ class Mastsam:
         self._identities = Identities(tracker, ids)
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
+        self._seen = SeenViews(tracker)
         self.map = MapRevival(self.settings.geometry)
         self._pointmaps = PointmapLifter()
         self._frames = 0
@@ -98,7 +100,8 @@ class Mastsam:
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
         self.settings = settings
-        self._identities.settings = self._overlap.settings = self._lost.settings = settings.tracker
+        self._identities.settings = self._overlap.settings = settings.tracker
+        self._lost.settings = self._seen.settings = settings.tracker
         self.map.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
@@ -106,6 +109,7 @@ class Mastsam:
         self._pending.append(self._identities.reset(reason))
         self._overlap.reset()
         self._lost.reset()
+        self._seen.reset()
         self.map.reset()
         self._pointmaps.reset()
         self._checker.reset()
@@ -197,6 +201,8 @@ class Mastsam:
             if active:
                 with timer("carry"), one_thread(self.device):
                     carried = carry(self._index, len(active), matches, tracker)
+                with timer("recall"), one_thread(self.device):
+                    active, carried = self._recalled(view, active, carried)
                 with timer("prompt"), one_thread(self.device):
                     confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
                     prompts = prompts_from(carried, confidence, tracker)
@@ -234,6 +240,9 @@ class Mastsam:
         with timer("outline"), one_thread(self.device):
             shown = without_crumbs(self._shown(on_host, active), 2 * tracker.min_area_share * index.numel())
             labels = enlarge(shown, frame.image)
+        if tracker.recall:
+            with timer("remember"):
+                self._seen.remember(view, shown, self._frames)
         with timer("map"):
             self.map.remember(shown, self._identities.known())
         with timer("lift"):
@@ -276,6 +285,22 @@ class Mastsam:
 
     def _image(self, view: Frame) -> torch.Tensor:
         return torch.from_numpy(view.image).to(self.device)
+
+    def _recalled(self, view: Frame, active: list[int], carried: Carried) -> tuple[list[int], Carried]:
+        """Lost tracks come back where an earlier view shows them; where the map knows the place, the map decides."""
+        tracker, identities = self.settings.tracker, self._identities
+        if not tracker.recall or self.map.T_world_camera is not None:
+            return active, carried
+        wanted = [id for id in identities.lost() if identities[id].hits >= tracker.mature_after]
+        recalled = self._seen.recall(view, set(wanted), self._frames)
+        if recalled is None:
+            return active, carried
+        before = set(active)
+        active, carried = bring_back(recalled, wanted, active, carried, identities, tracker.carry_cell)
+        if not before.issuperset(active):
+            self._seen.look_again_soon()
+        identities.active = list(active)
+        return active, carried
 
     def _coast(self, active: list[int], carried: Carried, chosen: Chosen, figures: Figures) -> TrackMasks:
         """The chosen masks; tracks that no candidate answered keep their carried one for a few frames."""

@@ -254,6 +254,8 @@ class TrackerSettings(_Checked):
     revival_radius_px: float = _setting(20.0, "How far from the expected place, at least.", 0)
     revival_size_ratio: float = _setting(0.8, "Largest |log| of the ratio of areas.", 0)
     revival_colour: float = _setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
+    recall: bool = _setting(True, "Recognise views that were seen before: tracks lost since then come back in place.")
+    recall_views: int = _setting(40, "Largest number of views that are remembered.", 1, 10_000)
 
 
 @dataclass(frozen=True)
