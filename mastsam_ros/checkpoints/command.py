@@ -64,7 +64,7 @@ def _list(directory: Path) -> int:
 def _state(checkpoint: Checkpoint, directory: Path) -> str:
     path = directory / checkpoint.file_name
     if is_verified(checkpoint, directory):
-        return "here, verified"
+        return "here, found right when it was fetched"
     if path.is_file():
         return f"here, not verified: run `mastsam weights fetch {checkpoint.name}` to check it"
     part = path.with_name(f"{path.name}.part")
@@ -78,29 +78,35 @@ def _verify(names: list[str], directory: Path) -> int:
     wanted = [checkpoint_named(name) for name in names] or here
     if not wanted:
         sys.stdout.write(f"no checkpoint in {directory}\n")
+    wrong = []
     for checkpoint in wanted:
         path = directory / checkpoint.file_name
         known = checkpoint.sha256 or recorded_sha256(path)
-        with _Bar(f"verifying {checkpoint.name}", checkpoint.size) as bar:
-            digest = verify(checkpoint, path, bar.add)
+        try:
+            with _Bar(f"verifying {checkpoint.name}", checkpoint.size) as bar:
+                digest = verify(checkpoint, path, bar.add)
+        except ModelError as error:
+            wrong.append(checkpoint.name)
+            sys.stdout.write(f"{checkpoint.name}: {error}\n")
+            continue
         held_to = "right" if known else "nothing to compare it with: fetch it to record it"
         sys.stdout.write(f"{checkpoint.name}: SHA-256 {digest}, {held_to}\n")
+    if wrong:
+        raise ModelError(f"{len(wrong)} of {len(wanted)} checkpoints are not right: {', '.join(wrong)}")
     return 0
 
 
 def _fetch(checkpoint: Checkpoint, file: Path | None, directory: Path) -> None:
-    sys.stdout.write(
-        f"{checkpoint.model}, {_gigabytes(checkpoint.size)}\n"
-        f"from {file or checkpoint.address}\n"
-        f"licence: {checkpoint.licence}\n"
-    )
+    path = directory / checkpoint.file_name
+    source = f"here already, in {directory}: checking it" if path.is_file() else f"from {file or checkpoint.address}"
+    sys.stdout.write(f"{checkpoint.model}, {_gigabytes(checkpoint.size)}\nlicence: {checkpoint.licence}\n{source}\n")
     sys.stdout.flush()
     with _Bar(checkpoint.file_name, checkpoint.size) as bar:
         if file:
             path = fetch_from(file, checkpoint, directory, bar.show)
         else:
             path = fetch(checkpoint, directory, bar.show)
-    how = "held to the known one" if checkpoint.sha256 else "recorded: none is published"
+    how = "the right one" if checkpoint.sha256 else "recorded beside it; none is published to compare it with"
     sys.stdout.write(f"{path}\nSHA-256 {recorded_sha256(path)}, {how}\n")
 
 

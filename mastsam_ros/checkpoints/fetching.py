@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from mastsam_ros.checkpoints.table import Checkpoint, record_path, verify
+from mastsam_ros.checkpoints.table import Checkpoint, record_path, recorded_sha256, sha256_of, verify
 from mastsam_ros.types import ModelError
 
 _Source = BinaryIO | http.client.HTTPResponse
@@ -62,11 +62,15 @@ def _in_place(checkpoint: Checkpoint, directory: Path, get: Callable[[Path], Non
                 _record(path, verify(checkpoint, path))
                 return path
             get(part)
-            try:
-                digest = verify(checkpoint, part)
-            except ModelError:
+            digest = sha256_of(part)
+            expected = checkpoint.sha256 or recorded_sha256(path)
+            if part.stat().st_size != checkpoint.size or (expected and digest != expected):
+                size = part.stat().st_size
                 _discard(part)  # going on with it would never give the right file
-                raise
+                raise ModelError(
+                    f"what came for {checkpoint.name}, {size:,} bytes, has SHA-256 {digest}, expected"
+                    f" {expected or f'{checkpoint.size:,} bytes'}: it is damaged or another file, and was removed"
+                )
             _record(path, digest)
             os.replace(part, path)
             _validator_path(part).unlink(missing_ok=True)
@@ -130,10 +134,14 @@ def _download(checkpoint: Checkpoint, part: Path, progress: Progress) -> None:
                 _pour(answer, file, start, checkpoint.size, progress)
     except urllib.error.HTTPError as error:
         error.close()
-        raise ModelError(f"{checkpoint.address} answers {error.code} {error.reason}") from error
+        raise ModelError(
+            f"{checkpoint.address} answers {error.code} {error.reason}; {_otherwise(checkpoint)}"
+        ) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         reason = getattr(error, "reason", None) or error
-        raise ModelError(f"cannot fetch {checkpoint.address}: {reason}; {_how_to_go_on(checkpoint)}") from error
+        begun = part.is_file() and part.stat().st_size > 0
+        cure = _how_to_go_on(checkpoint) if begun else _otherwise(checkpoint)
+        raise ModelError(f"cannot fetch {checkpoint.address}: {reason}; {cure}") from error
     arrived = part.stat().st_size
     if arrived < checkpoint.size:
         raise ModelError(
@@ -144,6 +152,10 @@ def _download(checkpoint: Checkpoint, part: Path, progress: Progress) -> None:
 
 def _how_to_go_on(checkpoint: Checkpoint) -> str:
     return f"`mastsam weights fetch {checkpoint.name}` goes on where it stopped"
+
+
+def _otherwise(checkpoint: Checkpoint) -> str:
+    return f"a copy that came another way is taken by `mastsam weights fetch {checkpoint.name} --from FILE`"
 
 
 def _require_size(checkpoint: Checkpoint, start: int, headers: http.client.HTTPMessage) -> None:

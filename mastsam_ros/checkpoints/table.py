@@ -126,12 +126,16 @@ def verify(checkpoint: Checkpoint, path: Path, progress: Callable[[int], object]
         raise ModelError(f"{path} is not there: run `mastsam weights fetch {checkpoint.name}`")
     if path.stat().st_size != checkpoint.size:
         raise ModelError(
-            f"{path} has {path.stat().st_size:,} bytes, {checkpoint.name} has {checkpoint.size:,}: fetch it again"
+            f"{path} has {path.stat().st_size:,} bytes, {checkpoint.name} has {checkpoint.size:,}: delete it and run"
+            f" `mastsam weights fetch {checkpoint.name}`"
         )
     digest = sha256_of(path, progress)
     expected = checkpoint.sha256 or recorded_sha256(path)
     if expected and digest != expected:
-        raise ModelError(f"{path} has SHA-256 {digest}, expected {expected}: it is damaged or another file")
+        raise ModelError(
+            f"{path} has SHA-256 {digest}, expected {expected}: it is damaged or another file; delete it and run"
+            f" `mastsam weights fetch {checkpoint.name}`"
+        )
     return digest
 
 

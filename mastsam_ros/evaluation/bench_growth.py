@@ -24,7 +24,7 @@ from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, MissingPackageError
 
 _WIDTH, _HEIGHT = 128, 96
-_SAMPLES = 15
+_SAMPLES = 10
 _KEPT = {
     "tracker.forget_after": 20,  # what is lost is remembered for a while; the run is to be long beside it
     "mast3r.image_size": 64,

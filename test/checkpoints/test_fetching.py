@@ -210,13 +210,21 @@ def test_the_command(
     shown = capsys.readouterr().out
     assert shown.index("licence: Apache-2.0") < shown.index(DIGEST)
     assert main(["weights", "list"]) == 0
-    assert "a tiny model, 0.00 GB: here, verified" in capsys.readouterr().out
+    assert "a tiny model, 0.00 GB: here, found right when it was fetched" in capsys.readouterr().out
 
     assert main(["weights", "verify"]) == 0
     assert f"tiny: SHA-256 {DIGEST}, right" in capsys.readouterr().out
     (tmp_path / "mastsam_ros" / "tiny.pth").write_bytes(CONTENT[::-1])
-    assert main(["weights", "verify", "tiny"]) == 1
-    assert f"expected {DIGEST}" in capsys.readouterr().err
+    monkeypatch.setitem(CHECKPOINTS, "other", dataclasses.replace(checkpoint, name="other", address="x/other.pth"))
+    (tmp_path / "mastsam_ros" / "other.pth").write_bytes(CONTENT)
+    assert main(["weights", "verify"]) == 1
+    told = capsys.readouterr()
+    assert (
+        f"expected {DIGEST}: it is damaged or another file; delete it and run `mastsam weights fetch tiny`" in told.out
+    )
+    assert f"other: SHA-256 {DIGEST}, right" in told.out and "1 of 2 checkpoints are not right: tiny" in told.err
+    assert main(["weights", "fetch", "tiny"]) == 1
+    assert "here already" in capsys.readouterr().out
 
     assert main(["weights", "fetch", "sam"]) == 1
     assert "no released checkpoint is called 'sam': there are mast3r, sam_vit_h" in capsys.readouterr().err
