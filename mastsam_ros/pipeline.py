@@ -55,7 +55,7 @@ from mastsam_ros.types import (
 )
 
 _LOG = logging.getLogger(__name__)
-_TINY = 3
+_TINY = 2
 """Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 _FLAT_IMAGE = 2.0
 """Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
@@ -321,6 +321,10 @@ class Mastsam:
         joined, hidden = self._overlap.join(
             active, self._identities.ages(), masks, figures.agreement, self.map.separation
         )
+        standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if self._identities.doubted(id)]
+        if standing_in:
+            hidden -= set(standing_in)
+            masks = masks.replaced([active.index(id) for id in standing_in], carried.index)
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)
             masks = masks.emptied(shows)
@@ -376,9 +380,10 @@ class Mastsam:
                 identities.weigh(EventKind.REVIVED, id, looks_like if seen_there is None else seen_there)
             else:
                 sure = first or score >= tracker.confirm_score
-                sure |= not held[n] and score >= tracker.confirm_new_score and area[n] >= tiny
+                free = not held[n] and score >= tracker.confirm_new_score
+                sure |= free and area[n] >= tiny
                 shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
-                id = identities.born(score, shown_as, sure)
+                id = identities.born(score, shown_as, sure, free)
             active.append(id)
             place[n + 1] = len(active)
         index += place[new]
@@ -435,6 +440,8 @@ class Mastsam:
                 continue
             if area[n] >= smallest:
                 kept.append(id)
+                if area[n] >= 4 * _TINY * smallest:
+                    self._identities.grown(id)
                 table[n + 1] = len(kept)
             else:
                 self._identities.disappear(id)

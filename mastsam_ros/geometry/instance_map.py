@@ -38,6 +38,8 @@ class Presence(enum.Enum):
     OUT_OF_VIEW = "out of view"
     OCCLUDED = "occluded"
     IN_VIEW = "in view"
+    GONE = "gone"
+    """Its place is in view, and empty."""
 
 
 class Separation(enum.Enum):
@@ -187,20 +189,22 @@ class InstanceMap:
         K: npt.NDArray[np.float64],
         depth: npt.NDArray[np.float32],
     ) -> dict[int, Presence]:
-        """Where each id is that has voxels: out of view, hidden by something nearer, or in plain view."""
+        """Where each id is that has voxels: out of view, hidden by something nearer, in plain view, or gone."""
         mine = np.nonzero(np.isin(self.voxels.instance, ids))[0]
         index, _, behind = self._against(mine, T_world_camera, K, depth)
         most = max(ids, default=0) + 1
         whole = np.bincount(self.voxels.instance[mine], minlength=most)
         inside = np.bincount(self.voxels.instance[index], minlength=most)
         open_ = np.bincount(self.voxels.instance[index[behind >= 0]], minlength=most)
+        empty = np.bincount(self.voxels.instance[index[behind > 0]], minlength=most)
         result = {}
         for id in ids:
             if whole[id] and inside[id] < _VISIBLE_SHARE * whole[id]:
                 result[id] = Presence.OUT_OF_VIEW
             elif whole[id]:
                 visible = open_[id] >= _VISIBLE_SHARE * whole[id]
-                result[id] = Presence.IN_VIEW if visible else Presence.OCCLUDED
+                there = Presence.GONE if empty[id] > _VISIBLE_SHARE * open_[id] else Presence.IN_VIEW
+                result[id] = there if visible else Presence.OCCLUDED
         return result
 
     def separation(self, first: int, second: int) -> Separation:

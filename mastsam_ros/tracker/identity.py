@@ -17,7 +17,8 @@ _QUALITY_MEMORY = 0.8
 
 @dataclass
 class Life:
-    """One id. parent: the id under which it is shown while it is tentative, 0 for its own."""
+    """One id. parent: the id under which it is shown while it is tentative, 0 for its own. free: it was never part of
+    its parent, which only stands in for it. was_missing: `missing` before it was seen in this frame."""
 
     id: int
     state: TrackState
@@ -27,6 +28,8 @@ class Life:
     age: int = 1
     hits: int = 1
     missing: int = 0
+    was_missing: int = 0
+    free: bool = False
 
 
 class IdCounter:
@@ -141,7 +144,7 @@ class Identities:
         """The id was found in this frame."""
         life = self._lives[id]
         life.hits += 1
-        life.missing = 0
+        life.was_missing, life.missing = life.missing, 0
         life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
         life.score = score
         confirmed = life.hits >= self.settings.confirm_after and life.quality >= self.settings.confirm_quality
@@ -152,6 +155,21 @@ class Identities:
         """The id was not found; True while its carried mask may stand in for it."""
         life = self._lives[id]
         life.missing += 1
+        return self._stands_in(life)
+
+    def doubted(self, id: int) -> bool:
+        """What `seen` found was another thing's mask; True while the carried mask may stand in."""
+        life = self._lives[id]
+        life.missing = life.was_missing + 1
+        return self._stands_in(life)
+
+    def grown(self, id: int) -> None:
+        """The id has become large: it is shown as itself unless it was part of its parent."""
+        life = self._lives[id]
+        if life.state is TrackState.TENTATIVE and life.free:
+            self._confirm(life, "large enough to be seen")
+
+    def _stands_in(self, life: Life) -> bool:
         mature = life.state is TrackState.TRACKED and life.hits >= self.settings.mature_after
         return mature and life.missing <= self.settings.coast_frames
 
@@ -183,12 +201,14 @@ class Identities:
         life.state, life.missing = TrackState.TRACKED, 0
         self.events.append(TrackEvent(EventKind.REVIVED, id, reason=reason))
 
-    def born(self, score: float, parent: int = 0, sure: bool = False) -> int:
+    def born(self, score: float, parent: int = 0, sure: bool = False, free: bool = False) -> int:
         """A new id. It is tentative and shown as its parent unless it is `sure` or has none.
+
+        free: it was never part of the parent, and need not prove itself once it has `grown`.
 
         Raises IdsExhaustedError after 65535 ids: ids are never reused.
         """
-        life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score)
+        life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score, free=free)
         self._lives[life.id] = life
         if sure or parent == 0:
             self._confirm(life, "segmented in a region without a mask")

@@ -179,7 +179,15 @@ class MapRevival:
         if view is None:
             return set(self.map.instances) if self.odometry.lost else set()
         where = self.map.presence(identities.lost(), view.T, view.K, view.depth)
-        return {id for id, presence in where.items() if presence is not Presence.IN_VIEW}
+        return {id for id, presence in where.items() if presence in (Presence.OUT_OF_VIEW, Presence.OCCLUDED)}
+
+    def in_plain_view(self, ids: set[int]) -> set[int]:
+        """Those of the ids whose places are in view and not empty: what the segmenter misses there is its fault."""
+        view = self._view
+        if view is None or not ids:
+            return set()
+        where = self.map.presence(sorted(ids), view.T, view.K, view.depth)
+        return {id for id, presence in where.items() if presence is Presence.IN_VIEW}
 
     def remember(self, shown: npt.NDArray[np.uint16], known: set[int]) -> None:
         """Enters what the view shows: shown (H, W) uint16 ids, 0 = none; known: every id that exists."""

@@ -64,10 +64,13 @@ class OverlapFilter:
         pairs = np.argwhere(torch.triu(iou >= self.settings.join_iou, diagonal=1).cpu().numpy()).tolist()
         streak: dict[tuple[int, int], int] = {}
         joined = []
+        two_things: set[tuple[int, int]] = set()
         hidden: set[int] = set()
         for first, second in pairs:
             known = separation(ids[first], ids[second])
             two = known is Separation.APART
+            if two:
+                two_things.add((first, second))
             young = known is Separation.UNKNOWN and min(ages[first], ages[second]) < self.settings.join_young
             weak, strong = sorted((first, second), key=lambda n: agreement[n])
             if (two or not young) and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
@@ -83,8 +86,26 @@ class OverlapFilter:
                     self.iou[ids[n]] = max(self.iou.get(ids[n], 0.0), float(iou[first, second]))
         self._streak = streak
         seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], -agreement[n], ids[n]))
-        ends = {ids[n]: ids[root] for n, root in union_find(len(ids), joined, seniority).items() if n != root}
+        ends = {
+            ids[n]: ids[root]
+            for n, root in union_find(len(ids), _kept_apart(joined, two_things), seniority).items()
+            if n != root
+        }
         return ends, hidden - ends.keys() - set(ends.values())
+
+
+def _kept_apart(pairs: list[tuple[int, int]], two_things: set[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The pairs, without those that would bring two things into one set by way of a third."""
+    kept: list[tuple[int, int]] = []
+    sets: list[set[int]] = []
+    for first, second in pairs:
+        met = [group for group in sets if first in group or second in group]
+        joined = {first, second}.union(*met)
+        if any(a in joined and b in joined for a, b in two_things):
+            continue
+        sets = [*(group for group in sets if group not in met), joined]
+        kept.append((first, second))
+    return kept
 
 
 def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -> dict[int, int]:

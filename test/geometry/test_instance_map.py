@@ -114,7 +114,7 @@ def test_out_of_view_hidden_and_in_view_are_told_apart() -> None:
     depth, _ = wall(1.01)
     assert map.presence([5, 6], ORIGIN, K, depth) == {5: Presence.IN_VIEW}
     through, _ = wall(2.0)
-    assert map.presence([5], ORIGIN, K, through) == {5: Presence.IN_VIEW}
+    assert map.presence([5], ORIGIN, K, through) == {5: Presence.GONE}
     near, _ = wall(0.4)
     assert map.presence([5], ORIGIN, K, near) == {5: Presence.OCCLUDED}
     away = np.diag([-1.0, 1.0, -1.0, 1.0])

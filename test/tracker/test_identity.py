@@ -84,6 +84,30 @@ def test_only_mature_tracks_coast_and_not_for_ever() -> None:
     assert [identities.coasted(id) for _ in range(3)] == [True, True, False]
 
 
+def test_a_carried_mask_stands_in_for_a_doubted_one_for_as_long() -> None:
+    identities = Identities(SETTINGS)
+    id = identities.born(0.9, sure=True)
+    for _ in range(SETTINGS.mature_after):
+        identities.seen(id, 0.9, 0.9)
+    stood_in = []
+    for _ in range(SETTINGS.coast_frames + 1):
+        identities.seen(id, 0.0, 0.9)
+        stood_in.append(identities.doubted(id))
+    assert stood_in == [True] * SETTINGS.coast_frames + [False]
+    identities.seen(id, 0.9, 0.9)
+    identities.seen(id, 0.9, 0.9)
+    assert identities.doubted(id), "two good frames end the doubt"
+
+
+def test_what_was_never_part_of_its_parent_is_shown_once_it_is_large() -> None:
+    identities = Identities(SETTINGS)
+    parent = identities.born(0.9, sure=True)
+    part, free = identities.born(0.8, parent), identities.born(0.85, parent, free=True)
+    identities.grown(part)
+    identities.grown(free)
+    assert identities.shown_as(part) == parent and identities.shown_as(free) == free
+
+
 def test_ids_are_never_reused_and_running_out_is_an_error() -> None:
     identities = Identities(SETTINGS)
     for expected in range(1, 65536):

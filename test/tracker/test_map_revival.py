@@ -156,3 +156,20 @@ def test_the_other_end_of_a_thing_is_near_and_cut_off_by_what_is_before_it() -> 
     empty.depth[50:70, 75:85] = 2.0
     revival.locate(empty, None, 4)
     assert revival.cut_off(new, index, [7]) == {7: {}}
+
+
+def test_in_plain_view_is_what_has_its_surface_there() -> None:
+    revival = MapRevival(Settings().geometry)
+    shown = np.zeros((120, 160), np.uint16)
+    shown[50:70, 60:100] = 7
+    for number in range(2):
+        revival.locate(bar_behind_a_post(slice(0, 0)), None, number)
+        revival.remember(shown, {7})
+    assert revival.in_plain_view({7, 8}) == {7}
+    revival.locate(bar_behind_a_post(slice(55, 120)), None, 2)
+    assert revival.in_plain_view({7}) == set(), "hidden"
+    gone = bar_behind_a_post(slice(0, 0))
+    assert gone.depth is not None
+    gone.depth[:] = 2.0
+    revival.locate(gone, None, 3)
+    assert revival.in_plain_view({7}) == set(), "taken away"

@@ -59,6 +59,16 @@ def test_young_tracks_are_joined_at_once_unless_they_are_known_to_be_two() -> No
         assert overlap.join([1, 2], [3, 2], masks, [0.6, 0.4], lambda *_: Separation.APART) == ({}, set())
 
 
+def test_two_things_are_not_joined_by_way_of_a_third() -> None:
+    masks = TrackMasks(torch.stack([rectangle(0, 50)] * 3))
+
+    def separation(first: int, second: int) -> Separation:
+        return Separation.APART if {first, second} == {1, 2} else Separation.UNKNOWN
+
+    ends, hidden = OverlapFilter(SETTINGS).join([1, 2, 3], [50, 40, 1], masks, [0.6, 0.6, 0.5], separation)
+    assert ends == {3: 1} and not hidden
+
+
 def test_an_interrupted_overlap_starts_anew() -> None:
     same = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     apart = TrackMasks(torch.stack([rectangle(0, 50), rectangle(50, 99)]))
