@@ -93,7 +93,10 @@ def read_labels(path: Path) -> npt.NDArray[np.uint16]:
     if labels is None:
         raise InputError(f"{path} is not a readable PNG label image")
     if labels.ndim != 2:
-        raise InputError(f"{path} must be a grey or palette label image, got {labels.shape[2]} colour channels")
+        raise InputError(
+            f"{path} must be a grey or palette label image, got {labels.shape[2]} colour channels: save the ids"
+            " themselves, 0 to 65535, as 8 or 16-bit grey"
+        )
     if palette:
         labels = labels // (255 // (2 ** content[24] - 1))  # fewer than 8 bits: the decoder stretches grey to 0..255
     return labels.astype(np.uint16)
@@ -140,14 +143,16 @@ def open_sequences(root: str | Path, names: Iterable[str] | None = None) -> list
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder")
+        raise InputError(f"{root} is {'no folder' if root.exists() else 'not there'}: expected data with truth")
     found = _scenes(root) or _scannet(root) or _davis(root)
     if not found:
+        content = sorted(path.name + "/" * path.is_dir() for path in root.iterdir())
+        there = ", ".join(content[:6]) + (f" and {len(content) - 6} more" if len(content) > 6 else "")
         raise InputError(
             f"{root} holds no sequences with truth; expected a DAVIS or MOSE folder"
             " (Annotations/[480p/]<sequence>/*.png,"
             " JPEGImages beside), a scene (rgb/, instance/, scene.json), or a ScanNet export"
-            " (color/, depth/, pose/, instance-filt/, intrinsic/)"
+            f" (color/, depth/, pose/, instance-filt/, intrinsic/); found: {there or 'an empty folder'}"
         )
     if names is None:
         return found

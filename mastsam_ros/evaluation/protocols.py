@@ -144,7 +144,7 @@ class SequenceScorer:
         if labels.shape != truth.shape:
             raise InputError(
                 f"{self._sequence.name}/{files.stem}: labels are {labels.shape[1]}x{labels.shape[0]},"
-                f" the truth is {truth.shape[1]}x{truth.shape[0]}"
+                f" the truth is {truth.shape[1]}x{truth.shape[0]}; scale labels to the truth by nearest neighbour"
             )
         overlap = frame_overlap(labels, truth)
         self._overlaps.append(overlap)

@@ -163,6 +163,25 @@ def test_frames_that_the_node_did_not_answer_are_left_out_and_counted(tmp_path, 
     assert score["frames"] == 3 and score["best_track"] == 1.0
 
 
+def test_what_is_no_data_or_no_labels_says_what_is_there(tmp_path, truth):
+    predictions = write_labels(tmp_path / "out", truth, perfect)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    for n in range(8):
+        (tmp_path / "texts" / f"{n}.txt").write_text("x")
+    for folder, found in (("empty", "an empty folder"), ("texts", r"0\.txt, .*, 5\.txt and 2 more")):
+        with pytest.raises(InputError, match=f"expected a DAVIS or MOSE folder .*; found: {found}"):
+            evaluate(predictions, "--ground-truth", tmp_path / folder)
+        with pytest.raises(InputError, match=f"expected <sequence>/.*; found: {found}"):
+            evaluate(tmp_path / folder, "--ground-truth", truth)
+    with pytest.raises(InputError, match="nowhere is not there: expected data"):
+        evaluate(predictions, "--ground-truth", tmp_path / "nowhere")
+    path = predictions / "cat" / "00002.png"
+    cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))  # ids above 65535 as colours, as COCO has them
+    with pytest.raises(InputError, match=r"00002\.png must be .*got 3 colour channels: save the ids .*0 to 65535"):
+        evaluate(predictions, "--ground-truth", truth)
+
+
 def test_size_that_differs_names_the_frame(tmp_path, truth):
     predictions = write_labels(tmp_path / "out", truth, lambda labels: perfect(labels)[::2, ::2])
     with pytest.raises(InputError, match="cat/00000: labels are 40x30, the truth is 80x60"):

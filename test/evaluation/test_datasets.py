@@ -211,5 +211,5 @@ def test_other_folders_are_refused_with_what_was_expected(tmp_path):
     (tmp_path / "holiday").mkdir()
     with pytest.raises(InputError, match=r"holds no sequences with truth; expected a DAVIS.*scene\.json.*ScanNet"):
         open_sequences(tmp_path)
-    with pytest.raises(InputError, match="is not a folder"):
+    with pytest.raises(InputError, match="is not there"):
         open_sequences(tmp_path / "nowhere")
