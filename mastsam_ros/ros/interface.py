@@ -128,8 +128,9 @@ EVIDENCE = {
     EventKind.BORN: "the segmenter's own score of the new mask; of one that had to prove itself, its agreement since",
     EventKind.LOST: "its running agreement until then: how sure it is that there was such a thing",
     EventKind.REVIVED: "by the map: share of the mask's known voxels that are the id's; by looks: 1 for equal colours"
-    " at the expected place, 0 for the least that is accepted",
-    EventKind.MERGED: "IoU of the two masks; of a young id that is an old one come back, the evidence of that",
+    " at the expected place, 0 for the least that is accepted; by an earlier view: share of its mask that shows again",
+    EventKind.MERGED: "IoU of the two masks; of a young id that is an old one come back, the evidence of that, or the"
+    " share of the young one that lies in it",
     EventKind.REMOVED: "1: it was looked for, and not found, for tracker.forget_after frames",
     EventKind.RESET: "1",
     EventKind.RENAMED: "1: a person said so",

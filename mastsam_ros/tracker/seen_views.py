@@ -13,7 +13,7 @@ import torch
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.propagation import Carried
-from mastsam_ros.types import Frame, TrackState
+from mastsam_ros.types import EventKind, Frame, TrackState
 
 _REMEMBER_INTERVAL = 8
 """Frames from one remembered view to the next."""
@@ -181,6 +181,7 @@ def bring_back(
         if inside[gives_way].sum() < _FREE * seen:
             continue
         identities.revive(id, "its view was recognised")
+        identities.weigh(EventKind.REVIVED, id, seen / expected[id])
         result.append(id)
         ends = np.flatnonzero(gives_way & (inside > _MOSTLY * area))
         given = place & np.append(gives_way, np.zeros(len(result), bool))[index] | np.isin(index, ends[ends > 0])
@@ -188,6 +189,7 @@ def bring_back(
         revived.append(len(result))
         for n in ends[ends > 0].tolist():
             identities.merge(active[n - 1], id, "lies where the other was lost")
+            identities.weigh(EventKind.MERGED, active[n - 1], inside[n] / area[n])
     if not revived:
         return active, carried
     rows, columns = np.nonzero(np.isin(index[::cell, ::cell], revived))

@@ -88,6 +88,18 @@ def recalled_of(index: np.ndarray, age: int) -> Recalled:
     return Recalled(index, index, age)
 
 
+def test_a_return_is_as_sure_as_what_shows_again() -> None:
+    identities, _, index = scene_of(LEFT, RIGHT)
+    identities.begin_frame()
+    identities.disappear(1)
+    expected, confirmed = np.zeros((40, 40), np.int64), np.zeros((40, 40), np.int64)
+    expected[LEFT] = confirmed[10:26, 2:18] = 1
+    index = torch.where(index == 2, 1, 0)
+    active, _ = bring_back(Recalled(expected, confirmed, 5), [1], [2], carried_of(index, 1), identities, 4)
+    assert active == [2, 1]
+    assert [event.evidence for event in identities.told() if event.kind is EventKind.REVIVED] == [0.8]
+
+
 def test_a_lost_track_comes_back_and_new_ones_in_its_place_are_merged_into_it() -> None:
     identities, _, index = scene_of(LEFT, RIGHT)
     identities.disappear(1)
