@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from mastsam_ros.backends import resolved
 from mastsam_ros.device import one_thread, torch_device
 from mastsam_ros.geometry.cameras import working_view
+from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.geometry.pointmaps import PointmapLifter
 from mastsam_ros.io.map_file import load_map, save_map
@@ -23,11 +24,13 @@ from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, uncovered_region
+from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
-from mastsam_ros.tracker.parents import parents_of
+from mastsam_ros.tracker.parents import carried_from, parents_of
+from mastsam_ros.tracker.pointing import Pointed, RecentViews, meant, pointed
 from mastsam_ros.tracker.propagation import Carried, carry, occurrences
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
@@ -37,6 +40,7 @@ from mastsam_ros.tracker.self_check import SelfChecker
 from mastsam_ros.tracker.settling import settled
 from mastsam_ros.types import (
     CandidateMasks,
+    EditError,
     EventKind,
     Frame,
     FrameResult,
@@ -59,6 +63,10 @@ _TINY = 2
 """Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 _FLAT_IMAGE = 2.0
 """Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
+_OTHER_MIND = 0.5
+"""Agreement of the segmenter's answer with a mask that a person made below which the person is believed."""
+_PREFERRED = 2.0
+"""More than any agreement and score: where masks overlap, one that a person made is in front."""
 _PATIENCE = 5
 """Frames in a row that may fail before the tracks start anew: what to match with is then too long ago."""
 
@@ -84,9 +92,10 @@ class Mastsam:
         self._seen = SeenViews(tracker)
         self.map = MapRevival(self.settings.geometry)
         self._pointmaps = PointmapLifter()
+        self._editor = Editor(self._identities, self.map, tracker)
+        self._recent = RecentViews()
         self._frames = 0
         self._previous: Frame | None = None
-        self._index = torch.zeros(0, 0, dtype=torch.int64)
         self._pending: list[TrackEvent] = []
         self._blank = False
         self._checker = SelfChecker()
@@ -102,6 +111,7 @@ class Mastsam:
         self.settings = settings
         self._identities.settings = self._overlap.settings = settings.tracker
         self._lost.settings = self._seen.settings = settings.tracker
+        self._editor.settings = settings.tracker
         self.map.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
@@ -113,6 +123,7 @@ class Mastsam:
         self.map.reset()
         self._pointmaps.reset()
         self._checker.reset()
+        self._recent.reset()
         self._previous = None
 
     def expect_poses(self) -> None:
@@ -121,7 +132,7 @@ class Mastsam:
 
     def world_map(self) -> WorldMap:
         """The map of instances as it is now; without depth, K or a pose nothing ever enters it."""
-        return self.map.world()
+        return self.map.world(self._identities.constraints)
 
     def save_map(self, path: Path) -> None:
         """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
@@ -146,6 +157,40 @@ class Mastsam:
         self.map.map.adopt(saved.voxels, saved.instances)
         self._identities.adopt(saved.instances, saved.next_id)
         return True
+
+    def add_instance(
+        self,
+        xy: npt.ArrayLike = (),
+        on_instance: Sequence[bool] | None = None,
+        box_xywh: Sequence[float] | None = None,
+        stamp_ns: int | None = None,
+        label: str = "",
+    ) -> int:
+        """Makes an instance of what points (K, 2) and a box (x, y, width, height), in pixels of the labels, show.
+
+        on_instance: of each point, whether it lies on the instance (all do if None) or beside it. stamp_ns: of the
+        picture that was looked at, None for the latest. Returns its id; the one that it has if it is an instance
+        already. Edits hold until `reset`, and are told with the next result. Raises EditError, and changes nothing,
+        where it cannot be done: this and the four below.
+        """
+        what = self._in_latest(pointed(xy, on_instance, box_xywh), stamp_ns)
+        return self._editor.add(what, self._asked, label)
+
+    def split_instance(self, id: int, xy: npt.ArrayLike, stamp_ns: int | None = None, label: str = "") -> int:
+        """Makes the part of an instance on which the points (K, 2) lie an instance of its own, for good: its id."""
+        return self._editor.split(id, self._in_latest(pointed(xy), stamp_ns), self._asked, label)
+
+    def merge_instances(self, ids: Sequence[int]) -> int:
+        """Makes several instances one, for good: the first, whose id it returns."""
+        return self._editor.merge(list(ids))
+
+    def remove_instance(self, id: int) -> None:
+        """Ends an instance: what it covers stays unlabelled for as long as it can be followed."""
+        self._editor.remove(id)
+
+    def rename_instance(self, id: int, label: str) -> None:
+        """Gives an instance a name; an empty one takes it away."""
+        self._editor.rename(id, label)
 
     def step(self, frame: Frame) -> FrameResult:
         """Segments one frame, with the ids of the frames before.
@@ -200,7 +245,7 @@ class Mastsam:
         with self._meanwhile(timer, lambda: self.segmenter.set_frame(view, matches)):
             if active:
                 with timer("carry"), one_thread(self.device):
-                    carried = carry(self._index, len(active), matches, tracker)
+                    carried = carry(self._editor.index, len(active), matches, tracker)
                 with timer("recall"), one_thread(self.device):
                     active, carried = self._recalled(view, active, carried)
                 with timer("prompt"), one_thread(self.device):
@@ -212,7 +257,7 @@ class Mastsam:
             with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
                 figures = chosen.figures()
-                masks = self._coast(active, carried, chosen, figures)
+                masks = self._as_people_said(active, carried, self._coast(active, carried, chosen, figures), figures)
             with timer("overlap"), one_thread(self.device):
                 index = self._without_overlap(active, carried, masks, figures)
         with timer("discover"):
@@ -227,24 +272,26 @@ class Mastsam:
                 index = settled(index, carried.index, self._outlined(active, figures), self._image(view))
         self._committed = True
         with timer("identify"), one_thread(self.device):
+            index = self.map.divide(index, active, self._identities)
             index, on_host, active = self._compact(index, active)
-            for event in self._identities.events:
-                if event.kind is EventKind.MERGED:
-                    self.map.merge(event.id, event.other_id)
+            for id, into in self._identities.joined:
+                self.map.merge(id, into)
             active = self.map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
                 areas = 4.0 * np.bincount(on_host[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
                 self._lost.remember(active, appearances(index, len(active), self._image(view)), areas.tolist())
-        self._index, self._previous = index, view
+        self._editor.index, self._previous = index, view
+        self._recent.add(view, frame.width, frame.height)
         with timer("outline"), one_thread(self.device):
-            shown = without_crumbs(self._shown(on_host, active), 2 * tracker.min_area_share * index.numel())
+            owners = without_crumbs(self._owners(on_host, active), 2 * tracker.min_area_share * index.numel())
+            shown = self._identities.constraints.as_instances(owners)
             labels = enlarge(shown, frame.image)
         if tracker.recall:
             with timer("remember"):
-                self._seen.remember(view, shown, self._frames)
+                self._seen.remember(view, owners, self._frames)
         with timer("map"):
-            self.map.remember(shown, self._identities.known())
+            self.map.remember(owners, self._identities.known())
         with timer("lift"):
             points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.told())
@@ -314,12 +361,34 @@ class Mastsam:
             return chosen.masks
         return chosen.masks.replaced(standing_in, carried.index)
 
+    def _as_people_said(self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures) -> TrackMasks:
+        """A mask that a person made is kept where the segmenter has another mind; what they told apart stays apart."""
+        said = self._identities.constraints
+        if not said.shaped and not said.cuts:
+            return masks
+        shaped = [n for n in self._shaped(active) if figures.found[n] and figures.agreement[n] < _OTHER_MIND]
+        masks = masks.replaced(shaped, carried.index) if shaped else masks
+        cut = [(n, m) for n, id in enumerate(active) for m, other in enumerate(active) if said.cut(id, other)]
+        if not cut:
+            return masks
+        dense = masks.dense.clone()
+        for n, other in cut:
+            dense[n] &= carried.index != other + 1
+        return TrackMasks(dense)
+
+    def _shaped(self, active: list[int]) -> list[int]:
+        shaped = self._identities.constraints.shaped
+        return [n for n, id in enumerate(active) if id in shaped] if shaped else []
+
+    def _separation(self, first: int, second: int) -> Separation:
+        return Separation.APART if self._identities.apart(first, second) else self.map.separation(first, second)
+
     def _without_overlap(
         self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
     ) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
         joined, hidden = self._overlap.join(
-            active, self._identities.ages(), masks, figures.agreement, self.map.separation
+            active, self._identities.ages(), masks, figures.agreement, self._separation
         )
         standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if self._identities.doubted(id)]
         if standing_in:
@@ -328,7 +397,10 @@ class Mastsam:
         if hidden:
             shows = torch.tensor([id not in hidden for id in active], device=self.device)
             masks = masks.emptied(shows)
-        index = one_id_per_pixel(masks, figures.together, carried.index)
+        priority = list(figures.together)
+        for n in self._shaped(active):
+            priority[n] += _PREFERRED
+        index = one_id_per_pixel(masks, priority, carried.index)
         if joined:
             place = {id: n for n, id in enumerate(active)}
             table = torch.arange(len(active) + 1, device=self.device)
@@ -367,17 +439,23 @@ class Mastsam:
             image,
             None if figures is None else self._outlined(active, figures),
         )
+        wholes = self._parts_of_wholes(new, len(scores), active, carried)
         first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
         place = torch.zeros(len(scores) + 1, dtype=torch.int64, device=self.device)
         for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
             if n in recognised:
                 id, reason = recognised[n]
-                if id in active:
+                if id in active and identities.constraints.linked(id):
+                    id = identities.born(score, part_of=identities.constraints.instance(id))
+                elif id in active:
                     place[n + 1] = active.index(id) + 1
                     continue
-                identities.revive(id, reason)
-                seen_there, looks_like = self.map.agreement.get((id, n)), self._lost.likeness.get((id, n), 0.0)
-                identities.weigh(EventKind.REVIVED, id, looks_like if seen_there is None else seen_there)
+                else:
+                    identities.revive(id, reason)
+                    seen_there, looks_like = self.map.agreement.get((id, n)), self._lost.likeness.get((id, n), 0.0)
+                    identities.weigh(EventKind.REVIVED, id, looks_like if seen_there is None else seen_there)
+            elif n in wholes:
+                id = identities.born(score, part_of=wholes[n])
             else:
                 sure = first or score >= tracker.confirm_score
                 free = not held[n] and score >= tracker.confirm_new_score
@@ -396,6 +474,30 @@ class Mastsam:
         outlined = [id in sure or identities.shown_as(id) in sure for id in active]
         return torch.tensor(outlined, device=self.device)
 
+    def _parts_of_wholes(
+        self, new: torch.Tensor, count: int, active: list[int], carried: Carried | None
+    ) -> dict[int, int]:
+        """New masks (0-based) that broke off what a person merged or removed, and the instance they stay with."""
+        said = self._identities.constraints
+        if not said.shown or carried is None:
+            return {}
+        origin = carried_from(new, count, len(active), carried).items()
+        return {n: said.instance(active[track]) for n, track in origin if said.linked(active[track])}
+
+    def _in_latest(self, what: Pointed, stamp_ns: int | None) -> Pointed:
+        return self._recent.on_latest(what, stamp_ns, self.matcher.match)
+
+    def _asked(self, what: Pointed) -> tuple[torch.Tensor, float]:
+        """The segmenter's answer in the latest view, whose frame it has: mask (H, W) bool and score."""
+        answer = meant(self.segmenter.predict(what.prompts()), what)
+        if answer is None and what.box is not None and not len(what.xy):
+            # A segmenter that knows points only.
+            centre = Pointed((what.box[:2] + what.box[2:])[None] / 2, np.array([True]), what.box)
+            answer = meant(self.segmenter.predict(centre.prompts()), centre)
+        if answer is None:
+            raise EditError("the segmenter sees nothing there: point at other places, or draw a closer box")
+        return answer
+
     def _recognised(
         self,
         new: torch.Tensor,
@@ -410,7 +512,10 @@ class Mastsam:
         owned = occurrences(index.flatten(), len(active) + 1)[1:].tolist()
         present = {id: area > 0 for id, area in zip(active, owned, strict=True) if identities.exists(id)}
         lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
-        found = {n: (id, "lies where it was lost") for n, id in self.map.recognise(new, count, lost).items()}
+        # What lies where a part of a merged or removed instance is belongs to it, in view or not.
+        parts = {id for id in identities.known() if identities.constraints.linked(id)}
+        placed = self.map.recognise(new, count, lost | parts, parts)
+        found = {n: (id, "lies where it was lost") for n, id in placed.items()}
         if not tracker.revival or matches is None:
             return found
         recent = [id for id in identities.lost() if identities[id].missing <= tracker.revival_frames]
@@ -448,8 +553,8 @@ class Mastsam:
         self._lost.keep_only(self._identities.known())
         return look_up(torch.from_numpy(table).to(self.device), index), np.take(table, on_host), kept
 
-    def _shown(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
-        """(H, W) uint16 ids at working size from the index, tentative tracks under their parent's id."""
+    def _owners(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
+        """(H, W) uint16 tracks at working size from the index, tentative tracks under their parent's id."""
         return np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), on_host)
 
     def _lifted(
@@ -468,10 +573,10 @@ class Mastsam:
         boxes = bounding_boxes(labels)
         extents = instance_extents(points) if points is not None and points.metric else {}
         tracks = []
-        for id in sorted(self._identities.known()):
-            life = self._identities[id]
-            if life.state is TrackState.TENTATIVE:
-                continue
+        names = self._identities.constraints.names
+        for id, lives in self._identities.instances().items():
+            # Of several tracks that are one instance, the one that is in view and was seen most often stands for it.
+            life = max(lives, key=lambda life: (life.state is TrackState.TRACKED, life.hits))
             area, box = boxes.get(id, (0, (0, 0, 0, 0)))
             position, size = extents.get(id, (None, None))
             tracks.append(
@@ -481,9 +586,10 @@ class Mastsam:
                     score=round(float(min(1.0, max(0.0, life.score))), 4),
                     area=area,
                     box_xywh=box,
-                    age=life.age,
+                    age=max(life.age for life in lives),
                     position=None if position is None else triple(position),
                     size=None if size is None else triple(size),
+                    label=names.get(id, ""),
                 )
             )
         return tuple(tracks)
@@ -494,7 +600,8 @@ class Mastsam:
         return self._result(frame, labels, (), self._take_pending(), None, timer)
 
     def _take_pending(self) -> tuple[TrackEvent, ...]:
-        pending, self._pending = tuple(self._pending), []
+        pending = (*self._pending, *self._editor.events)
+        self._pending, self._editor.events = [], []
         return pending
 
     def _result(

@@ -51,6 +51,10 @@ class IdsExhaustedError(MastsamError):
     """More than 65535 ids were needed; ids are never reused."""
 
 
+class EditError(MastsamError):
+    """What a person asked for cannot be done; nothing was changed."""
+
+
 _NEAREST_M, _FARTHEST_M = 1e-3, 1e4
 """Depth beyond these is none: its squares and inverses would leave the range of float32."""
 
@@ -177,13 +181,15 @@ class PointPrompts:
     xy: (N, K, 2) float32 pixels. labels: (N, K) int64, 1 positive, 0 negative, -1 padding.
     carried: (H, W) int64, n + 1 where the mask of prompt n was carried to from the previous frame, or None;
     `masks` is the same as one mask per prompt. confidence: (N,) float32 in [0, 1], how far the carried mask
-    can be trusted, or None.
+    can be trusted, or None. boxes: (N, 4) float32 pixels (x0, y0, x1, y1) that hold the whole of what is asked for,
+    or None; only people give boxes.
     """
 
     xy: torch.Tensor
     labels: torch.Tensor
     carried: torch.Tensor | None = None
     confidence: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -194,6 +200,10 @@ class PointPrompts:
             raise InputError(
                 f"prompts need xy (N, K, 2) and labels (N, K), got {tuple(self.xy.shape)}, {tuple(self.labels.shape)}"
             )
+        if self.boxes is not None:
+            object.__setattr__(self, "boxes", torch.as_tensor(self.boxes, dtype=torch.float32))
+            if self.boxes.shape != (len(self), 4):
+                raise InputError(f"boxes must be (N, 4) for {len(self)} prompts, got {tuple(self.boxes.shape)}")
 
     @property
     def masks(self) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -244,6 +244,33 @@ class InstanceMap:
             stays.views, stays.last_seen = max(first.views, last.views - alone) + alone, last.last_seen
         elif gone is not None:
             self.instances[into] = gone
+
+    def renamed(self, instance_of: Callable[[int], int]) -> InstanceMap:
+        """The same map with other ids, 0 to leave one out; itself where none changes."""
+        table = {id: instance_of(id) for id in self.instances}
+        if all(id == instance for id, instance in table.items()):
+            return self
+        result = InstanceMap(self.settings)
+        result.voxels, result.instances = self.voxels.taken(np.arange(len(self.voxels))), dict(self.instances)
+        result.forget({id for id, instance in table.items() if not instance})
+        look_up = np.arange(int(result.voxels.instance.max(initial=0)) + 1)
+        look_up[list(result.instances)] = [table[id] for id in result.instances]
+        result.voxels.instance[:] = look_up[result.voxels.instance]
+        result.instances = {}
+        for id, known in self.instances.items():
+            if table[id]:
+                views, last_seen = known.views, known.last_seen
+                if (other := result.instances.get(table[id])) is not None:
+                    views, last_seen = max(views, other.views), max(last_seen, other.last_seen)
+                result.instances[table[id]] = Instance(views, last_seen)
+        return result
+
+    def relabel(self, voxels: npt.NDArray[np.int64], id: int, frame: int) -> None:
+        """Says that the voxels at these places are `id`'s, with all the votes that they have."""
+        if len(voxels):
+            self.voxels.instance[voxels] = id
+            self.instances.setdefault(id, Instance(1, frame))
+            self._keep(np.ones(len(self.voxels), bool))
 
     def extents(self) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         """Per id: position (3,), the median of its voxels in the world, and size (3,), 5th to 95th percentile."""

@@ -61,7 +61,8 @@ class PromptableNetwork(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2) float32 pixels of the network's image, labels (N, K) -> logits (N, 3, h, w), IoU (N, 3).
 
-        masks: (N, mask_side, mask_side) float32 logits of mask prompts, or None. The logits that come out cover the
+        Where people drew a box, its corners are the last two points of every prompt, labelled 2 and 3. masks:
+        (N, mask_side, mask_side) float32 logits of mask prompts, or None. The logits that come out cover the
         whole square too; IoU is the network's own estimate for each mask. Called under autocast: positions of points
         are to be embedded outside it, half precision knows pixels only to several of them.
         """
@@ -214,7 +215,11 @@ class PromptedSegmenter:
         ModelError if the network gives no finite numbers.
         """
         mapping = self._current()
-        parts = list(self._answers(prompts.xy, prompts.labels, self._mask_prompts(prompts)))
+        xy, labels = prompts.xy, prompts.labels
+        if prompts.boxes is not None:
+            xy = torch.cat([xy, prompts.boxes.view(-1, 2, 2)], dim=1)
+            labels = torch.cat([labels, labels.new_tensor([[2, 3]]).expand(len(labels), -1)], dim=1)
+        parts = list(self._answers(xy, labels, self._mask_prompts(prompts)))
         if not parts:
             none = torch.zeros(0, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
             return CandidateMasks(none, torch.zeros(0, 3, device=self._device))

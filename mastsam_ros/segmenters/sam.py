@@ -60,9 +60,10 @@ class SamNetwork:
         at = F.pad(xy + 0.5, (0, 0, 0, 1))  # one more that is no point, as in training without a box
         at[:, -1] = 0
         kind = F.pad(labels, (0, 1), value=-1)[..., None]
-        negative, positive = (encoder.point_embeddings[n].weight for n in (0, 1))
+        negative, positive, first_corner, last_corner = (encoder.point_embeddings[n].weight for n in range(4))
         placed = encoder.pe_layer.forward_with_coords(at, encoder.input_image_size)
-        placed = placed + torch.where(kind == 1, positive, negative)
+        corner = torch.where(kind == 2, first_corner, last_corner)
+        placed = placed + torch.where(kind > 1, corner, torch.where(kind == 1, positive, negative))
         return torch.where(kind < 0, encoder.not_a_point_embed.weight, placed)
 
     def _dense(self, masks: torch.Tensor | None, count: int) -> torch.Tensor:

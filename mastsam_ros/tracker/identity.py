@@ -9,10 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.types import MAX_ID, EventKind, IdsExhaustedError, TrackEvent, TrackState
 
 _QUALITY_MEMORY = 0.8
 """Share of the old value that a track's running agreement keeps per frame."""
+_EVER = 1 << 32
+"""Frames; what a person decided is senior to everything that the tracker found."""
 
 
 @dataclass
@@ -49,17 +52,23 @@ class IdCounter:
 
 
 class Identities:
-    """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good."""
+    """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good.
+
+    constraints: what people said of them. Events tell of instances, as people see them.
+    """
 
     def __init__(self, settings: TrackerSettings, ids: IdCounter | None = None) -> None:
         self.settings = settings
         self._lives: dict[int, Life] = {}
         self._ids = ids or IdCounter()
+        self.constraints = Constraints()
         self.active: list[int] = []
         """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
         self.events: list[TrackEvent] = []
         """What happened since `begin_frame`."""
         self._evidence: dict[tuple[EventKind, int], float] = {}
+        self.joined: list[tuple[int, int]] = []
+        """Tracks that ended since then, and those that they go on as."""
 
     @property
     def next_id(self) -> int:
@@ -72,19 +81,19 @@ class Identities:
             self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, missing=1)
         self._ids.next = max(self._ids.next, next_id)
 
-    def snapshot(self) -> tuple[list[Life], list[int]]:
+    def snapshot(self) -> tuple[list[Life], list[int], Constraints]:
         """What `restore` takes to make this moment's lives come back."""
-        return [replace(life) for life in self._lives.values()], list(self.active)
+        return [replace(life) for life in self._lives.values()], list(self.active), self.constraints.copy()
 
-    def restore(self, snapshot: tuple[list[Life], list[int]]) -> None:
+    def restore(self, snapshot: tuple[list[Life], list[int], Constraints]) -> None:
         """Undoes what happened since the snapshot; ids that were given since are never given again."""
-        lives, self.active = snapshot
+        lives, self.active, self.constraints = snapshot
         self._lives = {life.id: life for life in lives}
         self.events = []
 
     def begin_frame(self) -> None:
         """Starts a frame: every life grows older, the events of the last frame are dropped."""
-        self.events = []
+        self.events, self.joined = [], []
         self._evidence = {}
         for life in self._lives.values():
             life.age += 1
@@ -92,6 +101,7 @@ class Identities:
     def reset(self, reason: str) -> TrackEvent:
         """Ends every track; ids go on counting. Returns the event that says so."""
         self._lives.clear()
+        self.constraints = Constraints()
         self.active = []
         self.events = []
         return TrackEvent(EventKind.RESET, 0, reason=reason)
@@ -131,8 +141,22 @@ class Identities:
         return [life.id for life in self._lives.values() if life.state is TrackState.LOST]
 
     def ages(self) -> list[int]:
-        """Frames since birth of every active id."""
-        return [self._lives[id].age for id in self.active]
+        """Frames since birth of every active id; what a person decided is older than all else."""
+        said = self.constraints.edited
+        return [self._lives[id].age + (_EVER if said(id) else 0) for id in self.active]
+
+    def apart(self, first: int, second: int) -> bool:
+        """True if people said enough of two tracks for the tracker not to join them by itself."""
+        return self.constraints.edited(first) and self.constraints.edited(second)
+
+    def instances(self) -> dict[int, list[Life]]:
+        """Every instance that people know of, by rising id, with its tracks."""
+        found: dict[int, list[Life]] = {}
+        for life in self._lives.values():
+            instance = self.constraints.instance(life.id)
+            if life.state is not TrackState.TENTATIVE and instance:
+                found.setdefault(instance, []).append(life)
+        return dict(sorted(found.items()))
 
     def confidence(self) -> npt.NDArray[np.float32]:
         """(N,) how far the mask of each active id can be trusted: it grows with age and running agreement."""
@@ -180,7 +204,12 @@ class Identities:
         if life.state is not TrackState.TENTATIVE:
             if survivor.state is TrackState.TENTATIVE:
                 self._confirm(survivor, "took over a track")
-            self.events.append(TrackEvent(EventKind.MERGED, id, into, reason))
+            self.joined.append((id, into))
+            instance, goes_on_as = self.constraints.instance(id), self.constraints.instance(into)
+            if instance not in (0, goes_on_as) and not self._others_of(instance, id):
+                kind = EventKind.MERGED if goes_on_as else EventKind.REMOVED
+                self.events.append(TrackEvent(kind, instance, goes_on_as, reason))
+                self.constraints.merged(instance, goes_on_as)
         for other in self._lives.values():
             if other.parent == id:
                 other.parent = into if other.id != into else 0
@@ -193,24 +222,33 @@ class Identities:
         elif life.state is TrackState.TRACKED:
             life.state = TrackState.LOST
             life.missing = max(1, life.missing)
-            self.events.append(TrackEvent(EventKind.LOST, id, reason="not found in the view"))
+            self._tell(EventKind.LOST, id, "not found in the view")
 
     def revive(self, id: int, reason: str) -> None:
         """A lost id is in view again."""
         life = self._lives[id]
         life.state, life.missing = TrackState.TRACKED, 0
-        self.events.append(TrackEvent(EventKind.REVIVED, id, reason=reason))
+        self._tell(EventKind.REVIVED, id, reason)
 
-    def born(self, score: float, parent: int = 0, sure: bool = False, free: bool = False) -> int:
+    def new_id(self) -> int:
+        """An id that was never given, for an instance. Raises IdsExhaustedError after 65535 ids."""
+        return self._ids.take()
+
+    def born(
+        self, score: float, parent: int = 0, sure: bool = False, free: bool = False, part_of: int | None = None
+    ) -> int:
         """A new id. It is tentative and shown as its parent unless it is `sure` or has none.
 
-        free: it was never part of the parent, and need not prove itself once it has `grown`.
+        free: it was never part of the parent, and need not prove itself once it has `grown`. part_of: the instance
+        that it is a part of, 0 for one that was removed, where constraints say so.
 
         Raises IdsExhaustedError after 65535 ids: ids are never reused.
         """
         life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score, free=free)
         self._lives[life.id] = life
-        if sure or parent == 0:
+        if part_of is not None:
+            self.constraints.link(life.id, part_of)
+        if sure or parent == 0 or part_of is not None:
             self._confirm(life, "segmented in a region without a mask")
         return life.id
 
@@ -228,7 +266,9 @@ class Identities:
                 life.missing += 1
                 if life.missing > self.settings.forget_after:
                     del self._lives[life.id]
-                    self.events.append(TrackEvent(EventKind.REMOVED, life.id, reason="lost for too long"))
+                    if not self._others_of(self.constraints.instance(life.id), life.id):
+                        self._tell(EventKind.REMOVED, life.id, "lost for too long")
+        self.constraints.keep_only(self._lives)
 
     def shown_as(self, id: int) -> int:
         """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of.
@@ -244,6 +284,25 @@ class Identities:
             id = life.parent
         return id
 
+    def confirm(self, id: int) -> None:
+        """A tentative id is shown as its own."""
+        if self._lives[id].state is TrackState.TENTATIVE:
+            self._confirm(self._lives[id], "asked for")
+
     def _confirm(self, life: Life, reason: str) -> None:
         life.state, life.parent = TrackState.TRACKED, 0
-        self.events.append(TrackEvent(EventKind.BORN, life.id, reason=reason))
+        own = self.constraints.instance(life.id) == life.id
+        self._tell(EventKind.BORN if own else EventKind.REVIVED, life.id, reason)
+
+    def _tell(self, kind: EventKind, id: int, reason: str) -> None:
+        """Of an instance of several tracks only what changes for the whole; nothing of what was removed."""
+        instance = self.constraints.instance(id)
+        if instance and not any(life.state is TrackState.TRACKED for life in self._others_of(instance, id)):
+            self.events.append(TrackEvent(kind, instance, reason=reason))
+
+    def _others_of(self, instance: int, id: int) -> list[Life]:
+        """The tracks of an instance beside `id`."""
+        if not self.constraints.shown:
+            return []
+        said = self.constraints.instance
+        return [life for life in self._lives.values() if life.id != id and said(life.id) == instance]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Set
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,6 +17,7 @@ from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
@@ -98,9 +101,14 @@ class MapRevival:
             return matches
         return checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
 
-    def recognise(self, new: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
-        """Which of `count` new masks is which wanted id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id."""
-        return self._claims(new, count, wanted)
+    def recognise(
+        self, new: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
+    ) -> dict[int, int]:
+        """Which of `count` new masks is which wanted id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id.
+
+        Any number of masks may be one of those in `several`.
+        """
+        return self._claims(new, count, wanted, several)
 
     def nearness(self, new: torch.Tensor, count: int, wanted: set[int]) -> dict[int, dict[int, float]]:
         """How near new masks are to where wanted ids were: id -> mask (0-based) -> distance, 1 is as far as may be.
@@ -155,6 +163,8 @@ class MapRevival:
         result = list(active)
         for n, id in self._claims(index, len(active), set(identities.lost())).items():
             known = self.map.instances.get(id)
+            if identities.constraints.edited(active[n]):
+                continue
             # Two that were in view at the same time are two.
             if known is not None and identities[active[n]].age <= self._view.number - known.last_seen:
                 identities.revive(id, "lies where it was lost")
@@ -164,6 +174,41 @@ class MapRevival:
                 self.map.merge(active[n], id)
                 result[n] = id
         return result
+
+    def divide(self, index: torch.Tensor, active: list[int], identities: Identities) -> torch.Tensor:
+        """Brings parts back that a person split off: where the map has them, they end the mask that took them in.
+
+        index: (H, W) int64, n + 1 where `active[n]` is; the parts found are appended to `active`. Returns the index.
+        """
+        view, cut = self._view, identities.constraints.cut
+        if view is None or not identities.constraints.cuts:
+            return index
+        for id in [lost for lost in identities.lost() if any(cut(lost, other) for other in active)]:
+            others = [n + 1 for n, other in enumerate(active) if cut(id, other)]
+            mask = index.cpu().numpy()
+            there = np.zeros(mask.shape, np.uint8)
+            known = view.voxel >= 0
+            there[view.rows[known], view.columns[known]] = self.map.voxels.instance[view.voxel[known]] == id
+            # Every _STRIDE-th pixel was looked up: closing fills what lies between.
+            kernel = np.ones((2 * _STRIDE + 1, 2 * _STRIDE + 1), np.uint8)
+            part = (cv2.morphologyEx(there, cv2.MORPH_CLOSE, kernel) > 0) & np.isin(mask, others)
+            if (there > 0)[part].sum() < _FEWEST:
+                continue
+            active.append(id)
+            index = torch.where(torch.from_numpy(part).to(index.device), len(active), index)
+            identities.revive(id, "lies where it was split off")
+        return index
+
+    def relabel(self, mask: npt.NDArray[np.bool_], id: int) -> None:
+        """The voxels that `mask` (H, W) covers in the current view are `id`'s from now on."""
+        view = self._view
+        if view is None:
+            return
+        inside = mask[view.rows, view.columns] & view.sure
+        points = view.points[inside]
+        ray = points - view.T[:3, 3].astype(np.float32)
+        voxel = self.map.look_up(points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
+        self.map.relabel(np.unique(voxel[voxel >= 0]), id, view.number)
 
     def separation(self, first: int, second: int) -> Separation:
         """How far two ids are known to be two things in the map."""
@@ -204,9 +249,12 @@ class MapRevival:
         in_view = {id: view.view.stamp_ns for id, seen in self.map.instances.items() if seen.last_seen == view.number}
         self._seen_ns = {id: at for id, at in (self._seen_ns | in_view).items() if id in self.map.instances}
 
-    def world(self) -> WorldMap:
-        """The map as it is now."""
-        cloud, extents = self.map.cloud(), self.map.extents()
+    def world(self, said: Constraints) -> WorldMap:
+        """The map as it is now, its tracks as the instances that people see."""
+        map, seen_ns = self.map.renamed(said.instance), dict[int, int]()
+        for track, at in self._seen_ns.items():
+            seen_ns[said.instance(track)] = max(at, seen_ns.get(said.instance(track), 0))
+        cloud, extents = map.cloud(), map.extents()
         voxels = np.bincount(cloud.instance, minlength=1)
         instances = (
             MapInstance(
@@ -214,15 +262,19 @@ class MapRevival:
                 triple(extents[id][0]),
                 triple(extents[id][1]),
                 int(voxels[id]),
-                self.map.instances[id].views,
-                self._seen_ns.get(id, 0),
+                map.instances[id].views,
+                seen_ns.get(id, 0),
+                said.names.get(id, ""),
             )
-            for id in sorted(extents.keys() & self.map.instances.keys())
+            for id in sorted(extents.keys() & map.instances.keys())
         )
         return WorldMap(cloud, tuple(instances))
 
-    def _claims(self, index: torch.Tensor, count: int, wanted: set[int]) -> dict[int, int]:
-        """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most."""
+    def _claims(
+        self, index: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
+    ) -> dict[int, int]:
+        """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most, but
+        any number of those in `several`."""
         view, self.agreement = self._view, {}
         if view is None or not wanted or not count:
             return {}
@@ -243,7 +295,7 @@ class MapRevival:
                     self.agreement[id, n - 1] = float(votes[n] / known[n])
         result: dict[int, int] = {}
         for _, id, n in sorted(pairs):
-            if n not in result and id not in result.values():
+            if n not in result and (id not in result.values() or id in several):
                 result[n] = id
         return result
 

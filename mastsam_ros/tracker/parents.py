@@ -33,8 +33,7 @@ def parents_of(
     area = occurrences(new.flatten(), count + 1)[1:]
     result, held = [-1] * count, [False] * count
     if carried is not None:
-        votes = occurrences((new * (tracks + 1) + carried.index).flatten(), (count + 1) * (tracks + 1))
-        votes = votes.view(count + 1, tracks + 1)[1:, 1:]
+        votes = _carried_votes(new, count, tracks, carried)
         if outlined is not None:
             votes[:, outlined] = 0
         share = votes.max(dim=1)
@@ -55,6 +54,21 @@ def parents_of(
         if result[n] < 0 and touching[n]:
             result[n] = track[n]
     return result, held
+
+
+def carried_from(new: torch.Tensor, count: int, tracks: int, carried: Carried) -> dict[int, int]:
+    """New masks (0-based) most of whose pixels were carried from one track, and that track (0-based)."""
+    if count == 0 or tracks == 0:
+        return {}
+    area = torch.bincount(new.flatten(), minlength=count + 1)[1:]
+    share = _carried_votes(new, count, tracks, carried).max(dim=1)
+    return {n: int(share.indices[n]) for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist()}
+
+
+def _carried_votes(new: torch.Tensor, count: int, tracks: int, carried: Carried) -> torch.Tensor:
+    """(count, tracks) int64: pixels of each new mask that were carried from each track."""
+    votes = occurrences((new * (tracks + 1) + carried.index).flatten(), (count + 1) * (tracks + 1))
+    return votes.view(count + 1, tracks + 1)[1:, 1:]
 
 
 def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -> torch.Tensor:

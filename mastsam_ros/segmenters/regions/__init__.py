@@ -14,6 +14,7 @@ from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
 from mastsam_ros.segmenters.regions.motion import MotionLayer
+from mastsam_ros.segmenters.regions.pointed import body_at, regions_at, regions_inside
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -118,10 +119,12 @@ class RegionSegmenter:
 
     @one_thread()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
-        """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2)."""
+        """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2); three where nothing was carried."""
         graph, hierarchy = self._ready(), self._hierarchy
         count = len(prompts)
-        carried = self._carried_index(prompts)
+        if prompts.carried is None:
+            return self._pointed(prompts)
+        carried = np.asarray(prompts.carried.cpu().numpy())
         votes = np.bincount(
             graph.labels.ravel().astype(np.int64) * (count + 1) + carried.ravel(),
             minlength=graph.count * (count + 1),
@@ -234,19 +237,23 @@ class RegionSegmenter:
         scores[wanted < 0] = 0.0
         return PartitionMasks(torch.stack([by_region, by_vote]), wanted, scores)
 
-    def _carried_index(self, prompts: PointPrompts) -> npt.NDArray[np.int64]:
-        """(H, W) track + 1 that was carried to each pixel; from points alone, to their superpixels."""
-        height, width = self._ready().labels.shape
-        if prompts.carried is not None:
-            return np.asarray(prompts.carried.cpu().numpy())
-        owner = np.zeros(self._ready().count, np.int64)
-        for track, (points, labels) in enumerate(
-            zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)
-        ):
-            x = points[labels == 1, 0].round().astype(int).clip(0, width - 1)
-            y = points[labels == 1, 1].round().astype(int).clip(0, height - 1)
-            owner[self._ready().labels[y, x]] = track + 1
-        return owner[self._ready().labels]
+    def _pointed(self, prompts: PointPrompts) -> CandidateMasks:
+        """What people point at: the body under the points, the regions under them, what lies in the box."""
+        graph = self._ready()
+        height, width = graph.labels.shape
+        # Bodies are numbered behind the regions.
+        image = np.where(self._bodies > 0, self._cut.max() + self._bodies, self._cut[graph.labels])
+        masks = np.zeros((len(prompts), 3, height, width), bool)
+        for n, (points, labels) in enumerate(zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)):
+            places = points[:, ::-1].round().astype(np.int64).clip(0, (height - 1, width - 1))
+            on, beside = places[labels == 1], places[labels == 0]
+            if len(on):
+                masks[n, 0] = body_at(self._bodies, on, beside)
+                masks[n, 1] = regions_at(graph, self._hierarchy, self._cut, on, beside)
+            if prompts.boxes is not None:
+                masks[n, 2] = regions_inside(image, prompts.boxes[n].cpu().numpy().astype(np.float64), beside)
+        scores = np.array([self._body_score, _SCORE_REGION, _SCORE_REGION]) * masks.any(axis=(2, 3))
+        return CandidateMasks(torch.from_numpy(masks), torch.from_numpy(scores))
 
 
 def _agreement(
