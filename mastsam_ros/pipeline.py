@@ -136,7 +136,8 @@ class Mastsam:
 
     def save_map(self, path: Path) -> None:
         """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
-        save_map(path, self.map.map, self.map.odometry.keyframes, self._identities.next_id)
+        identities = self._identities
+        save_map(path, self.map.map, self.map.odometry.keyframes, identities.next_id, identities.constraints)
 
     def load_map(self, path: Path) -> bool:
         """Goes on with the map of an earlier run before the first frame; False if there is none at `path`.
@@ -156,6 +157,8 @@ class Mastsam:
         self.map.odometry.given |= len(saved.voxels) > 0 and not saved.keyframes
         self.map.map.adopt(saved.voxels, saved.instances)
         self._identities.adopt(saved.instances, saved.next_id)
+        self._identities.constraints = saved.edits
+        self._identities.constraints.keep_only(saved.instances)
         return True
 
     def add_instance(

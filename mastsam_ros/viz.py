@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
 import cv2
@@ -23,12 +24,17 @@ def colors(ids: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def overlay(
-    image: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint16], alpha: float = 0.5, numbers: bool = False
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint16],
+    alpha: float = 0.5,
+    numbers: bool = False,
+    names: Mapping[int, str] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """`image` (H, W, 3) uint8 RGB with its labels (H, W) uint16 laid over it, (H, W, 3) uint8 RGB.
 
     `alpha` in [0, 1] is the opacity of the masks; their outlines, one pixel inside each mask, are opaque.
-    Unlabelled pixels stay as they are. `numbers` writes each id on its mask.
+    Unlabelled pixels stay as they are. `numbers` writes each id on its mask, `names` the
+    names of those ids that have one.
 
     Raises InputError if the two sizes differ.
     """
@@ -41,8 +47,8 @@ def overlay(
     outline = _outline(labels)
     cv2.copyTo(colored, outline, picture)
     cv2.copyTo(image, (labels == 0).view(np.uint8), picture)
-    if numbers:
-        _draw_numbers(picture, labels, outline)
+    if numbers or names:
+        _draw_texts(picture, labels, outline, numbers, names or {})
     return picture
 
 
@@ -80,16 +86,23 @@ def _outline(labels: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint8]:
     return outline.view(np.uint8)
 
 
-def _draw_numbers(
-    picture: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint16], outline: npt.NDArray[np.uint8]
+def _draw_texts(
+    picture: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint16],
+    outline: npt.NDArray[np.uint8],
+    numbers: bool,
+    names: Mapping[int, str],
 ) -> None:
     inside = np.pad(((labels > 0) & (outline == 0)).view(np.uint8), 1)  # the picture's border is an outline too
     to_outline = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    for number in np.unique(labels[labels > 0]):
+    for number in np.unique(labels[labels > 0]).tolist():
+        # What OpenCV has no letters for is drawn as question marks.
+        text = " ".join(part for part in (str(number) if numbers else "", names.get(number, "")) if part)
+        if not text:
+            continue
         _, radius, _, center = cv2.minMaxLoc(to_outline, (labels == number).view(np.uint8))
         if radius < 4:
             continue
-        text = str(number)
         (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
         corner = (center[0] - width // 2, center[1] + height // 2)
         cv2.putText(picture, text, corner, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 3, cv2.LINE_AA)

@@ -8,6 +8,7 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from mastsam_ros.geometry.instance_map import Instance, InstanceMap, Voxels
 from mastsam_ros.geometry.odometry import Keyframe
 from mastsam_ros.io.sinks import write_whole
+from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.types import InputError, OutputError
 
 _FORMAT = 1
@@ -28,13 +30,15 @@ _PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
 
 @dataclass(frozen=True, eq=False)
 class SavedMap:
-    """What a file holds: the map's voxels and instances, the keyframes, and the first id that was never given."""
+    """What a file holds: the map's voxels and instances, the keyframes, the first id that was never given, and what
+    people said of the ids."""
 
     voxel_m: float
     voxels: Voxels
     instances: dict[int, Instance]
     keyframes: tuple[Keyframe, ...]
     next_id: int
+    edits: Constraints
 
 
 def map_files(path: Path) -> tuple[Path, Path, Path]:
@@ -43,11 +47,13 @@ def map_files(path: Path) -> tuple[Path, Path, Path]:
     return stem.with_name(f"{stem.name}.ply"), stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
 
 
-def save_map(path: Path, map: InstanceMap, keyframes: tuple[Keyframe, ...], next_id: int) -> None:
-    """Writes the three files. Raises OutputError if that is not possible."""
+def save_map(
+    path: Path, map: InstanceMap, keyframes: tuple[Keyframe, ...], next_id: int, edits: Constraints | None = None
+) -> None:
+    """Writes the three files. edits: what people said of the ids. Raises OutputError if that is not possible."""
     ply, about, views = map_files(path)
     extents = map.extents()
-    instances = {
+    instances: dict[str, dict[str, Any]] = {
         str(id): {
             "views": known.views,
             "last_seen": known.last_seen,
@@ -57,7 +63,19 @@ def save_map(path: Path, map: InstanceMap, keyframes: tuple[Keyframe, ...], next
         for id, known in sorted(map.instances.items())
         if id in extents
     }
-    content = {"format": _FORMAT, "voxel_m": map.settings.map_voxel_m, "next_id": next_id, "instances": instances}
+    edits = edits or Constraints()
+    for id, about_it in instances.items():
+        if (shown_as := edits.instance(int(id))) != int(id):
+            about_it["shown_as"] = shown_as
+        if name := edits.names.get(shown_as):
+            about_it["label"] = name
+    content = {
+        "format": _FORMAT,
+        "voxel_m": map.settings.map_voxel_m,
+        "next_id": next_id,
+        "instances": instances,
+        "edits": edits.to_mapping(),
+    }
     arrays = {
         f"{n}/{field.name}": getattr(keyframe, field.name)
         for n, keyframe in enumerate(keyframes)
@@ -89,7 +107,8 @@ def load_map(path: Path) -> SavedMap | None:
             for id, known in content["instances"].items()
         }
         voxel_m, next_id = float(content["voxel_m"]), int(content["next_id"])
-        return SavedMap(voxel_m, _voxels(ply.read_bytes()), instances, _keyframes(views), next_id)
+        edits = Constraints.from_mapping(content["edits"]) if "edits" in content else Constraints()
+        return SavedMap(voxel_m, _voxels(ply.read_bytes()), instances, _keyframes(views), next_id, edits)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read the map {about.with_suffix('')}: {type(error).__name__} {error}") from error
 

@@ -115,7 +115,8 @@ class OverlayVideo:
 
     def write(self, stem: str, frame: Frame, result: FrameResult) -> None:
         """Draws and encodes one frame."""
-        picture = overlay(frame.image, result.labels, numbers=True)
+        names = {track.id: track.label for track in result.tracks if track.label}
+        picture = overlay(frame.image, result.labels, numbers=True, names=names)
         if self._count == 0:
             # H.264 with 4:2:0 colour has even sizes only.
             self._stream.width, self._stream.height = frame.width // 2 * 2, frame.height // 2 * 2

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PointStamped
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -24,7 +25,16 @@ from mastsam_ros.ros.log import Complaints
 from mastsam_ros.ros.outputs import Outputs
 from mastsam_ros.ros.poses import Poses
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import EventKind, Frame, FrameResult, InputError, MastsamError, OutputError, PoseState
+from mastsam_ros.types import (
+    EditError,
+    EventKind,
+    Frame,
+    FrameResult,
+    InputError,
+    MastsamError,
+    OutputError,
+    PoseState,
+)
 
 
 class Camera:
@@ -50,6 +60,7 @@ class Camera:
         self._fault = self._misplaced = ""
         self._pose = PoseState.UNKNOWN
         self._last_stamp_ns: int | None = None
+        self._picture: tuple[str, int, int, npt.NDArray[np.float64] | None] | None = None
 
     # In the executor's thread
 
@@ -119,6 +130,26 @@ class Camera:
         mastsam.save_map(path)
         return f"map saved to {path}: {len(mastsam.world_map().instances)} instances"
 
+    def click(self, mastsam: Mastsam, message: PointStamped) -> str:
+        """Adds what a point of the world shows; says which instance it is. Raises MastsamError where it cannot."""
+        if self._picture is None:
+            raise EditError("there is no picture yet: wait for the first frame")
+        frame_id, width, height, K = self._picture
+        if K is None:
+            raise EditError("without intrinsics a point has no place in the picture: publish camera_info")
+        point = np.array([message.point.x, message.point.y, message.point.z, 1.0])
+        clicked_in = message.header.frame_id.lstrip("/")
+        if clicked_in == self._map_frame and mastsam.map.T_world_camera is not None:
+            point = np.linalg.inv(mastsam.map.T_world_camera) @ point
+        elif clicked_in != frame_id.lstrip("/"):
+            point = self._poses.between(frame_id, clicked_in, self._last_stamp_ns or 0) @ point
+        if not np.isfinite(point).all() or point[2] <= 0:
+            raise EditError(f"the point {np.round(point[:3], 3).tolist()} is not before the camera")
+        x, y = (K @ point[:3])[:2] / point[2]
+        if not (-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5):
+            raise EditError(f"the point falls on ({x:.0f}, {y:.0f}), outside the picture of {width}x{height}")
+        return f"instance {mastsam.add_instance([(x, y)])} at ({x:.0f}, {y:.0f})"
+
     def publish_map(self, mastsam: Mastsam) -> None:
         """The map as it is now."""
         now_ns = self._node.get_clock().now().nanoseconds
@@ -133,6 +164,7 @@ class Camera:
             self._fail("input", f"image dropped: {error}")
             return
         self._notice_time(mastsam, frame.stamp_ns)
+        self._picture = (frame.frame_id, frame.width, frame.height, frame.K)
         converted = time.perf_counter()
         result = self._step(mastsam, frame)
         if result is None:

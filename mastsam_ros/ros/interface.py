@@ -62,6 +62,12 @@ INPUTS = (
     ),
     Input("/tf", ("tf2_msgs/msg/TFMessage",), "With node.pose_topic, or with node.publish_tf and node.tf_child_frame."),
     Input("/tf_static", ("tf2_msgs/msg/TFMessage",), "As /tf; how the camera is mounted, mostly."),
+    Input(
+        "/clicked_point",
+        ("geometry_msgs/msg/PointStamped",),
+        "RViz's Publish Point: what is seen there becomes an instance. In the camera's frame, in node.map_frame, or in"
+        " one that /tf leads to where it is read.",
+    ),
 )
 
 OUTPUTS = {
@@ -120,6 +126,11 @@ SERVICES = {
         Service("reset", "std_srvs/srv/Trigger", "every track ends, the map is emptied; ids go on counting"),
         Service("enable", "std_srvs/srv/SetBool", "false: images are skipped"),
         Service("save_map", "std_srvs/srv/Trigger", "writes the map to node.map_file"),
+        Service("add_instance", "mastsam_ros/srv/AddInstance", "makes an instance of what points and a box show"),
+        Service("remove_instance", "mastsam_ros/srv/RemoveInstance", "ends an instance, and keeps it from coming back"),
+        Service("merge_instances", "mastsam_ros/srv/MergeInstances", "several ids are one instance from now on"),
+        Service("split_instance", "mastsam_ros/srv/SplitInstance", "a part of an instance is another from now on"),
+        Service("rename_instance", "mastsam_ros/srv/RenameInstance", "gives an instance a name"),
     )
 }
 """By name below `~/`, or `~/NAME/` for one of several cameras."""

@@ -73,7 +73,7 @@ class MastsamNode(LifecycleNode):
         self._poses = Poses(self, self._tunable.settings.node, self._complaints)
         self._cameras = [Camera(self, name, lambda: self._tunable.settings, self._poses) for name in names]
         for number, camera in enumerate(self._cameras):
-            Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map)
+            Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map, camera.click)
         self._diagnostics = create_publisher(self, DIAGNOSTICS)
         self._worker: ModelWorker[list[Mastsam], Input] | None = None
         self._state = "unconfigured"

@@ -50,7 +50,8 @@ class Outputs:
         if result.points is not None and self._heard("points"):
             self._publish("points", cloud_message(result.points, header))
         if self._heard("overlay"):
-            self._publish("overlay", rgb_message(overlay(image, result.labels), header))
+            names = {track.id: track.label for track in result.tracks if track.label}
+            self._publish("overlay", rgb_message(overlay(image, result.labels, names=names), header))
         if result.T_world_camera is not None:
             in_map = Header(stamp=header.stamp, frame_id=self._map_frame)
             self._publish("odometry", odometry_message(result.T_world_camera, in_map, header.frame_id))

@@ -65,6 +65,10 @@ class Poses:
         """`T_map_camera` (4, 4) as it is given from outside. Raises InputError that says what is missing."""
         return self._look_up(self.settings.map_frame, frame_id, stamp_ns)
 
+    def between(self, target: str, source: str, stamp_ns: int) -> npt.NDArray[np.float64]:
+        """`T_target_source` (4, 4) from /tf. Raises InputError that says what is missing."""
+        return self._look_up(target, source, stamp_ns)
+
     def tell(self, T_map_camera: npt.NDArray[np.float64], header: Any, frame_id: str) -> None:
         """Publishes own odometry on /tf where asked for. header: of the map's frame, with the image's stamp.
 
