@@ -390,9 +390,7 @@ class Mastsam:
         self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
     ) -> torch.Tensor:
         """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined, hidden = self._overlap.join(
-            active, self._identities.ages(), masks, figures.agreement, self._separation
-        )
+        joined, hidden = self._overlap.join(active, self._identities.ages(), masks, figures.agreement, self._separation)
         standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if self._identities.doubted(id)]
         if standing_in:
             hidden -= set(standing_in)
