@@ -21,10 +21,9 @@ def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySetting
     if frame.depth is None or frame.K is None:
         return None
     depth, stride = frame.depth, settings.points_stride
-    keep = (depth > 0) & (depth <= settings.max_depth_m) & ~depth_edges(depth, settings.edge_ratio)
-    sampled = np.zeros_like(keep)
-    sampled[::stride, ::stride] = True
-    rows, columns = np.nonzero(keep & sampled)
+    sampled = depth[::stride, ::stride]
+    keep = (sampled > 0) & (sampled <= settings.max_depth_m) & ~depth_edges(depth, settings.edge_ratio, stride)
+    rows, columns = (stride * place for place in np.nonzero(keep))
     xyz = points_at(depth, frame.K, rows, columns)
     return LabelledCloud(
         xyz=xyz,
@@ -59,15 +58,18 @@ def _quantiles(ordered: npt.NDArray[np.float64], shares: tuple[float, ...]) -> I
         yield (1 - rest) * ordered[:, below] + rest * ordered[:, min(below + 1, last)]
 
 
-def depth_edges(depth: npt.NDArray[np.float32], ratio: float) -> npt.NDArray[np.bool_]:
-    """(H, W) bool: pixels whose depth (H, W) differs from a neighbour's by more than this share; 0 = no depth."""
-    edges = np.zeros(depth.shape, dtype=bool)
-    for axis in (0, 1):
-        near = np.swapaxes(depth, 0, axis)[:-1]
-        far = np.swapaxes(depth, 0, axis)[1:]
-        nearer = np.minimum(near, far)
-        jump = (np.abs(near - far) > ratio * nearer) & (nearer > 0)
-        flat = np.swapaxes(edges, 0, axis)
-        flat[:-1] |= jump
-        flat[1:] |= jump
+def depth_edges(depth: npt.NDArray[np.float32], ratio: float, stride: int = 1) -> npt.NDArray[np.bool_]:
+    """Of every `stride`-th pixel in x and y, whether its depth differs from a neighbour's by more than this share.
+
+    depth: (H, W), 0 = no depth, which is no edge. Returns depth[::stride, ::stride]'s size.
+    """
+    height, width = depth.shape
+    framed = np.zeros((height + 2, width + 2), depth.dtype)
+    framed[1:-1, 1:-1] = depth
+    here = depth[::stride, ::stride]
+    edges = np.zeros(here.shape, dtype=bool)
+    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
+        near = framed[row : row + height : stride, column : column + width : stride]
+        nearer = np.minimum(here, near)
+        edges |= (np.abs(here - near) > ratio * nearer) & (nearer > 0)
     return edges

@@ -332,13 +332,12 @@ class _PlacedView:
             raise InputError("a view without depth or K has no place in the map")
         self.view, self.T, self.K, self.number = view, T, view.K, number
         self.depth = smoothed_depth(view.depth)
-        measured = np.zeros(view.depth.shape, bool)
-        measured[::_STRIDE, ::_STRIDE] = True
-        measured &= (self.depth > 0) & (self.depth <= map.settings.map_radius_m)
-        self.rows, self.columns = np.nonzero(measured)
+        sampled = self.depth[::_STRIDE, ::_STRIDE]
+        measured = (sampled > 0) & (sampled <= map.settings.map_radius_m)
+        self.rows, self.columns = (_STRIDE * place for place in np.nonzero(measured))
         R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
         ray = points_at(self.depth, view.K, self.rows, self.columns) @ R.T
         self.points: npt.NDArray[np.float32] = ray + t
         self.rgb = view.image[self.rows, self.columns]
-        self.sure = ~depth_edges(view.depth, map.settings.edge_ratio)[self.rows, self.columns]
+        self.sure = ~depth_edges(view.depth, map.settings.edge_ratio, _STRIDE)[measured]
         self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
