@@ -1,6 +1,6 @@
 """The node under load for a long time: python bench/soak.py [--minutes 20].
 
-A made-up camera sends 640x480 images, with depth and intrinsics, at 30 Hz over DDS to a node of its own, while
+A made-up camera sends images of 640x480, with depth and intrinsics, at 30 Hz over DDS to a node of its own, while
 subscribers of its topics come and go. Prints how its memory grew after the first minute, what became of every image,
 and how old results are when they are published, against the time of a step. Exit status 1 if the node ended, memory
 grew by 2 % or more, an image is unaccounted for, or results are older than 1.3 steps (95th percentiles).
@@ -44,8 +44,8 @@ COUNTS = ("received", "processed", "skipped", "failed", "unpaired", "lost")
 class Camera:
     """Sends the sample scene to and fro, at a steady rate."""
 
-    def __init__(self, node: Any, rate_hz: float, depth: bool) -> None:
-        scene = SampleScene(seed=5, frames=45, rate_hz=rate_hz)
+    def __init__(self, node: Any, rate_hz: float, width: int, depth: bool) -> None:
+        scene = SampleScene(seed=5, frames=45, width=width, height=width * 3 // 4, rate_hz=rate_hz)
         self._period_s, self._depth = 1 / rate_hz, depth
         self._messages = []
         for view in scene:
@@ -113,7 +113,7 @@ class Visitors:
         self.counts = {name: int(self.values[name]) for name in COUNTS}
 
 
-def soak(minutes: float, rate_hz: float, depth: bool, logs: Path) -> dict[str, Any]:
+def soak(minutes: float, rate_hz: float, width: int, depth: bool, logs: Path) -> dict[str, Any]:
     """The figures of one soak. Raises MastsamError if the node ends or does not start."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
@@ -121,7 +121,7 @@ def soak(minutes: float, rate_hz: float, depth: bool, logs: Path) -> dict[str, A
     robot = rclpy.create_node("robot")
     executor = SingleThreadedExecutor()
     executor.add_node(robot)
-    visitors, camera = Visitors(robot), Camera(robot, rate_hz, depth)
+    visitors, camera = Visitors(robot), Camera(robot, rate_hz, width, depth)
     stop = threading.Event()
     arguments = ["-p", "node.depth_topic:=depth"] if depth else []
     sender: threading.Thread | None = None
@@ -163,6 +163,7 @@ def soak(minutes: float, rate_hz: float, depth: bool, logs: Path) -> dict[str, A
         rclpy.try_shutdown()
     settle = min(SETTLE_S, minutes * 20)
     first = [megabytes for at, megabytes in memory if settle - 10 <= at <= settle + 5]
+    half = [megabytes for at, megabytes in memory if abs(at - minutes * 30) <= 5]
     last = [megabytes for _, megabytes in memory[-10:]]
     ages = np.percentile(visitors.ages_ms[5:], [50, 95])
     return {
@@ -170,7 +171,7 @@ def soak(minutes: float, rate_hz: float, depth: bool, logs: Path) -> dict[str, A
         **visitors.counts,
         "accounted": _accounted(visitors.counts, camera.sent),
         "subscribers": visitors.visits,
-        "memory MB": (float(np.median(first)), float(np.median(last))),
+        "memory MB, settled, half way, at the end": tuple(float(np.median(part)) for part in (first, half, last)),
         "growth": float(np.median(last) / np.median(first) - 1),
         "step ms": steps,
         "age ms": (float(ages[0]), float(ages[1])),
@@ -204,12 +205,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--rate", type=float, default=30.0, help="images per second")
+    parser.add_argument("--width", type=int, default=640, help="of the images, 4:3; small ones give many frames")
     parser.add_argument("--no-depth", dest="depth", action="store_false", help="images alone")
     arguments = parser.parse_args()
     load = os.getloadavg()[0]
     try:
         with tempfile.TemporaryDirectory() as logs:
-            figures = soak(arguments.minutes, arguments.rate, arguments.depth, Path(logs))
+            figures = soak(arguments.minutes, arguments.rate, arguments.width, arguments.depth, Path(logs))
     except MastsamError as error:
         sys.stderr.write(f"soak: {error}\n")
         return 1
