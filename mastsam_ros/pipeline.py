@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,22 @@ class Mastsam:
     def rename_instance(self, id: int, label: str) -> None:
         """Gives an instance a name; an empty one takes it away."""
         self._editor.rename(id, label)
+
+    def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
+        """The last step's result with the edits made since; otherwise they show from the next frame on.
+
+        frame, result: what `step` was given and gave last. A picture of nothing has nothing to correct. Points of a
+        matcher's pointmap keep the ids that they had.
+        """
+        if self._blank:
+            return result
+        index, active = self._editor.index, self._identities.active
+        owners = self._owners(index.cpu().numpy(), active)
+        owners = without_crumbs(owners, 2 * self.settings.tracker.min_area_share * index.numel())
+        labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
+        points = result.points if frame.depth is None else self._lifted(frame, self._view(frame), labels, None)
+        events = (*result.events, *self._take_pending())
+        return replace(result, labels=labels, tracks=self._tracks(labels, points), events=events, points=points)
 
     def step(self, frame: Frame) -> FrameResult:
         """Segments one frame, with the ids of the frames before.

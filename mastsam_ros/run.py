@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import mastsam_ros
 from mastsam_ros.backends import explained
+from mastsam_ros.io.prompts import Prompts
 from mastsam_ros.io.rerun_recording import RerunRecording
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
@@ -45,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="go on with the map of instances in FILE.ply, .json and .npz where it exists, and save it there",
     )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="FILE.json",
+        help="instances to add, split, merge, remove and rename at given frames (docs/corrections.md)",
+    )
     parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
@@ -70,6 +77,7 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
 
     from mastsam_ros.pipeline import create_mastsam
 
+    prompts = Prompts(arguments.prompts) if arguments.prompts is not None else None
     mastsam = create_mastsam(settings)
     if arguments.map is not None:
         mastsam.load_map(arguments.map)
@@ -85,13 +93,17 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
                 # None: only on a terminal
                 tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
             ):
-                for stem, frame, result in stepped(mastsam, frames):
+                for index, (stem, frame, result) in enumerate(stepped(mastsam, frames)):
+                    if prompts is not None and prompts.apply(mastsam, stem, index):
+                        result = mastsam.corrected(frame, result)
                     folder.write(stem, frame, result)
         except KeyboardInterrupt:
             status = _INTERRUPTED
     if arguments.map is not None:
         mastsam.save_map(arguments.map)
     _tell(folder, status, arguments.points)
+    if prompts is not None and not status:
+        prompts.finish()
     return status
 
 
