@@ -42,13 +42,14 @@ class FlowMatcher:
         flow_back = _resized(back, size) * scale
         flow = _resized(forward, size) * scale
         confidence = _resized(np.clip(1 - error / limit, 0, 1), size)
-        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-        from_x, from_y = x + flow_back[..., 0], y + flow_back[..., 1]
+        from_x, from_y = _led_to(flow_back)
         visible = (confidence > 0) & (from_x >= 0) & (from_y >= 0) & (from_x <= width - 1) & (from_y <= height - 1)
+        seen = np.flatnonzero(visible)
+        row = seen // width
         return Matches(
-            xy0=torch.from_numpy(np.stack([from_x[visible], from_y[visible]], axis=1)),
-            xy1=torch.from_numpy(np.stack([x[visible], y[visible]], axis=1)),
-            confidence=torch.from_numpy(confidence[visible]),
+            xy0=torch.from_numpy(np.stack([from_x.take(seen), from_y.take(seen)], axis=1)),
+            xy1=torch.from_numpy(np.stack([seen - row * width, row], axis=1).astype(np.float32)),
+            confidence=torch.from_numpy(confidence.take(seen)),
             flow=torch.from_numpy(flow),
             flow_back=torch.from_numpy(flow_back),
             visible=torch.from_numpy(visible),
@@ -70,14 +71,25 @@ class FlowMatcher:
         self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Squared error (H, W) of going back and forth, and the largest one that still counts as a match."""
-        y, x = np.mgrid[0 : back.shape[0], 0 : back.shape[1]].astype(np.float32)
-        returned = cv2.remap(
-            forward, x + back[..., 0], y + back[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        returned = np.asarray(
+            cv2.remap(forward, *_led_to(back), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
         )
-        error = ((back + returned) ** 2).sum(axis=2)
-        motion = (back**2).sum(axis=2) + (returned**2).sum(axis=2)
+        error = _squared_length(back + returned)
+        motion = _squared_length(back) + _squared_length(returned)
         limit = self._settings.relative_tolerance * motion + self._settings.absolute_tolerance
         return error, limit.astype(np.float32)
+
+
+def _led_to(flow: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """x and y (H, W) of where a flow (H, W, 2) leads."""
+    x, y = (np.arange(length, dtype=np.float32) for length in flow.shape[1::-1])
+    return x + flow[..., 0], y[:, None] + flow[..., 1]
+
+
+def _squared_length(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(H, W) of (H, W, 2)."""
+    squared = flow * flow
+    return squared[..., 0] + squared[..., 1]
 
 
 def _resized(field: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -133,7 +133,10 @@ class RegionSegmenter:
         whole = votes.sum(axis=0)
         iou = _agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
         trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
-        preferred = (np.clip((iou - _AGREES) / (1 - _AGREES), 0, 1) * trust).max(axis=1)
+        # Few regions agree with any track.
+        node, track = np.nonzero(iou > _AGREES)
+        preferred = np.zeros(len(iou))
+        np.maximum.at(preferred, node, (iou[node, track] - _AGREES) / (1 - _AGREES) * trust[track])
         self._cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * preferred)
         regions = int(self._cut.max()) + 1
         superpixels = np.arange(graph.count + 1)
