@@ -433,7 +433,7 @@ def bench_models(settings: Settings, frames: int | None) -> tuple[str, dict[str,
     rates = ", ".join(f"{str(dtype)[6:]} {rate / 1e12:.2f} T/s" for dtype, rate in machine.rates.items())
     lines = [
         f"{what}, p50/p95. Measured: {rates}, copies {machine.bandwidth / 1e9:.0f} GB/s. {about['date']}.",
-        *figures.pop("growth", []),
+        *figures.pop("remarks", []),
         growth.line(),
     ]
     return text + "\n" + "\n".join(lines), {**about, "rows": figures}
@@ -453,11 +453,12 @@ def _rows_of(
     for tracks in counts:
         done[names[tracks]] = _measured(names[tracks], figures, models, tracks, settings, frames)
     plain_name = f"{names[_PLAIN_TRACKS]}, plain"
-    done[plain_name] = _measured(plain_name, figures, models, _PLAIN_TRACKS, settings, max(2, frames // 5), plain=True)
+    done[plain_name] = _measured(plain_name, figures, models, _PLAIN_TRACKS, settings, max(2, frames // 10), plain=True)
     rows = []
     for name, timings in done.items():
         if timings is None:
-            rows.append((f"{name}: out of memory", [None] * len(_COLUMNS)))
+            rows.append((f"{name}: failed", [None] * len(_COLUMNS)))
+            figures.setdefault("remarks", []).append(f"{name}: {figures[name]['failed']}.")
             continue
         plain = done[plain_name] if name == names[_PLAIN_TRACKS] else None
         faster = _p(50, plain.step) / _p(50, timings.step) if plain is not None else None
@@ -469,13 +470,13 @@ def _rows_of(
         step = _p(50, many.step) / _p(50, few.step)
         parts = ", ".join(f"{stage} x {times:.2f}" for stage, times in grown.items())
         line = f"{models.name}, from {counts[0]} to {counts[-1]} tracks: step x {step:.2f} ({parts})."
-        figures.setdefault("growth", []).append(line)
+        figures.setdefault("remarks", []).append(line)
         figures[names[counts[-1]]]["times_the_fewest_tracks"] = {"step": step, **grown}
     return rows
 
 
 def _measured(name: str, figures: dict[str, Any], *measured: Any, **options: Any) -> Timings | None:
-    """`measure`, or None and the reason in the figures where the GPU's memory is too small."""
+    """`measure`, or None and the reason in the figures: the GPU's memory is too small, or numbers are not finite."""
     try:
         return measure(*measured, **options)
     except ModelError as error:

@@ -66,6 +66,7 @@ class MastsamNode(LifecycleNode):
         self._complaints = Complaints(self.get_logger())
         self._log_handler = RosLogHandler(self.get_logger())
         logging.getLogger("mastsam_ros").addHandler(self._log_handler)
+        logging.getLogger("mastsam_ros").setLevel(logging.INFO)  # which matcher and segmenter were chosen, and why
         self._tunable = SettingsParameters(self, self._change)
         self._create_pipeline = create
         self._ids = IdCounter()

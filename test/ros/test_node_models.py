@@ -31,3 +31,8 @@ def test_the_node_gives_what_the_pipeline_gives(start_node, robot, picture, tiny
         message = robot.wait("/mastsam/labels", n + 1)[n]
         labels = np.frombuffer(message.data, "<u2").reshape(message.height, message.width)
         np.testing.assert_array_equal(labels, expected.labels)
+
+
+def test_the_node_says_what_was_chosen_and_why(start_node):
+    node = start_node("-p", "device:=cpu", "-p", "node.camera_info_topic:=''")
+    assert "matcher flow, segmenter regions on cpu: device is cpu" in node.log
