@@ -479,7 +479,7 @@ class Mastsam:
                 free = not held[n] and score >= tracker.confirm_new_score
                 sure |= free and area[n] >= tiny
                 shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
-                id = identities.born(score, shown_as, sure, free)
+                id = identities.born(score, shown_as, sure, free, held[n])
             active.append(id)
             place[n + 1] = len(active)
         index += place[new]

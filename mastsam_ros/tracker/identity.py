@@ -21,7 +21,8 @@ _EVER = 1 << 32
 @dataclass
 class Life:
     """One id. parent: the id under which it is shown while it is tentative, 0 for its own. free: it was never part of
-    its parent, which only stands in for it. was_missing: `missing` before it was seen in this frame."""
+    its parent, which only stands in for it. part: its pixels were the parent's before it was born. was_missing:
+    `missing` before it was seen in this frame."""
 
     id: int
     state: TrackState
@@ -33,6 +34,7 @@ class Life:
     missing: int = 0
     was_missing: int = 0
     free: bool = False
+    part: bool = False
 
 
 class IdCounter:
@@ -171,7 +173,8 @@ class Identities:
         life.was_missing, life.missing = life.missing, 0
         life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
         life.score = score
-        confirmed = life.hits >= self.settings.confirm_after and life.quality >= self.settings.confirm_quality
+        needed = self.settings.confirm_part_after if life.part else self.settings.confirm_after
+        confirmed = life.hits >= needed and life.quality >= self.settings.confirm_quality
         if life.state is TrackState.TENTATIVE and confirmed:
             self._confirm(life, "seen in enough frames")
 
@@ -235,16 +238,24 @@ class Identities:
         return self._ids.take()
 
     def born(
-        self, score: float, parent: int = 0, sure: bool = False, free: bool = False, part_of: int | None = None
+        self,
+        score: float,
+        parent: int = 0,
+        sure: bool = False,
+        free: bool = False,
+        part: bool = False,
+        part_of: int | None = None,
     ) -> int:
         """A new id. It is tentative and shown as its parent unless it is `sure` or has none.
 
-        free: it was never part of the parent, and need not prove itself once it has `grown`. part_of: the instance
-        that it is a part of, 0 for one that was removed, where constraints say so.
+        free: it was never part of the parent, and need not prove itself once it has `grown`. part: its pixels were
+        the parent's; a known thing falls apart more often than a new one parts from it, so that a part has to prove
+        itself for longer. part_of: the instance that it is a part of, 0 for one that was removed, where constraints
+        say so.
 
         Raises IdsExhaustedError after 65535 ids: ids are never reused.
         """
-        life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score, free=free)
+        life = Life(self._ids.take(), TrackState.TENTATIVE, parent, score, free=free, part=part)
         self._lives[life.id] = life
         if part_of is not None:
             self.constraints.link(life.id, part_of)

@@ -8,7 +8,7 @@ from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind, IdsExhaustedError, TrackState
 
-SETTINGS = TrackerSettings(confirm_after=3, coast_frames=2, mature_after=2, forget_after=4)
+SETTINGS = TrackerSettings(confirm_after=3, confirm_part_after=6, coast_frames=2, mature_after=2, forget_after=4)
 
 
 def kinds(identities: Identities) -> list[tuple[EventKind, int]]:
@@ -146,3 +146,15 @@ def test_events_tell_how_sure_they_are() -> None:
     ]
     identities.begin_frame()
     assert identities.told() == ()
+
+
+def test_a_part_of_a_known_thing_has_to_prove_itself_for_longer() -> None:
+    identities = Identities(SETTINGS)
+    whole = identities.born(0.8, sure=True)
+    part, stranger = identities.born(0.8, whole, part=True), identities.born(0.8, whole)
+    identities.end_frame([whole, part, stranger])
+    for hits, shown in ((3, [whole, stranger]), (5, [whole, stranger]), (6, [part, stranger])):
+        while identities[part].hits < hits:
+            identities.seen(part, 0.9, 0.8)
+            identities.seen(stranger, 0.9, 0.8)
+        assert [identities.shown_as(part), identities.shown_as(stranger)] == shown
