@@ -53,6 +53,7 @@ class Inputs:
         self.camera_info: CameraInfo | None = None
         """The latest intrinsics that came."""
         self._last: dict[str, float] = {}
+        self._images_began: float | None = None
         self._told_unpaired = (0, 0)
         self._number: int | None = None
         self._subscriptions: list[Subscription] = []
@@ -139,7 +140,10 @@ class Inputs:
         arrived_ns = time.monotonic_ns()
         if not self._statistics.counts.received:
             self._warn_of_large_best_effort(len(message.data))
-        self._last["node.image_topic"] = time.monotonic()
+        now = time.monotonic()
+        if self._images_began is None or now - self._last["node.image_topic"] > self._settings.input_timeout_s:
+            self._images_began = now  # before that depth had no reason to come
+        self._last["node.image_topic"] = now
         self._statistics.add(received=1)
         messages = Input(message, None, arrived_ns)
         if self._depth is None or self._depth_is_silent():
@@ -149,7 +153,8 @@ class Inputs:
 
     def _depth_is_silent(self) -> bool:
         """True while no depth has come for the time that a warning takes: images wait for it no longer."""
-        if time.monotonic() - self._last["node.depth_topic"] <= self._settings.input_timeout_s:
+        since = max(self._last["node.depth_topic"], self._images_began or 0.0)
+        if time.monotonic() - since <= self._settings.input_timeout_s:
             return False
         self._sync.give_up_first()
         self._paired(None)
