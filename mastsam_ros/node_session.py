@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +21,13 @@ from mastsam_ros.backends import resolved
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import MastsamError
 
+_LOG = logging.getLogger(__name__)
+
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+DISCOVERY_TIMEOUT_S = 20.0
+ATTEMPTS = 3
+"""DDS domains that are tried: another session, or what a killed process left behind, can keep two from meeting."""
 LAST_FRAMES_S = 2.0
 """The node may still be at work on the last image, and reports its diagnostics every second."""
 
@@ -78,16 +85,25 @@ def run_session(
     # A domain of its own: a robot on the same network hears and says nothing. ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST
     # would do that too, but with it large images get lost.
     environment = {key: value for key, value in os.environ.items() if key != "ROS_AUTOMATIC_DISCOVERY_RANGE"}
-    environment |= {"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
-    with (
-        process("node", ["mastsam_ros", "--ros-args", "--params-file", str(parameters)], environment, logs) as node,
-        process("recorder", recorder_command, environment, logs) as recorder,
-    ):
-        recorder.wait_for_line("recording", [node])
-        with process("player", player_command, environment, logs) as player:
-            player.wait_until_done([node, recorder])
-        time.sleep(LAST_FRAMES_S)
-        node.check()
+    environment["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
+    for attempt in range(ATTEMPTS):
+        domain = 1 + (os.getpid() + 37 * attempt) % 100
+        environment["ROS_DOMAIN_ID"] = str(domain)
+        with (
+            process("node", ["mastsam_ros", "--ros-args", "--params-file", str(parameters)], environment, logs) as node,
+            process("recorder", recorder_command, environment, logs) as recorder,
+        ):
+            if not recorder.found(node) and attempt + 1 < ATTEMPTS:
+                _LOG.warning("node and recorder do not find each other in domain %d: trying another one", domain)
+                recorder.stop()
+                shutil.rmtree(result_bag, ignore_errors=True)
+                continue
+            recorder.wait_for_line("recording", [node])
+            with process("player", player_command, environment, logs) as player:
+                player.wait_until_done([node, recorder])
+            time.sleep(LAST_FRAMES_S)
+            node.check()
+        break
     times = json.loads(sent.read_text(encoding="utf-8"))[image]
     return Session(bag, result_bag, settings, follow, dict(times))
 
@@ -103,15 +119,35 @@ class Process:
     def check(self) -> None:
         """Raises MastsamError with the last line of the log if it has ended with an error."""
         if self.child.poll() not in (None, 0):
-            lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            lines = self.said().strip().splitlines()
             raise MastsamError(
                 f"the {self.name} ended with status {self.child.returncode}: {(lines or ['no word'])[-1]}"
             )
 
+    def found(self, node: Process) -> bool:
+        """Waits until this recorder listens to the node. False if it does not long after the node was ready."""
+        ready = None
+        while not self._said("recording"):
+            for one in (node, self):
+                one.check()
+            if ready is None and "ready: " in node.said():
+                ready = time.monotonic()
+            if ready is not None and time.monotonic() > ready + DISCOVERY_TIMEOUT_S:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def said(self) -> str:
+        """The log so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def _said(self, line: str) -> bool:
+        return line in self.said().splitlines()
+
     def wait_for_line(self, line: str, others: list[Process]) -> None:
         """Until the log holds this line."""
         end = time.monotonic() + START_TIMEOUT_S
-        while line not in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
+        while not self._said(line):
             for one in (*others, self):
                 one.check()
             if time.monotonic() > end:
