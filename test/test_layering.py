@@ -24,6 +24,8 @@ LAYERS = [
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NEVER = {("matchers", "segmenters"), ("segmenters", "matchers")}
+GENERATED = ("msg", "srv")
+"""Subpackages that rosidl makes."""
 ROS_MODULES = (
     "rclpy builtin_interfaces diagnostic_msgs geometry_msgs nav_msgs rcl_interfaces rosgraph_msgs sensor_msgs std_msgs "
     "std_srvs visualization_msgs tf2_ros cv_bridge launch launch_ros ament_index_python"
@@ -34,7 +36,7 @@ def _modules() -> Iterator[tuple[str, Path]]:
     """Dotted name and file of every module of the package, the generated messages aside."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] != "msg":
+        if parts[0] not in GENERATED:
             yield ".".join(["mastsam_ros", *(p for p in parts if p != "__init__")]), path
 
 
@@ -121,12 +123,12 @@ def test_layers_look_downwards(name: str, path: Path) -> None:
     assert own in RANK, f"{own} has no layer yet: give it one in {Path(__file__).name}"
     for imported, at_import in _imports(path):
         root, _, rest = imported.partition(".")
-        if root in ROS_MODULES or rest.split(".")[0] == "msg":
+        if root in ROS_MODULES or rest.split(".")[0] in GENERATED:
             assert own == "ros", f"{name} imports {imported}: only mastsam_ros.ros may"
         if root != "mastsam_ros" or own == rest.split(".")[0]:
             continue
         other = rest.split(".")[0]
-        if other in {"", "msg", "__version__"} or other in mastsam_ros.__all__:
+        if other in {"", "__version__", *GENERATED} or other in mastsam_ros.__all__:
             continue
         assert other in RANK, f"{name} imports {imported}, which has no layer"
         assert RANK[other] <= RANK[own], f"{name} imports {imported} from the layer above"
