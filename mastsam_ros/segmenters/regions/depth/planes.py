@@ -1,0 +1,347 @@
+"""The large flat surfaces of a depth image: floor, walls, table tops; those of one frame are looked for in the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.segmenters.regions.depth.connected import Bools, Floats, Ints, components, neighbour_slices
+from mastsam_ros.segmenters.regions.depth.surface import Surface
+
+PLANE_SIGMAS = 3.5
+CELL = 16
+"""Side in pixels of the cells that propose planes: a cell's own fit is exact to one degree in usual noise."""
+HYPOTHESES = 64
+MOST_PLANES = 12
+SMALLEST_PLANE_SHARE = 0.01
+"""Smaller flat parts of the picture are left to the objects, whatever their size in metres."""
+PLANE_ALIGNMENT = 0.75
+"""Cosine between a pixel's normal and its plane's; the normal is disturbed near every edge."""
+CLOSE_ALIGNMENT = 0.3
+"""The same for pixels that lie within half the tolerance."""
+CELL_ALIGNMENT = 0.97
+"""The same for whole cells, whose direction is exact."""
+KNOWN_PLANE_BONUS = 1.2
+SAME_PLANE_OVERLAP = 0.5
+CARRIED_ALIGNMENT = 0.94
+"""Cosine: between two frames a camera seldom turns by more than 20 degrees."""
+SAME_PLANE_ALIGNMENT = 0.985
+FRONT_SHARE = 0.3
+"""A loose piece of a plane is kept if this share of its outline borders on things in front of the plane."""
+SMALLEST_PIECE_PX = 24
+"""Smaller loose pieces are never a plane's."""
+CONTACT_PIXELS = 15
+EDGE_STEP = 5
+"""Pixels between the points compared at the edge of two planes; a table's rim is not much wider."""
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The planes of one frame.
+
+    equations: (P, 3) float64, p of p . X = 1. ids: (P,) int32, numbers that stay from frame to frame. on_plane: (H, W)
+    int32, 1 + the row of the plane on which a pixel lies, 0 for none. thickness: metres that a surface may be off.
+    """
+
+    equations: npt.NDArray[np.float64]
+    ids: Ints
+    on_plane: Ints
+    thickness: float
+
+
+class PlaneFinder:
+    """Finds the planes of depth images one by one, those of the previous frame first.
+
+    thickness: metres that a surface may be off its plane beside the noise. smallest_m2: of a plane.
+    """
+
+    def __init__(self, thickness: float, smallest_m2: float) -> None:
+        self.thickness, self.smallest_m2 = thickness, smallest_m2
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the planes of the previous frame."""
+        self._equations: npt.NDArray[np.float64] = np.zeros((0, 3))
+        self._ids: Ints = np.zeros(0, np.int32)
+        self._on_plane: Ints = np.zeros((0, 0), np.int32)
+        self._next_id = 1
+
+    def lose_sight(self) -> None:
+        """A frame measured nothing: its planes are none, but numbers go on counting."""
+        self._equations, self._ids, self._on_plane = self._equations[:0], self._ids[:0], self._on_plane[:0, :0]
+
+    def update(self, surface: Surface, T_previous_current: npt.NDArray[np.float64] | None) -> Planes:
+        """The planes of one frame. T_previous_current: as `DepthLayer.update`'s."""
+        carried = _carried(self._equations, T_previous_current)
+        self._equations, rows = self._find_planes(surface, carried)
+        on_plane = self._assign(surface, self._equations)
+        _release_loose_pieces(surface, self._equations, on_plane)
+        self._ids = self._identify(rows, carried, on_plane)
+        self._on_plane = on_plane.copy()
+        return Planes(self._equations, self._ids, on_plane, self.thickness)
+
+    def _find_planes(
+        self, surface: Surface, carried: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
+        """Planes (P, 3), and for each the row of `carried` that it continues, or -1.
+
+        RANSAC on the cells; hypotheses are the planes of the previous frame and the cells that nothing explains.
+        """
+        cells = _cells(surface, self.thickness)
+        free = cells.flat.copy()
+        untried = np.ones(len(carried), bool)
+        smallest = SMALLEST_PLANE_SHARE * surface.w.size
+        planes: list[npt.NDArray[np.float64]] = []
+        rows: list[int] = []
+        while len(planes) < MOST_PLANES and cells.count[free].sum() >= smallest:
+            proposing = np.flatnonzero(free)
+            proposing = proposing[:: -(-len(proposing) // HYPOTHESES)]
+            followed = np.flatnonzero(untried)
+            hypotheses = np.concatenate([carried[followed], cells.planes[proposing]])
+            support = (self._explained(surface, cells, hypotheses, 2.0) & free) @ cells.count
+            # What is known wins over what is about as good, or planes would jitter.
+            support[: len(followed)] *= KNOWN_PLANE_BONUS
+            best = int(np.argmax(support))
+            row = int(followed[best]) if best < len(followed) else -1
+            plane = self._refine(surface, cells, hypotheses[best], free)
+            explained = self._explained(surface, cells, plane[None], 1.0)[0] & free
+            if row >= 0:
+                untried[row] = False
+            if cells.count[explained].sum() >= smallest and cells.area[explained].sum() >= self.smallest_m2:
+                planes.append(plane)
+                rows.append(row)
+                free &= ~explained
+            elif row < 0:
+                free &= ~explained
+                free[proposing[best - len(followed)]] = False
+        return np.array(planes).reshape(-1, 3), np.array(rows, np.int32)
+
+    def _explained(
+        self, surface: Surface, cells: _Cells, planes: npt.NDArray[np.float64], slack: float
+    ) -> npt.NDArray[np.bool_]:
+        """(P, C) bool: the cells that lie on each plane, in place and in direction."""
+        residual = np.abs(cells.w - planes @ cells.rays.T)
+        thickness = self.thickness * np.linalg.norm(planes, axis=1)
+        limit = PLANE_SIGMAS * surface.smooth_noise + thickness[:, None] * cells.w
+        unit = planes / np.linalg.norm(planes, axis=1, keepdims=True)
+        return (residual < slack * limit) & (unit @ cells.directions.T > CELL_ALIGNMENT)
+
+    def _refine(
+        self, surface: Surface, cells: _Cells, plane: npt.NDArray[np.float64], free: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.float64]:
+        """Least squares over the cells that the plane explains, a few times; the support grows on the way."""
+        for slack in (2.0, 1.5, 1.0, 1.0):
+            chosen = self._explained(surface, cells, plane[None], slack)[0] & free
+            if chosen.sum() < 2:
+                break
+            plane = np.linalg.solve(cells.squares[chosen].sum(0), cells.products[chosen].sum(0))
+        return plane
+
+    def _assign(self, surface: Surface, planes: npt.NDArray[np.float64]) -> Ints:
+        """(H, W) int32: 1 + the row of the plane on which a pixel lies, 0 for none."""
+        on_plane = np.zeros(surface.w.shape, np.int32)
+        nearest = np.full(surface.w.shape, np.inf, np.float32)
+        for row, plane in enumerate(planes):
+            distance = np.abs(surface.w - inverse_depth_of(surface, plane))
+            distance /= _limit(surface, plane, surface.w, self.thickness)
+            aligned = cv2.transform(surface.normals, (-plane / np.linalg.norm(plane))[None].astype(np.float32))
+            here = (distance < 1) & (aligned > PLANE_ALIGNMENT)
+            here |= (distance < 0.5) & (aligned > CLOSE_ALIGNMENT)
+            here &= surface.valid & (distance < nearest)
+            on_plane[here] = row + 1
+            nearest[here] = distance[here]
+        return on_plane
+
+    def _identify(self, rows: npt.NDArray[np.int32], carried: npt.NDArray[np.float64], on_plane: Ints) -> Ints:
+        """The number of each plane: that of the one that it continues, or a new one.
+
+        It continues the plane whose place led to it (`rows`), or one of similar direction that covered the same
+        part of the picture: without the camera's motion a far wall is soon elsewhere.
+        """
+        number, before = len(rows), len(carried)
+        score = np.zeros((number, before))
+        if number and before and self._on_plane.shape == on_plane.shape:
+            both = self._on_plane.ravel().astype(np.int64) * (number + 1) + on_plane.ravel()
+            table = np.bincount(both, minlength=(before + 1) * (number + 1)).reshape(before + 1, number + 1)
+            smaller = np.minimum(table.sum(0)[1:, None], table.sum(1)[None, 1:])
+            score = table[1:, 1:].T / np.maximum(smaller, 1)
+            score[score < SAME_PLANE_OVERLAP] = 0
+        led = np.flatnonzero(rows >= 0)
+        score[led, rows[led]] += 1
+        unit = self._equations / np.linalg.norm(self._equations, axis=1, keepdims=True)
+        score[unit @ (carried / np.linalg.norm(carried, axis=1, keepdims=True)).T < CARRIED_ALIGNMENT] = 0
+        numbers = np.zeros(number, np.int32)
+        while score.size and score.max() > 0:
+            index, row = np.unravel_index(np.argmax(score), score.shape)
+            numbers[index] = self._ids[row]
+            score[index], score[:, row] = 0, 0
+        new = np.flatnonzero(numbers == 0)
+        numbers[new] = self._next_id + np.arange(len(new))
+        self._next_id += len(new)
+        return numbers
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Square cells of the picture, each with its own plane; arrays over the cells that hold enough depth."""
+
+    planes: npt.NDArray[np.float64]
+    directions: npt.NDArray[np.float64]
+    """(C, 3), the planes' unit vectors."""
+    rays: npt.NDArray[np.float64]
+    """(C, 3), mean."""
+    w: npt.NDArray[np.float64]
+    """(C,), mean."""
+    count: npt.NDArray[np.float64]
+    """(C,), pixels."""
+    area: npt.NDArray[np.float64]
+    """(C,), square metres."""
+    squares: npt.NDArray[np.float64]
+    """(C, 3, 3), sums of ray ray^T: normal equations that add up over cells."""
+    products: npt.NDArray[np.float64]
+    """(C, 3), sums of ray * w."""
+    flat: npt.NDArray[np.bool_]
+    """(C,), the cell is one plane as far as the noise tells."""
+
+
+def _cells(surface: Surface, thickness: float) -> _Cells:
+    """Normal equations of w = p . ray in every cell."""
+    height, width = surface.w.shape
+    rows, columns = max(1, height // CELL), max(1, width // CELL)
+    # Cells of equal size; the last few rows and columns belong to none.
+    side_y, side_x = min(CELL, height), min(CELL, width)
+    inner = np.s_[: rows * side_y, : columns * side_x]
+    pixels = float(side_y * side_x)
+
+    def total(image: npt.NDArray) -> npt.NDArray[np.float64]:
+        shrunk = cv2.resize(image[inner], (columns, rows), interpolation=cv2.INTER_AREA)
+        return shrunk.astype(np.float64).ravel() * pixels
+
+    x, y = surface.rays[..., 0].astype(np.float64), surface.rays[..., 1].astype(np.float64)
+    m = surface.valid.astype(np.float64)
+    w = surface.w.astype(np.float64)
+    mx, my, wx, wy = m * x, m * y, w * x, w * y
+    n, sx, sy, sxx, sxy, syy = (total(image) for image in (m, mx, my, mx * x, mx * y, my * y))
+    sw, swx, swy, sww = (total(image) for image in (w, wx, wy, w * w))
+    enough = n >= pixels / 2
+    squares = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], 1).reshape(-1, 3, 3)[enough]
+    products = np.stack([swx, swy, sw], 1)[enough]
+    n, sww = n[enough], sww[enough]
+    ridge = 1e-9 * np.eye(3)
+    planes = np.asarray(np.linalg.solve(squares + ridge, products[..., None])[..., 0], np.float64)
+    variance = np.maximum(sww - np.einsum("ci,ci->c", planes, products), 0) / n
+    length = np.maximum(np.linalg.norm(planes, axis=1), 1e-9)
+    mean_w = products[:, 2] / n
+    allowed = 1.5 * surface.smooth_noise + 0.5 * thickness * length * mean_w
+    # One pixel at depth z covers z^2 / f^2, more where the surface is seen aslant.
+    slant = np.maximum(mean_w / length, 0.1)
+    area: npt.NDArray[np.float64] = n / (mean_w * mean_w * surface.focal**2 * slant)
+    return _Cells(
+        planes,
+        planes / length[:, None],
+        squares[:, 2] / n[:, None],
+        mean_w,
+        n,
+        area,
+        squares,
+        products,
+        variance < allowed * allowed,
+    )
+
+
+def inverse_depth_of(surface: Surface, plane: npt.NDArray[np.float64]) -> Floats:
+    """(H, W): the inverse depth that a plane has in every pixel."""
+    a, b, c = plane.astype(np.float32)
+    return a * surface.rays[:1, :, 0] + (b * surface.rays[:, :1, 1] + c)
+
+
+def _carried(
+    planes: npt.NDArray[np.float64], T_previous_current: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float64]:
+    """The previous frame's planes in this camera; as they were if the motion is not known."""
+    if T_previous_current is None or not len(planes):
+        return planes
+    R, t = T_previous_current[:3, :3], T_previous_current[:3, 3]
+    scale = 1 - planes @ t
+    # A plane that the camera has passed cannot be seen any more; where it was does no harm.
+    return np.where(scale[:, None] > 1e-3, planes @ R / np.maximum(scale, 1e-3)[:, None], planes)
+
+
+def _release_loose_pieces(surface: Surface, planes: npt.NDArray[np.float64], on_plane: Ints) -> None:
+    """Takes small pieces away from a plane unless something stands before it there; changed in place.
+
+    What happens to lie on the extension of a plane, a box as high as the table for example, ends in front of
+    other things; a piece of table between two boxes ends behind them.
+    """
+    flat = on_plane > 0
+    across = flat[:, :-1] & (on_plane[:, :-1] == on_plane[:, 1:])
+    down = flat[:-1] & (on_plane[:-1] == on_plane[1:])
+    count, pieces = components(flat, across, down)
+    area = np.bincount(pieces.ravel(), minlength=count + 1)
+    owner = np.zeros(count + 1, np.int32)
+    owner[pieces[flat]] = on_plane[flat]
+    small = area < SMALLEST_PLANE_SHARE * flat.size
+    for row in range(1, len(planes) + 1):
+        mine = np.flatnonzero(owner == row)
+        if len(mine):
+            small[mine[np.argmax(area[mine])]] = False
+    small[0] = False
+    outline = np.zeros(count + 1)
+    front = np.zeros(count + 1)
+    for first, second in neighbour_slices(2):
+        border = small[pieces[first]] & (on_plane[second] != on_plane[first]) & surface.valid[second]
+        piece = pieces[first][border]
+        equation = planes[owner[piece] - 1]
+        expected = np.einsum("ni,ni->n", surface.rays[second][border], equation)
+        outline += np.bincount(piece, minlength=count + 1)
+        front += np.bincount(piece, surface.w[second][border] > expected, minlength=count + 1)
+    loose = small & ((front < FRONT_SHARE * np.maximum(outline, 1)) | (area < SMALLEST_PIECE_PX))
+    on_plane[loose[pieces]] = 0
+
+
+def _outward_edges(surface: Surface, planes: npt.NDArray[np.float64], on_plane: Ints) -> Bools:
+    """(P, P): which planes meet along a convex edge: on each side of it the plane that is seen is the farther one."""
+    number = len(planes)
+    meeting = np.zeros((number, number))
+    convex = np.zeros((number, number))
+    for first, second in neighbour_slices(EDGE_STEP)[::2]:
+        edge = (on_plane[first] != on_plane[second]) & (on_plane[first] > 0) & (on_plane[second] > 0)
+        a, b = on_plane[first][edge] - 1, on_plane[second][edge] - 1
+        difference = planes[a] - planes[b]
+        before = np.einsum("ni,ni->n", difference, surface.rays[first][edge])
+        after = np.einsum("ni,ni->n", difference, surface.rays[second][edge])
+        np.add.at(meeting, (a, b), 1)
+        np.add.at(convex, (a, b), (before < 0) & (after > 0))
+    meeting, convex = meeting + meeting.T, convex + convex.T
+    return (convex >= CONTACT_PIXELS) & (convex > 0.5 * meeting)
+
+
+def same_thing(surface: Surface, planes: Planes) -> Ints:
+    """(P,) int32: planes with the same number are one thing, being the same plane twice or its convex faces."""
+    equations = planes.equations
+    group = np.arange(len(equations), dtype=np.int32)
+    unit = equations / np.linalg.norm(equations, axis=1, keepdims=True)
+    outward = _outward_edges(surface, equations, planes.on_plane)
+    for a in range(len(equations)):
+        for b in range(a + 1, len(equations)):
+            if group[a] != group[b] and (outward[a, b] or _coincide(surface, planes, a, b, unit[a] @ unit[b])):
+                group[group == group[b]] = group[a]
+    return group
+
+
+def _coincide(surface: Surface, planes: Planes, a: int, b: int, cosine: float) -> bool:
+    """Whether the pixels of plane b lie, as a whole, on plane a."""
+    other = planes.on_plane == b + 1
+    if cosine < SAME_PLANE_ALIGNMENT or not other.any():
+        return False
+    w, plane = surface.w[other], planes.equations[a]
+    off = np.abs(w - inverse_depth_of(surface, plane)[other])
+    return bool(np.median(off / _limit(surface, plane, w, planes.thickness)) < 2)
+
+
+def _limit(surface: Surface, plane: npt.NDArray[np.float64], w: npt.NDArray, thickness: float) -> npt.NDArray:
+    """How far w may be from the plane's: the noise, and the thickness in metres."""
+    return PLANE_SIGMAS * surface.smooth_noise + thickness * float(np.linalg.norm(plane)) * w
