@@ -21,6 +21,7 @@ from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.lifting import instance_extents, lift
 from mastsam_ros.geometry.pointmaps import PointmapLifter
 from mastsam_ros.io.map_file import load_map, save_map
+from mastsam_ros.masks import TrackMasks, look_up
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
@@ -52,10 +53,8 @@ from mastsam_ros.types import (
     SelfCheck,
     Track,
     TrackEvent,
-    TrackMasks,
     TrackState,
     WorldMap,
-    look_up,
     triple,
 )
 

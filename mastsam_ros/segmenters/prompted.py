@@ -15,17 +15,15 @@ import torch
 import torch.nn.functional as F
 
 from mastsam_ros.device import out_of_memory_told
+from mastsam_ros.masks import TrackMasks, index_masks, shared_with_carried
 from mastsam_ros.settings import SamSettings
 from mastsam_ros.types import (
     CandidateMasks,
     Frame,
-    InputError,
     Matches,
     ModelError,
     PointPrompts,
-    TrackMasks,
-    index_masks,
-    shared_with_carried,
+    SegmentationOrderError,
 )
 
 _MEAN = (123.675, 116.28, 103.53)
@@ -167,7 +165,7 @@ class LogitMasks(CandidateMasks):
     def overlap_counts(
         self, carried: torch.Tensor, matched: torch.Tensor, stride: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `CandidateMasks.overlap_counts`, at the cells of the logits whatever the stride."""
+        """As `masks.overlap_counts`, at the cells of the logits whatever the stride."""
         cells = self.logits.shape[-1]
         rows = math.ceil(cells * self.mapping.used_height / self.mapping.side)
         columns = math.ceil(cells * self.mapping.used_width / self.mapping.side)
@@ -176,7 +174,7 @@ class LogitMasks(CandidateMasks):
         return shared_with_carried(inside, own, seen)
 
     def select(self, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
-        """As `CandidateMasks.select`."""
+        """As `masks.select`."""
         chosen = self.logits[torch.arange(len(self), device=best.device), best]
         chosen = torch.where(found[:, None, None], chosen, -1.0)
         with out_of_memory_told(_CURE):
@@ -211,8 +209,8 @@ class PromptedSegmenter:
         """Three candidates per prompt, masks (N, 3, H, W) of the frame's size, scores (N, 3): the predicted IoU.
 
         With the setting `mask_prompt` the carried masks are prompts beside the points. All prompts go through one
-        call of the decoder, or through several of `prompts_per_call`. Raises InputError before the first `set_frame`,
-        ModelError if the network gives no finite numbers.
+        call of the decoder, or through several of `prompts_per_call`. Raises SegmentationOrderError before the first
+        `set_frame`, ModelError if the network gives no finite numbers.
         """
         mapping = self._current()
         xy, labels = prompts.xy, prompts.labels
@@ -261,7 +259,7 @@ class PromptedSegmenter:
 
     def _current(self) -> SquareMapping:
         if self._mapping is None:
-            raise InputError("no frame: call set_frame before predict and everything")
+            raise SegmentationOrderError("set_frame must be called before predict and everything")
         return self._mapping
 
     def _precision(self) -> torch.autocast:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from mastsam_ros.masks import look_up, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import occurrences
-from mastsam_ros.types import CandidateMasks, look_up
+from mastsam_ros.types import CandidateMasks
 
 
 def uncovered_region(index: torch.Tensor, frame: int, settings: TrackerSettings) -> torch.Tensor | None:
@@ -33,7 +34,7 @@ def new_masks(
     """
     best = answer.scores.argmax(dim=1) if len(answer) else answer.scores.new_zeros(0, dtype=torch.int64)
     scores = answer.scores.gather(1, best[:, None])[:, 0] if len(answer) else answer.scores.new_zeros(0)
-    masks = answer.select(best, torch.ones_like(best, dtype=torch.bool))
+    masks = select(answer, best, torch.ones_like(best, dtype=torch.bool))
     if region is not None:
         masks = masks.within(region)
     sizes = masks.areas().tolist()

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from mastsam_ros.geometry.instance_map import Separation
+from mastsam_ros.masks import TrackMasks
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.types import TrackMasks
 
 _HIDDEN = 0.25
 """Agreement below which a mask is another track's object, if that track's own agreement is more than twice this."""

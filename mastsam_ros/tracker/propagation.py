@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.masks import index_masks
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.types import Matches, index_masks
+from mastsam_ros.types import Matches
 
 _SPARSE = 1.5
 """Pixels between matches from which on a mask is carried by its surroundings' motion, not pixel by pixel."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from mastsam_ros.masks import PartitionTrackMasks, TrackMasks, overlap_counts, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import Carried
-from mastsam_ros.types import CandidateMasks, PartitionTrackMasks, TrackMasks
+from mastsam_ros.types import CandidateMasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettin
     A candidate that holds less than `min_carried_share` of the carried mask is no answer to its prompt.
     With `score_only` the segmenter's score alone decides (ablation).
     """
-    inside, visible, whole = candidates.overlap_counts(carried.index, carried.matched, settings.agreement_stride)
+    inside, visible, whole = overlap_counts(candidates, carried.index, carried.matched, settings.agreement_stride)
     whole = whole[:, None]
     agreement = inside / (visible + whole - inside).clamp(min=1)
     held = inside / whole.clamp(min=1)
@@ -56,7 +57,7 @@ def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettin
     rows = torch.arange(carried.count, device=scores.device)
     found = possible.any(dim=1)
     return Chosen(
-        masks=candidates.select(best, found),
+        masks=select(candidates, best, found),
         agreement=agreement[rows, best] * found,
         score=scores[rows, best] * found,
         found=found,

@@ -9,9 +9,9 @@ import torch
 
 from mastsam_ros.evaluation.bench_models import Models, measure
 from mastsam_ros.evaluation.host_reads import HostReads
+from mastsam_ros.masks import TrackMasks
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.settings import Settings
-from mastsam_ros.types import TrackMasks
 
 VALUES = torch.arange(6)
 MASK = VALUES > 2

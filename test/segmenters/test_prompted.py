@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from mastsam_ros.masks import overlap_counts
 from mastsam_ros.segmenters import prompted
 from mastsam_ros.segmenters.prompted import PromptedSegmenter, SquareMapping, first_of_each
 from mastsam_ros.settings import SamSettings
-from mastsam_ros.types import CandidateMasks, Frame, InputError, ModelError, PointPrompts
+from mastsam_ros.types import CandidateMasks, Frame, ModelError, PointPrompts, SegmentationOrderError
 
 CPU = torch.device("cpu")
 
@@ -168,7 +169,7 @@ def test_agreement_at_the_cells_of_the_logits_is_about_that_at_the_pixels(keeps_
     matched = torch.ones(200, 320, dtype=torch.bool)
     matched[:, 190:] = False
     dense = CandidateMasks(answer.masks, answer.scores)
-    cells, pixels = answer.overlap_counts(carried, matched, 2), dense.overlap_counts(carried, matched, 1)
+    cells, pixels = answer.overlap_counts(carried, matched, 2), overlap_counts(dense, carried, matched, 1)
     for ours, exact in zip(cells, pixels, strict=True):
         assert ours.shape == exact.shape
         share = pixels[2][0] / cells[2][0]  # pixels of one cell
@@ -249,7 +250,7 @@ def test_an_empty_region_asks_nothing() -> None:
 
 def test_prompts_before_a_frame_are_refused() -> None:
     segmenter = PromptedSegmenter(DiscNetwork(), SamSettings(), CPU)
-    with pytest.raises(InputError, match="set_frame"):
+    with pytest.raises(SegmentationOrderError, match="set_frame"):
         segmenter.predict(PointPrompts(torch.zeros(1, 1, 2), torch.ones(1, 1)))
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mastsam_ros.geometry.instance_map import Separation
+from mastsam_ros.masks import TrackMasks
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel, union_find
-from mastsam_ros.types import TrackMasks
 
 SETTINGS = TrackerSettings()
 

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse import csc_matrix
 
 from mastsam_ros.device import one_thread
+from mastsam_ros.masks import PartitionMasks, look_up
 from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
@@ -27,10 +28,8 @@ from mastsam_ros.types import (
     CandidateMasks,
     Frame,
     Matches,
-    PartitionMasks,
     PointPrompts,
     SegmentationOrderError,
-    look_up,
 )
 
 _REFERENCE_PIXELS = 640 * 480

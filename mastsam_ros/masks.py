@@ -1,0 +1,287 @@
+"""Masks as they are computed with: dense ones, and ones that are parts of a few images, which take a fraction of it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+
+from mastsam_ros.types import CandidateMasks
+
+
+def index_masks(index: torch.Tensor, count: int) -> torch.Tensor:
+    """(count, H, W) bool from an index image (H, W): mask n is where the index is n + 1."""
+    numbers = torch.arange(1, count + 1, dtype=torch.int16, device=index.device)
+    return index.to(torch.int16)[None] == numbers[:, None, None]
+
+
+def look_up(table: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """`table[index]` for a table (K,) and an index image (H, W), a few times as fast on the CPU."""
+    return torch.index_select(table, 0, index.flatten()).view(index.shape)
+
+
+@runtime_checkable
+class CompactCandidates(Protocol):
+    """Candidates that answer without being spelled out as N x C dense masks. Nobody has to have it."""
+
+    def overlap_counts(
+        self, carried: torch.Tensor, matched: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `overlap_counts`."""
+
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
+        """As `select`."""
+
+
+def overlap_counts(
+    candidates: CandidateMasks, carried: torch.Tensor, matched: torch.Tensor, stride: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pixels that N x C candidates share with what was carried, at every `stride`-th pixel in x and y.
+
+    carried: (H, W) int64, n + 1 where the mask of prompt n was carried to; matched: (H, W) bool. Returns, float32:
+    inside (N, C), pixels of each candidate in its own carried mask; visible (N, C), its matched pixels; whole (N,),
+    pixels of each carried mask. Compact candidates count every pixel, or their own cells, whatever the stride.
+    """
+    if isinstance(candidates, CompactCandidates):
+        return candidates.overlap_counts(carried, matched, stride)
+    masks = candidates.masks[:, :, ::stride, ::stride].flatten(2)
+    own, seen = carried[::stride, ::stride].flatten(), matched[::stride, ::stride].flatten()
+    return shared_with_carried(masks, own, seen)
+
+
+def select(candidates: CandidateMasks, best: torch.Tensor, found: torch.Tensor) -> TrackMasks:
+    """Candidate `best` (N,) of each prompt; nothing where `found` (N,) bool is False."""
+    if isinstance(candidates, CompactCandidates):
+        return candidates.select(best, found)
+    masks = candidates.masks[torch.arange(len(candidates), device=candidates.masks.device), best]
+    masks[~found] = False
+    return TrackMasks(masks)
+
+
+def shared_with_carried(
+    masks: torch.Tensor, carried: torch.Tensor, matched: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`overlap_counts` of masks (N, C, P) bool at P places; carried (P,) int64, matched (P,) bool."""
+    count, candidates, places = masks.shape
+    # Every place asks the masks of its own track alone; the last row takes what was carried nowhere.
+    row = torch.where(carried > 0, carried - 1, count)
+    held = masks[row.clamp(max=max(count - 1, 0)), :, torch.arange(places, device=row.device)] if count else None
+    inside = torch.zeros(count + 1, candidates, device=row.device)
+    if held is not None:
+        inside.index_add_(0, row, held.float())
+    whole = torch.zeros(count + 1, device=row.device).index_add_(0, row, torch.ones(places, device=row.device))
+    return inside[:-1], count_true(masks & matched).float(), whole[:-1]
+
+
+def count_true(pixels: torch.Tensor) -> torch.Tensor:
+    """How many of the last axis are True: (..., P) bool -> (...) int64.
+
+    Eight at a time, several times as fast as their sum: the bytes of a word count up to 255 before they are split.
+    """
+    words = F.pad(pixels, (0, -pixels.shape[-1] % (8 * 255))).view(torch.int64)
+    sums = words.unflatten(-1, (-1, 255)).sum(dim=-1)
+    return torch.stack([(sums >> shift & 255).sum(dim=-1) for shift in range(0, 64, 8)]).sum(dim=0)
+
+
+class PartitionMasks(CandidateMasks):
+    """Candidates that do not overlap within one rank: C images instead of N x C masks, and faster for it.
+
+    images: (C, H, W) integer >= 0. wanted: (N, C) of the same type: candidate c of prompt n is where image c has that
+    value, -1 where there is none. `masks` gives the dense form, for everybody else.
+    """
+
+    def __init__(self, images: torch.Tensor, wanted: torch.Tensor, scores: torch.Tensor) -> None:
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "wanted", wanted)
+        object.__setattr__(self, "scores", scores)
+
+    images: torch.Tensor
+    wanted: torch.Tensor
+
+    @property
+    def masks(self) -> torch.Tensor:  # type: ignore[override]
+        """(N, C, H, W) bool."""
+        return self.images[None] == self.wanted[:, :, None, None]
+
+    def to(self, device: torch.device) -> PartitionMasks:
+        """The same on that device; itself where it is there."""
+        if self.images.device == device:
+            return self
+        return PartitionMasks(self.images.to(device), self.wanted.to(device), self.scores.to(device))
+
+    def overlap_counts(
+        self, carried: torch.Tensor, matched: torch.Tensor, stride: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As the function, at every pixel, by counting pairs of values."""
+        count = len(self)
+        rows = torch.arange(1, count + 1, device=carried.device)
+        # One count of (matched, track, value) triples gives all three answers.
+        track = torch.where(matched, carried + count + 1, carried)
+        inside, visible = [], []
+        for image, wanted in zip(self.images.long(), self.wanted.T.long(), strict=True):
+            values = int(image.max()) + 1
+            there = (wanted >= 0) & (wanted < values)
+            value = wanted.clamp(0, values - 1)
+            triples = torch.bincount((track * values + image).flatten(), minlength=2 * (count + 1) * values)
+            triples = triples.view(2, count + 1, values)
+            inside.append(triples.sum(dim=0)[rows, value] * there)
+            visible.append(triples[1].sum(dim=0)[value] * there)
+        whole = torch.bincount(carried.flatten(), minlength=count + 1)[1:]
+        return torch.stack(inside, dim=1).float(), torch.stack(visible, dim=1).float(), whole.float()
+
+    def select(self, best: torch.Tensor, found: torch.Tensor) -> PartitionTrackMasks:
+        """As the function."""
+        value = torch.gather(self.wanted.long(), 1, best[:, None])[:, 0]
+        return PartitionTrackMasks(self.images, best, torch.where(found, value, -1))
+
+
+class TrackMasks:
+    """One mask per track, as they are chosen; they may overlap.
+
+    dense: (N, H, W) bool.
+    """
+
+    def __init__(self, dense: torch.Tensor) -> None:
+        self._dense = dense
+
+    @property
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) bool."""
+        return self._dense
+
+    @property
+    def shape(self) -> torch.Size:
+        """(H, W)."""
+        return self._dense.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._dense)
+
+    def areas(self) -> torch.Tensor:
+        """Pixels of each mask, (N,) int64."""
+        return self._dense.flatten(1).sum(dim=1, dtype=torch.int32).long()
+
+    def within(self, region: torch.Tensor) -> TrackMasks:
+        """The masks cut to a region (H, W) bool."""
+        return TrackMasks(self._dense & region)
+
+    def shared(self, stride: int) -> torch.Tensor:
+        """Pixels that each two masks have in common at every `stride`-th pixel in x and y, (N, N) float32."""
+        flat = self._dense[:, ::stride, ::stride].flatten(1).float()
+        return flat @ flat.T
+
+    def owners(self, order: list[int]) -> torch.Tensor:
+        """(H, W) int64: n + 1 of the last track in `order` (any of 0..N-1) whose mask holds the pixel, 0 for none."""
+        painted = torch.zeros(self._dense.shape[1:], dtype=torch.int32, device=self._dense.device)
+        for n in order:
+            painted.masked_fill_(self._dense[n], n + 1)
+        return painted.long()
+
+    def hold(self, index: torch.Tensor) -> torch.Tensor:
+        """(H, W) bool: pixels that the mask of the track there holds. index: (H, W) int64, n + 1 where track n is."""
+        claims = torch.gather(self._dense.flatten(1), 0, (index.flatten()[None] - 1).clamp(min=0))[0]
+        return claims.view(index.shape) & (index > 0)
+
+    def replaced(self, tracks: list[int], index: torch.Tensor) -> TrackMasks:
+        """The masks of these tracks are where `index` (H, W) int64 is n + 1 instead."""
+        dense = self._dense.clone()
+        for n in tracks:
+            dense[n] = index == n + 1
+        return TrackMasks(dense)
+
+    def emptied(self, shows: torch.Tensor) -> TrackMasks:
+        """Nothing is left of the masks where `shows` (N,) bool is False."""
+        return TrackMasks(self._dense & shows[:, None, None])
+
+
+class PartitionTrackMasks(TrackMasks):
+    """Masks that are parts of a few images: what takes N passes over the picture otherwise takes one per image.
+
+    images: (C, H, W) integer >= 0. image, value: (N,) int64, mask n is where images[image[n]] is value[n]; nothing
+    for -1.
+    """
+
+    def __init__(self, images: torch.Tensor, image: torch.Tensor, value: torch.Tensor) -> None:
+        self._values = int(images.max()) + 1 if images.numel() else 1
+        self.images, self.image, self.value = images, image, value.masked_fill(value >= self._values, -1)
+
+    @property
+    def dense(self) -> torch.Tensor:
+        """(N, H, W) bool."""
+        return self.images[self.image] == self.value.to(self.images.dtype)[:, None, None]
+
+    @property
+    def shape(self) -> torch.Size:
+        """(H, W)."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def _of_values(self, c: int, numbers: torch.Tensor) -> torch.Tensor:
+        """(values,): for each value of image c the largest of the numbers (N,) >= 0 of the masks there, else 0."""
+        table = torch.zeros(self._values, dtype=torch.int64, device=numbers.device)
+        mine = (self.image == c) & (self.value >= 0)
+        return table.scatter_reduce_(0, self.value[mine], numbers[mine], "amax")
+
+    def areas(self) -> torch.Tensor:
+        """As `TrackMasks.areas`."""
+        sizes = torch.stack([torch.bincount(i.long().flatten(), minlength=self._values) for i in self.images])
+        return sizes[self.image, self.value.clamp(min=0)] * (self.value >= 0)
+
+    def within(self, region: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.within`."""
+        # One value more than there is belongs to no mask.
+        outside = self._values
+        return PartitionTrackMasks(self.images.masked_fill(~region, outside), self.image, self.value)
+
+    def shared(self, stride: int) -> torch.Tensor:
+        """As `TrackMasks.shared`."""
+        count = len(self)
+        number = torch.arange(1, count + 1, device=self.value.device)
+        images = self.images[:, ::stride, ::stride].long()
+        shared = torch.zeros(count, count, dtype=torch.int64, device=self.value.device)
+        # The masks of one image that want the same value go under one number there.
+        leaders = [self._of_values(c, number) for c in range(len(images))]
+        value = self.value.clamp(min=0)
+        numbers = [look_up(leader, image).flatten() for leader, image in zip(leaders, images, strict=True)]
+        for c, first in enumerate(numbers):
+            for d, second in enumerate(numbers):
+                joint = torch.bincount(first * (count + 1) + second, minlength=(count + 1) ** 2)
+                joint = joint.view(count + 1, count + 1)[leaders[c][value]][:, leaders[d][value]]
+                shared += joint * ((self.image == c)[:, None] & (self.image == d)[None])
+        there = self.value >= 0
+        return (shared * (there[:, None] & there[None])).float()
+
+    def owners(self, order: list[int]) -> torch.Tensor:
+        """As `TrackMasks.owners`."""
+        device = self.value.device
+        owner = torch.tensor([-1, *order], device=device) + 1
+        rank = torch.zeros(len(self) + 1, dtype=torch.int64, device=device)
+        rank = rank.index_copy_(0, owner, torch.arange(len(owner), device=device))[1:]
+        highest = torch.zeros(self.shape, dtype=torch.int64, device=device)
+        for c, image in enumerate(self.images):
+            highest = torch.maximum(highest, look_up(self._of_values(c, rank), image.long()))
+        return look_up(owner, highest)
+
+    def hold(self, index: torch.Tensor) -> torch.Tensor:
+        """As `TrackMasks.hold`."""
+        held = torch.zeros_like(index, dtype=torch.bool)
+        for c, image in enumerate(self.images):
+            wanted = torch.where(self.image == c, self.value, -1)
+            wanted = torch.cat([wanted.new_full((1,), -1), wanted]).to(image.dtype)
+            held |= look_up(wanted, index) == image
+        return held
+
+    def replaced(self, tracks: list[int], index: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.replaced`."""
+        rows = torch.tensor(tracks, device=self.value.device)
+        images = torch.cat([self.images, index.to(self.images.dtype)[None]])
+        return PartitionTrackMasks(
+            images, self.image.index_fill(0, rows, len(images) - 1), self.value.index_copy(0, rows, rows + 1)
+        )
+
+    def emptied(self, shows: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.emptied`."""
+        return PartitionTrackMasks(self.images, self.image, torch.where(shows, self.value, -1))
