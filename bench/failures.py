@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mastsam_ros.device import torch_device
 from mastsam_ros.evaluation.bench import GENERATED
-from mastsam_ros.evaluation.bench_map import generated_sequences
+from mastsam_ros.evaluation.generated import generated_sequences
 from mastsam_ros.evaluation.identity import tube_score
 from mastsam_ros.evaluation.overlaps import frame_overlap, tube_overlap
 from mastsam_ros.pipeline import create_mastsam

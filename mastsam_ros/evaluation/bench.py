@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mastsam_ros.evaluation.bench_map import MapRun, generated_sequences, map_table, measure_map, noisy
+from mastsam_ros.evaluation.bench_map import MapRun, map_table, measure_map, noisy
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
+from mastsam_ros.evaluation.generated import generated_sequences, held_out_sequences
 from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
 from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Run, run_sequence
@@ -31,6 +32,7 @@ DEFAULT_DATA = Path("../shared/data")
 GENERATED = Path("out") / "bench_data"
 RESULTS = Path("bench") / "results"
 FLOW_CACHE = Path("out") / "bench_cache"
+CROSS_VALIDATION = Path("out") / "cross_validation"
 SCENE_PROTOCOLS = ("identity", "consistency")
 
 
@@ -164,6 +166,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--profile", action="store_true", help="instead: CPU time of each stage beside its floor")
     parser.add_argument("--pixels", type=int, help="with --profile: resize the frames to so many pixels first")
+    parser.add_argument(
+        "--cross-validate",
+        action="store_true",
+        help="instead: settings chosen on all sequences but one, generated ones among them, and scored on that one",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="with --cross-validate: processes at the same time (default: 1)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
 
 
@@ -176,6 +189,8 @@ def run(arguments: argparse.Namespace) -> int:
     videos, scenes = open_data(arguments.data, names)
     if arguments.profile:
         return _run_profile(videos, scenes, settings, arguments)
+    if arguments.cross_validate:
+        return _run_cross_validation([*videos, *scenes], settings, arguments)
     figures: dict[str, Any] = {}
     for kind, sequences, measure, show in (
         ("davis", videos, bench_davis, davis_table),
@@ -211,6 +226,25 @@ def _run_profile(
         figures[name] = [dataclasses.asdict(stage) for stage in stages]
     if arguments.json:
         write_json(arguments.json, figures)
+    return 0
+
+
+def _run_cross_validation(sequences: list[LabelledSequence], settings: Settings, arguments: argparse.Namespace) -> int:
+    """The sequences of DATA and the generated ones; the measurements are kept in `CROSS_VALIDATION`."""
+    from mastsam_ros.evaluation import cross_validation as validation
+
+    if arguments.workers < 1:
+        raise InputError(f"--workers must be at least 1, got {arguments.workers}")
+    generated = held_out_sequences(GENERATED / "held_out")
+    sources = [
+        *validation.sources_of((sequence.first(arguments.frames) for sequence in sequences), "given"),
+        *validation.sources_of((sequence.first(arguments.frames) for sequence in generated), "generated"),
+    ]
+    measured = validation.Measured(settings, CROSS_VALIDATION, arguments.workers)
+    folds = validation.cross_validate(sources, settings, measured)
+    sys.stdout.write(f"{validation.folds_table(folds)}\n\n{validation.spread_table(folds, sources)}\n")
+    if arguments.json:
+        write_json(arguments.json, {fold.left_out: dataclasses.asdict(fold) for fold in folds})
     return 0
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.evaluation.columns import COLUMNS
-from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences, read_depth
+from mastsam_ros.evaluation.datasets import LabelledSequence, read_depth
 from mastsam_ros.evaluation.identity import tube_score
 from mastsam_ros.evaluation.overlaps import FrameOverlap, frame_overlap, tube_overlap
 from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Run, run_sequence
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.geometry.cameras import back_project
-from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, FrameResult, InputError
@@ -36,16 +33,6 @@ NOISE_Z2 = 0.0012
 MISSING = 0.03
 EDGE = 0.05
 """Change of depth between neighbours, as a share of it, at which a depth camera measures nothing."""
-GENERATED: dict[str, dict[str, Any]] = {
-    "orbit": {"seed": 31, "path": "orbit", "frames": 60},
-    "look_away": {"seed": 32, "path": "look_away", "frames": 60},
-    "wide_baseline": {"seed": 33, "path": "wide_baseline", "frames": 24},
-    "stacked": {"seed": 34, "path": "orbit", "frames": 60, "stacked": True},
-    "stacked_wide": {"seed": 35, "path": "wide_baseline", "frames": 24, "stacked": True},
-    "moved": {"seed": 36, "path": "look_away", "frames": 60, "moved": True},
-    "walker": {"seed": 37, "path": "orbit", "frames": 60, "walker": True},
-}
-"""Sample scenes by name: other rooms than the shared ones, and what is hard."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +82,6 @@ def noisy(sequence: LabelledSequence) -> NoisySequence:
     """The sequence with a depth camera's noise."""
     values = {field.name: getattr(sequence, field.name) for field in dataclasses.fields(sequence)}
     return NoisySequence(**{**values, "name": f"{sequence.name}, noise"})
-
-
-def generated_sequences(folder: Path, names: Iterable[str] | None = None) -> list[LabelledSequence]:
-    """The scenes of `GENERATED`, rendered into the folder where they are not there yet. Raises InputError."""
-    chosen = list(GENERATED if names is None else names)
-    for name in chosen:
-        if name not in GENERATED:
-            raise InputError(f"no generated scene '{name}'; there are: {', '.join(GENERATED)}")
-        if not (folder / name / "scene.json").is_file():
-            _LOG.info("rendering the sample scene '%s'", name)
-            SampleScene(**GENERATED[name]).write_scene_folder(folder / name)
-    return [open_sequences(folder / name)[0] for name in chosen]
 
 
 class _Watched:

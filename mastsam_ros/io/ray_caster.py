@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
-Shifts = Mapping[int, npt.NDArray[np.float64]]
-"""Instance -> (3,) metres by which it is away from where it was built."""
+Moves = Mapping[int, npt.NDArray[np.float64]]
+"""Number of a surface -> (4, 4) affine map from where it was built to where it is."""
 SELF_DISTANCE_M = 1e-4
 AMBIENT_REACH_M = 0.35
 """Surfaces within this distance darken each other's corners."""
@@ -192,7 +192,7 @@ class AreaLight:
 class RayCaster:
     """Renders a list of surfaces under one lamp. Building it bakes the light (about a second).
 
-    moving: instances that cast no shadow, because they will not stay where they were built.
+    moving: numbers of surfaces that cast no shadow, because they will not stay where they were built.
     """
 
     def __init__(self, surfaces: list[Surface], light: AreaLight, seed: int = 0, moving: Collection[int] = ()):
@@ -213,7 +213,7 @@ class RayCaster:
         width: int,
         height: int,
         split: int,
-        shifts: Shifts | None = None,
+        moves: Moves | None = None,
     ) -> tuple[Array, npt.NDArray[np.int16], Array, Array]:
         """Depth (infinite: nothing), surface index (-1: nothing) and atlas x, y for split x split rays per pixel."""
         depth = np.full((height * split, width * split), np.inf, np.float32)
@@ -224,15 +224,19 @@ class RayCaster:
         rays = T_world_camera[:3, :3] @ np.linalg.inv(K)  # times (x, y, 1): a ray whose t is the depth
         camera = T_world_camera[:3, 3]
         for number, surface in enumerate(self.surfaces):
-            shift = np.zeros(3) if shifts is None else shifts.get(surface.instance, np.zeros(3))
-            o = surface.axes.T @ (camera - surface.origin - shift)
+            to_local, origin, corners = surface.axes.T, surface.origin, surface.corners()
+            if moves is not None and number in moves:
+                linear, shift = moves[number][:3, :3], moves[number][:3, 3]
+                to_local = np.linalg.inv(linear @ surface.axes)
+                origin, corners = linear @ origin + shift, corners @ linear.T + shift
+            o = to_local @ (camera - origin)
             if surface.faces_away(o):
                 continue
-            box = _image_box(surface.corners() + shift, K, T_world_camera, width, height)
+            box = _image_box(corners, K, T_world_camera, width, height)
             if box is None:
                 continue
             x0, y0, x1, y1 = (value * split for value in box)
-            linear = surface.axes.T @ rays
+            linear = to_local @ rays
             x, y = columns[:, x0:x1], rows[y0:y1]
             d = tuple((linear[k, 0] * x + (linear[k, 1] * y + linear[k, 2])).astype(np.float32) for k in range(3))
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -251,10 +255,10 @@ class RayCaster:
         T_world_camera: npt.NDArray[np.float64],
         width: int,
         height: int,
-        shifts: Shifts | None = None,
+        moves: Moves | None = None,
     ) -> tuple[Array, npt.NDArray[np.uint16]]:
         """Depth (H, W) metres and instance ids (H, W) at the pixel centres; 0 where there is nothing."""
-        depth, index, _, _ = self.cast(K, T_world_camera, width, height, 1, shifts)
+        depth, index, _, _ = self.cast(K, T_world_camera, width, height, 1, moves)
         instances = np.array([surface.instance for surface in self.surfaces] + [0], np.uint16)
         return np.where(np.isfinite(depth), depth, np.float32(0)), instances[index]
 
@@ -264,10 +268,10 @@ class RayCaster:
         T_world_camera: npt.NDArray[np.float64],
         width: int,
         height: int,
-        shifts: Shifts | None = None,
+        moves: Moves | None = None,
     ) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, four rays per pixel."""
-        _, index, atlas_x, atlas_y = self.cast(K, T_world_camera, width, height, 2, shifts)
+        _, index, atlas_x, atlas_y = self.cast(K, T_world_camera, width, height, 2, moves)
         fine = cv2.remap(self._atlas, atlas_x, atlas_y, cv2.INTER_LINEAR)
         fine[index < 0] = 0
         return np.asarray(cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
@@ -378,7 +382,7 @@ def _occlusion(
     reach: float | None = None,
     spread: float = 0.0,
 ) -> npt.NDArray[np.bool_]:
-    """(R, N) bool: whether at + t * ways[r] meets another surface for t in (0, 1), those of `moving` instances aside.
+    """(R, N) bool: whether at + t * ways[r] meets another surface for t in (0, 1), those numbered in `moving` aside.
 
     Only surfaces whose bounding sphere comes within `reach` metres of the point are tried; without
     `reach`, those that come within `spread` metres of the mean ray.
@@ -388,7 +392,7 @@ def _occlusion(
     mx, my, mz = np.ascontiguousarray(ways.mean(axis=0).T, np.float32)
     inverse = 1 / np.maximum(mx * mx + my * my + mz * mz, np.float32(1e-12))
     for number, surface in enumerate(surfaces):
-        if surface.instance in moving:
+        if number in moving:
             continue
         corners = surface.corners()
         center = corners.mean(axis=0).astype(np.float32)

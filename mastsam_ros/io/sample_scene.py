@@ -17,16 +17,17 @@ import numpy.typing as npt
 
 from mastsam_ros.io import sample_textures as paint
 from mastsam_ros.io.frame_bag import FrameBag
-from mastsam_ros.io.ray_caster import AreaLight, Cone, Ellipsoid, Flat, RayCaster, Shifts, Surface
+from mastsam_ros.io.ray_caster import AreaLight, Moves, RayCaster, Surface
+from mastsam_ros.io.sample_camera import Pose, SampleCamera
+from mastsam_ros.io.sample_objects import DESIGNS, Builder, Design, look_at, translation, yaw_matrix
 from mastsam_ros.types import Frame, InputError
 
-PATHS = ("orbit", "look_away", "wide_baseline")
+PATHS = ("orbit", "look_away", "wide_baseline", "walk_through")
+LAYOUTS = ("table", "floor")
 ROOM_HALF_M = 3.0
 ROOM_HEIGHT_M = 2.8
 TABLE_HALF_M = (0.8, 0.52)
 TABLE_HEIGHT_M = 0.75
-OBJECT_DENSITY = 900.0
-"""Texture pixels per metre on objects: about what the nearest view shows."""
 CONTACT_M = 0.001
 """Room between objects that touch."""
 MOVED_M = 0.2
@@ -43,28 +44,18 @@ class SceneView:
     instance: npt.NDArray[np.uint16]
 
 
-@dataclass(frozen=True)
-class _Design:
-    """One kind of object: its name, radius and height for placing, whether something can stand on it, how to build."""
-
-    name: str
-    radius: float
-    height: float
-    flat_top: bool
-    build: Callable[[_Builder, npt.NDArray[np.float64], float], None]
-
-
 class SampleScene:
     """A textured room, a table and `objects` things on it, seen from `frames` places along `path`.
 
     seed: chooses the layout, the textures and the colours. path: "orbit" (1.4 degrees a frame round the
-    table), "look_away" (the camera turns until the table is out of view, and comes back) or
-    "wide_baseline" (5.3 degrees a frame). stacked: some objects touch or stand on each other; without
-    it all stand apart. moved: somebody moves one object across the table half-way through, while `look_away`
-    does not see it. walker: something of a person's size walks past the table. noise: standard deviation of
-    the image noise in grey levels.
+    table), "look_away" (the camera turns until the table is out of view, and comes back), "wide_baseline"
+    (5.3 degrees a frame) or "walk_through" (past the table, through the room). stacked: some objects touch or
+    stand on each other; without it all stand apart. moved: somebody moves one object across the table half-way
+    through, while `look_away` does not see it. walker: something of a person's size walks past the table.
+    layout: "table", or "floor", where everything lies on the floor and the camera is as low as a robot's.
+    repainted: everything in other colours, drawn by the seed. noise, shake_deg, shutter, dimming: see `SampleCamera`.
 
-    Raises InputError for an unknown path, numbers that make no scene, or `moved` on a path that always looks.
+    Raises InputError for an unknown path or layout, numbers that make no scene, or `moved` on a path that always looks.
     """
 
     def __init__(
@@ -80,12 +71,19 @@ class SampleScene:
         rate_hz: float = 10.0,
         moved: bool = False,
         walker: bool = False,
+        layout: str = "table",
+        repainted: bool = False,
+        shake_deg: float = 0.0,
+        shutter: float = 0.0,
+        dimming: float = 0.0,
     ):
         if path not in PATHS:
             raise InputError(f"the sample scene's path must be one of {', '.join(PATHS)}, got '{path}'")
-        if frames < 1 or width < 16 or height < 16 or not 1 <= objects <= len(_DESIGNS) or noise < 0 or rate_hz <= 0:
+        if layout not in LAYOUTS:
+            raise InputError(f"the sample scene's layout must be one of {', '.join(LAYOUTS)}, got '{layout}'")
+        if frames < 1 or width < 16 or height < 16 or not 1 <= objects <= len(DESIGNS) or noise < 0 or rate_hz <= 0:
             raise InputError(
-                f"the sample scene needs frames >= 1, at least 16x16 pixels, 1..{len(_DESIGNS)} objects, noise >= 0"
+                f"the sample scene needs frames >= 1, at least 16x16 pixels, 1..{len(DESIGNS)} objects, noise >= 0"
                 f" and rate_hz > 0, got {frames}, {width}x{height}, {objects}, {noise}, {rate_hz}"
             )
         if moved and path != "look_away":
@@ -93,14 +91,16 @@ class SampleScene:
                 f"the sample scene's object is moved while the path look_away does not see it, got '{path}'"
             )
         self.seed, self.path, self.frames = seed, path, frames
-        self.width, self.height, self.noise, self.rate_hz = width, height, noise, rate_hz
+        self.width, self.height, self.rate_hz = width, height, rate_hz
+        self._camera = SampleCamera(seed, frames, noise, shake_deg, shutter, dimming)
         focal = 514.68 * width / 640
         self.K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
         rng = np.random.default_rng([seed, 7])
-        builder = _Builder(rng)
-        _build_room(builder, rng)
+        builder = Builder(rng, np.random.default_rng([seed, 14]) if repainted else None)
+        ground = TABLE_HEIGHT_M if layout == "table" else 0.0
+        _build_room(builder, rng, with_table=layout == "table")
         first_object = len(builder.names) + 1
-        placed = _place_objects(builder, rng, objects, stacked)
+        placed = _place_objects(builder, rng, objects, stacked, ground)
         self.object_ids: tuple[int, ...] = tuple(range(first_object, len(builder.names) + 1))
         """Ids of the things on the table; the rest is the room and the furniture."""
         self.touching: tuple[tuple[int, int], ...] = tuple(
@@ -109,22 +109,24 @@ class SampleScene:
             if spot.partner is not None
         )
         """Pairs of ids that touch: side by side, or the second stands on the first."""
-        self._poses = _camera_path(path, frames, np.random.default_rng([seed, 8]))
+        self._pose = self._camera.held(_camera_path(path, frames, np.random.default_rng([seed, 8]), ground))
+        self._poses = np.stack([self._pose(float(index)) for index in range(frames)])
         lamp = (float(rng.choice([-1.0, 1.0]) * rng.uniform(0.7, 1.3)), float(rng.uniform(-1.2, 1.2)), 2.6)
         self.moved: dict[int, npt.NDArray[np.float64]] = {}
         """What is moved, and by how much: (3,) metres."""
         if moved:
             number, shift = _new_place(np.random.default_rng([seed, 10]), placed)
             self.moved[first_object + number] = shift
-        self._walk: npt.NDArray[np.float64] | None = None
+        self._walk: Callable[[float], npt.NDArray[np.float64]] | None = None
         self.walker_id = 0
         """Id of what walks through the room, 0: nothing does."""
         if walker:
             self._walk = _walk(np.random.default_rng([seed, 11]), self._poses)
-            _build_walker(builder, np.random.default_rng([seed, 12]), self._walk[len(self._walk) // 2])
+            _build_walker(builder, np.random.default_rng([seed, 12]), self._walk(frames // 2))
             self.walker_id = len(builder.names)
         self.instance_names: dict[int, str] = dict(enumerate(builder.names, start=1))
-        self._caster = RayCaster(builder.surfaces, AreaLight(lamp), seed, {*self.moved, self.walker_id})
+        moving = {number for number, s in enumerate(builder.surfaces) if s.instance in (*self.moved, self.walker_id)}
+        self._caster = RayCaster(builder.surfaces, AreaLight(lamp), seed, moving)
 
     def __len__(self) -> int:
         return self.frames
@@ -144,21 +146,24 @@ class SampleScene:
         """The view from place `index`. Raises InputError if there is no such place."""
         if not 0 <= index < self.frames:
             raise InputError(f"the sample scene has frames 0..{self.frames - 1}, got {index}")
-        T, shifts = self._poses[index], self._shifts(index)
-        depth, instance = self._caster.geometry(self.K, T, self.width, self.height, shifts)
-        image = self._caster.image(self.K, T, self.width, self.height, shifts)
-        if self.noise > 0:
-            rng = np.random.default_rng([self.seed, 9, index])
-            grain = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(self.noise)
-            image = np.clip(image + grain + 0.5, 0, 255).astype(np.uint8)
+        T, moves = self._poses[index], self._moves(index)
+        depth, instance = self._caster.geometry(self.K, T, self.width, self.height, moves)
+        image = self._camera.picture(self._seen, index)
         return SceneView(Frame(image, self.stamp_ns(index), "camera", self.K, depth, T.copy()), instance)
 
-    def _shifts(self, index: int) -> Shifts:
-        """What is elsewhere than it was built, in one frame."""
-        shifts = dict(self.moved) if 2 * index >= self.frames else {}
+    def _seen(self, time: float) -> npt.NDArray[np.uint8]:
+        return self._caster.image(self.K, self._pose(time), self.width, self.height, self._moves(time))
+
+    def _moves(self, time: float) -> Moves:
+        """What is elsewhere than it was built, at a time in frames."""
+        shifts = dict(self.moved) if 2 * time >= self.frames else {}
         if self._walk is not None:
-            shifts[self.walker_id] = self._walk[index] - self._walk[len(self._walk) // 2]
-        return shifts
+            shifts[self.walker_id] = self._walk(time) - self._walk(self.frames // 2)
+        return {
+            number: translation(shifts[surface.instance])
+            for number, surface in enumerate(self._caster.surfaces)
+            if surface.instance in shifts
+        }
 
     def description(self) -> dict[str, object]:
         """What `scene.json` says: size, K, poses, names; `objects` are the ids of the things on the table.
@@ -200,14 +205,20 @@ class SampleScene:
         return Path(folder)
 
 
-def _camera_path(path: str, frames: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """(frames, 4, 4) T_world_camera."""
+def _camera_path(path: str, frames: int, rng: np.random.Generator, ground: float) -> Pose:
+    """The way of the camera; ground: the height of what the objects stand on."""
     start = rng.uniform(0, 2 * np.pi)
     turn = rng.choice([-1.0, 1.0])
-    poses = []
-    for index in range(frames):
-        share = index / max(frames - 1, 1)
-        if path == "look_away":
+    lower = np.array([0, 0, TABLE_HEIGHT_M - ground])
+
+    def pose(time: float) -> npt.NDArray[np.float64]:
+        share = time / max(frames - 1, 1)
+        if path == "walk_through":
+            # Quarter turns: the walls are a camera's width farther than the way is long.
+            side = yaw_matrix(np.pi / 2 * round(2 * start / np.pi))
+            eye = side @ [4.6 * share - 2.3, -1.25 * turn, 1.45]
+            target = eye + side @ [1.5, 0.9 * turn * (1 - share), -0.5]
+        elif path == "look_away":
             angle = start + 0.06 * np.sin(2 * np.pi * share)
             eye = np.array([1.45 * np.cos(angle), 1.45 * np.sin(angle), 1.3])
             away = turn * np.radians(80) * (0.5 - 0.5 * np.cos(2 * np.pi * share))
@@ -215,112 +226,17 @@ def _camera_path(path: str, frames: int, rng: np.random.Generator) -> npt.NDArra
             target = eye + np.array([np.cos(heading), np.sin(heading), -0.45])
         else:
             step, swing, lift = (1.4, 0.08, 1.35) if path == "orbit" else (5.3, 0.05, 1.2)
-            angle = start + turn * np.radians(step) * index
+            angle = start + turn * np.radians(step) * time
             radius = 1.5 + swing * np.sin(2.1 * angle)
             eye = np.array([radius * np.cos(angle), radius * np.sin(angle), lift + 0.2 * np.sin(1.3 * angle + 0.5)])
             target = np.array([0.05 * np.cos(3 * angle), 0.05 * np.sin(2 * angle), TABLE_HEIGHT_M + 0.02])
-        forward = (target - eye) / np.linalg.norm(target - eye)
-        right = np.cross(forward, [0, 0, 1.0])
-        right /= np.linalg.norm(right)
-        T = np.eye(4)
-        T[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-        T[:3, 3] = eye
-        poses.append(T)
-    return np.stack(poses)
+        return look_at(eye - lower, target - lower)
+
+    return pose
 
 
-def _yaw(angle: float) -> npt.NDArray[np.float64]:
-    c, s = math.cos(angle), math.sin(angle)
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-
-
-class _Builder:
-    """Collects surfaces; a shape belongs to the instance that was named last."""
-
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.surfaces: list[Surface] = []
-        self.names: list[str] = []
-
-    def instance(self, name: str) -> None:
-        self.names.append(name)
-
-    def _painted(self, painter: paint.Paint, width_m: float, height_m: float, density: float) -> paint.Texture:
-        size = [max(round(length * density), 8) for length in (width_m, height_m)]
-        return painter(self.rng, size[0], size[1], density).astype(np.float32)
-
-    def flat(
-        self,
-        axes: npt.NDArray[np.float64],
-        center: npt.NDArray[np.float64],
-        half: tuple[float, float],
-        painter: paint.Paint,
-        density: float = OBJECT_DENSITY,
-        is_disk: bool = False,
-    ) -> None:
-        texture = self._painted(painter, 2 * half[0], 2 * half[1], density)
-        self.surfaces.append(Flat(axes, center, len(self.names), texture, half, is_disk))
-
-    def box(
-        self,
-        base: npt.NDArray[np.float64],
-        half: tuple[float, float, float],
-        yaw: float,
-        side: paint.Paint,
-        top: paint.Paint | None = None,
-        density: float = OBJECT_DENSITY,
-    ) -> None:
-        """A box that stands on `base`; its faces get v downwards, so that a label stands upright."""
-        R = _yaw(yaw)
-        hx, hy, hz = half
-        center = base + [0, 0, hz]
-        up = np.array([0, 0, 1.0])
-        for normal, depth, width in ((R[:, 0], hx, hy), (-R[:, 0], hx, hy), (R[:, 1], hy, hx), (-R[:, 1], hy, hx)):
-            axes = np.stack([np.cross(up, normal), up, normal], axis=1)
-            self.flat(axes, center + normal * depth, (width, hz), side, density)
-        top = top or side
-        self.flat(R, center + up * hz, (hx, hy), top, density)
-        self.flat(R * [1, -1, -1], center - up * hz, (hx, hy), top, density)
-
-    def cone(
-        self,
-        base: npt.NDArray[np.float64],
-        bottom: float,
-        top: float,
-        height: float,
-        yaw: float,
-        side: paint.Paint,
-        cap: paint.Paint | None = None,
-        density: float = OBJECT_DENSITY,
-    ) -> None:
-        """A cylinder or cut cone that stands on `base`, closed on top and below."""
-        R = _yaw(yaw)
-        texture = self._painted(side, 2 * np.pi * max(bottom, top), height, density)
-        self.surfaces.append(Cone(R, base, len(self.names), texture, bottom, top, height))
-        up = np.array([0, 0, 1.0])
-        if top > 0.002:
-            self.flat(R, base + up * height, (top, top), cap or side, density, is_disk=True)
-        self.flat(R * [1, -1, -1], base, (bottom, bottom), cap or side, density, is_disk=True)
-
-    def ellipsoid(
-        self,
-        base: npt.NDArray[np.float64],
-        radii: tuple[float, float, float],
-        yaw: float,
-        painter: paint.Paint,
-        lying: bool = False,
-    ) -> None:
-        """An ellipsoid that rests on `base`; lying, its poles point sideways."""
-        R = _yaw(yaw)
-        if lying:
-            R = R @ np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]])
-        lift = radii[0] if lying else radii[2]
-        texture = self._painted(painter, 2 * np.pi * max(radii[:2]), np.pi * max(radii), OBJECT_DENSITY)
-        self.surfaces.append(Ellipsoid(R, base + [0, 0, lift], len(self.names), texture, radii))
-
-
-def _build_room(builder: _Builder, rng: np.random.Generator) -> None:
-    """Floor, walls, ceiling, pictures, a shelf, a pillar and the table."""
+def _build_room(builder: Builder, rng: np.random.Generator, with_table: bool) -> None:
+    """Floor, walls, ceiling, pictures, a shelf, a pillar and, as a rule, the table."""
     floors = (
         paint.planks((0.26, 0.21, 0.18), (0.5, 0.43, 0.37)),
         paint.tiles((0.42, 0.4, 0.38), (0.68, 0.66, 0.62)),
@@ -340,7 +256,7 @@ def _build_room(builder: _Builder, rng: np.random.Generator) -> None:
     builder.flat(np.eye(3), zero, (h, h), floors[rng.integers(len(floors))], 300)
     up = np.array([0, 0, 1.0])
     kinds = rng.permutation(len(walls))[:4]
-    inward = [-_yaw(k * np.pi / 2)[:, 0] for k in range(4)]
+    inward = [-yaw_matrix(k * np.pi / 2)[:, 0] for k in range(4)]
     for letter, normal, kind in zip("abcd", inward, kinds, strict=True):
         builder.instance(f"wall_{letter}")
         axes = np.stack([np.cross(up, normal), up, normal], axis=1)
@@ -363,13 +279,15 @@ def _build_room(builder: _Builder, rng: np.random.Generator) -> None:
                 builder.flat(edge, center, (other, 0.015), paint.plain((0.25, 0.15, 0.08)), 60)
 
     oak = paint.wood((0.3, 0.18, 0.1), (0.48, 0.31, 0.19))
-    corner = _yaw(np.pi / 2 * rng.integers(4))
+    corner = yaw_matrix(np.pi / 2 * rng.integers(4))
     builder.instance("shelf")
     builder.box(corner @ [1.0, h - 0.3, 0], (0.5, 0.22, 0.62), math.atan2(corner[1, 0], corner[0, 0]), oak, None, 250)
     builder.instance("pillar")
     concrete = paint.granite((0.5, 0.5, 0.5), (0.72, 0.72, 0.7), 0.2)
     builder.cone(corner @ [-1.9, h - 0.75, 0], 0.15, 0.15, ROOM_HEIGHT_M - 0.01, 0, concrete, None, 200)
 
+    if not with_table:
+        return
     builder.instance("table")
     tops = (
         paint.wood((0.66, 0.5, 0.34), (0.84, 0.69, 0.5)),
@@ -390,20 +308,22 @@ class _Placed:
     """An object on the table. open: nothing stands on it, and it stands on the table itself. partner: the number of
     the object that it touches or stands on."""
 
-    design: _Design
+    design: Design
     spot: npt.NDArray[np.float64]
     open: bool
     partner: int | None
 
 
-def _place_objects(builder: _Builder, rng: np.random.Generator, count: int, stacked: bool) -> list[_Placed]:
-    """Objects on the table, apart from each other; with `stacked` every third touches another or stands on it."""
-    designs = [_DESIGNS[k] for k in sorted(rng.permutation(len(_DESIGNS))[:count])]
+def _place_objects(
+    builder: Builder, rng: np.random.Generator, count: int, stacked: bool, ground: float
+) -> list[_Placed]:
+    """Objects on the table or the floor, apart from each other; `stacked`: every third touches another or is on it."""
+    designs = [DESIGNS[k] for k in sorted(rng.permutation(len(DESIGNS))[:count])]
     designs.sort(key=lambda design: (-design.radius, design.name))
     placed: list[_Placed] = []
     for number, design in enumerate(designs):
         joined = stacked and number % 3 == 2
-        spot, partner = _free_spot(rng, design, placed, joined)
+        spot, partner = _free_spot(rng, design, placed, joined, ground)
         hosts = [
             k for k, p in enumerate(placed) if p.open and p.design.flat_top and p.design.radius > 1.1 * design.radius
         ]
@@ -426,7 +346,7 @@ def _place_objects(builder: _Builder, rng: np.random.Generator, count: int, stac
 
 
 def _free_spot(
-    rng: np.random.Generator, design: _Design, placed: list[_Placed], joined: bool
+    rng: np.random.Generator, design: Design, placed: list[_Placed], joined: bool, ground: float
 ) -> tuple[npt.NDArray[np.float64], int | None]:
     """The best of many random spots: as far from the others as the table allows, or, joined, near one, its number."""
     candidates = rng.uniform(-1, 1, (200, 2)) * (np.array(TABLE_HALF_M) - design.radius - 0.03)
@@ -442,7 +362,7 @@ def _free_spot(
         partner = int(np.argmin(gaps[:, best]))
     else:
         best = int(np.flatnonzero(nearest >= min(0.06, nearest.max()))[0])
-    return np.array([*candidates[best], TABLE_HEIGHT_M]), partner
+    return np.array([*candidates[best], ground]), partner
 
 
 def _push(own: list[Surface], other: list[Surface], way: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -482,15 +402,15 @@ def _new_place(rng: np.random.Generator, placed: list[_Placed]) -> tuple[int, np
     return number, np.array([*(candidates[int(np.argmax(room))] - chosen.spot[:2]), 0.0])
 
 
-def _walk(rng: np.random.Generator, poses: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(frames, 3) where the walker stands: a straight line past the table, behind it as the camera sees it."""
+def _walk(rng: np.random.Generator, poses: npt.NDArray[np.float64]) -> Callable[[float], npt.NDArray[np.float64]]:
+    """Time in frames -> (3,) where the walker stands: straight past the table, behind it as the camera sees it."""
     eye = poses[len(poses) // 2, :2, 3]
     angle = math.atan2(eye[1], eye[0]) + rng.choice([-1.0, 1.0]) * rng.uniform(1.8, 2.6)
-    away, along = _yaw(angle)[:, 0], _yaw(angle)[:, 1]
-    return np.stack([1.15 * away + along * way for way in np.linspace(-WALK_M, WALK_M, len(poses))])
+    away, along = yaw_matrix(angle)[:, 0], yaw_matrix(angle)[:, 1]
+    return lambda time: 1.15 * away + along * WALK_M * (2 * time / max(len(poses) - 1, 1) - 1)
 
 
-def _build_walker(builder: _Builder, rng: np.random.Generator, base: npt.NDArray[np.float64]) -> None:
+def _build_walker(builder: Builder, rng: np.random.Generator, base: npt.NDArray[np.float64]) -> None:
     """Legs, coat and head: as tall and as wide as a person."""
     builder.instance("walker")
     cloth = paint.stripes((0.2, 0.22, 0.3), (0.26, 0.28, 0.38), 9)
@@ -500,153 +420,3 @@ def _build_walker(builder: _Builder, rng: np.random.Generator, base: npt.NDArray
     builder.cone(base + [0, 0, 0.8], 0.2, 0.23, 0.45, yaw, coat, None, 200)
     builder.cone(base + [0, 0, 1.25], 0.23, 0.08, 0.2, yaw, coat, None, 200)
     builder.ellipsoid(base + [0, 0, 1.44], (0.09, 0.09, 0.13), yaw, paint.plain((0.75, 0.55, 0.45)))
-
-
-def _bottle(color: paint.Color) -> Callable[[_Builder, npt.NDArray[np.float64], float], None]:
-    def build(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-        glass, up = paint.plain(color, 0.12), np.array([0, 0, 1.0])
-        builder.cone(base, 0.036, 0.036, 0.05, yaw, glass)
-        builder.cone(
-            base + 0.05 * up, 0.037, 0.037, 0.06, yaw, paint.label((0.26, 0.5, 0.26), color, (0.7, 0.72, 0.55))
-        )
-        builder.cone(base + 0.11 * up, 0.036, 0.014, 0.07, yaw, glass)
-        builder.cone(base + 0.18 * up, 0.014, 0.014, 0.05, yaw, glass, paint.plain((0.8, 0.72, 0.3)))
-
-    return build
-
-
-def _carton(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    side = paint.label((0.93, 0.94, 0.95), (0.8, 0.86, 0.93), (0.3, 0.45, 0.7))
-    builder.box(base, (0.036, 0.036, 0.085), yaw, side, paint.plain((0.9, 0.91, 0.92)))
-    builder.box(base + [0, 0, 0.17], (0.036, 0.01, 0.014), yaw, paint.plain((0.9, 0.91, 0.92)))
-
-
-def _vase(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    glaze = paint.granite((0.16, 0.38, 0.42), (0.32, 0.58, 0.6))
-    builder.cone(base, 0.035, 0.06, 0.08, yaw, glaze)
-    builder.cone(base + [0, 0, 0.08], 0.06, 0.028, 0.06, yaw, glaze)
-    builder.cone(base + [0, 0, 0.14], 0.028, 0.04, 0.03, yaw, glaze, paint.plain((0.08, 0.16, 0.18)))
-
-
-def _lamp(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    builder.cone(base, 0.05, 0.05, 0.012, yaw, paint.plain((0.2, 0.2, 0.22)))
-    builder.cone(base + [0, 0, 0.012], 0.008, 0.008, 0.1, yaw, paint.plain((0.7, 0.6, 0.3)))
-    builder.cone(
-        base + [0, 0, 0.1], 0.07, 0.042, 0.09, yaw, paint.stripes((0.92, 0.84, 0.66), (0.86, 0.74, 0.54), 12, True)
-    )
-
-
-def _tin(
-    painter: paint.Paint, radius: float, height: float
-) -> Callable[[_Builder, npt.NDArray[np.float64], float], None]:
-    def build(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-        builder.cone(base, radius, radius, height, yaw, painter, paint.ribbed((0.75, 0.75, 0.77), 3))
-
-    return build
-
-
-def _mug(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    builder.cone(
-        base,
-        0.043,
-        0.047,
-        0.095,
-        yaw,
-        paint.stripes((0.17, 0.33, 0.6), (0.22, 0.4, 0.68), 5),
-        paint.plain((0.3, 0.18, 0.1)),
-    )
-    out = _yaw(yaw)[:, 0]
-    builder.box(base + 0.062 * out + [0, 0, 0.02], (0.016, 0.007, 0.028), yaw, paint.plain((0.17, 0.33, 0.6)))
-
-
-def _block(
-    painter: paint.Paint, half: tuple[float, float, float], top: paint.Paint | None = None
-) -> Callable[[_Builder, npt.NDArray[np.float64], float], None]:
-    def build(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-        builder.box(base, half, yaw, painter, top)
-
-    return build
-
-
-def _round(
-    painter: paint.Paint, radii: tuple[float, float, float], lying: bool = False
-) -> Callable[[_Builder, npt.NDArray[np.float64], float], None]:
-    def build(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-        builder.ellipsoid(base, radii, yaw, painter, lying)
-
-    return build
-
-
-def _pylon(builder: _Builder, base: npt.NDArray[np.float64], yaw: float) -> None:
-    builder.box(base, (0.055, 0.055, 0.006), yaw, paint.plain((0.85, 0.32, 0.1)))
-    builder.cone(base + [0, 0, 0.012], 0.045, 0.008, 0.15, yaw, paint.stripes((0.88, 0.34, 0.1), (0.93, 0.46, 0.2), 3))
-
-
-_DESIGNS = (
-    _Design(
-        "cereal",
-        0.085,
-        0.22,
-        False,
-        _block(paint.label((0.8, 0.2, 0.14), (0.95, 0.78, 0.2), (0.35, 0.1, 0.08)), (0.075, 0.027, 0.11)),
-    ),
-    _Design("carton", 0.05, 0.2, False, _carton),
-    _Design(
-        "juice",
-        0.035,
-        0.12,
-        True,
-        _tin(paint.label((0.8, 0.13, 0.16), (0.95, 0.93, 0.9), (0.5, 0.05, 0.1)), 0.034, 0.12),
-    ),
-    _Design("tin", 0.052, 0.11, True, _tin(paint.ribbed((0.72, 0.73, 0.75), 9), 0.05, 0.11)),
-    _Design("bottle", 0.037, 0.23, False, _bottle((0.18, 0.42, 0.2))),
-    _Design("mug", 0.08, 0.1, False, _mug),
-    _Design(
-        "ball",
-        0.065,
-        0.13,
-        False,
-        _round(paint.panels(((0.72, 0.16, 0.14), (0.84, 0.26, 0.2))), (0.065, 0.065, 0.065)),
-    ),
-    _Design(
-        "orange",
-        0.04,
-        0.08,
-        False,
-        _round(paint.granite((0.83, 0.42, 0.07), (0.98, 0.6, 0.16), 0.006), (0.04, 0.04, 0.038)),
-    ),
-    _Design(
-        "lemon",
-        0.04,
-        0.05,
-        False,
-        _round(paint.granite((0.84, 0.72, 0.12), (0.98, 0.88, 0.28), 0.006), (0.028, 0.028, 0.04), True),
-    ),
-    _Design(
-        "book",
-        0.125,
-        0.045,
-        True,
-        _block(
-            paint.stripes((0.9, 0.88, 0.8), (0.78, 0.76, 0.68), 8),
-            (0.1, 0.075, 0.0225),
-            paint.label((0.16, 0.3, 0.42), (0.2, 0.36, 0.5), (0.78, 0.66, 0.4)),
-        ),
-    ),
-    _Design(
-        "gift", 0.092, 0.12, True, _block(paint.dots((0.36, 0.18, 0.46), (0.46, 0.28, 0.56), 6), (0.065, 0.065, 0.06))
-    ),
-    _Design(
-        "block",
-        0.066,
-        0.07,
-        True,
-        _block(paint.wood((0.42, 0.26, 0.13), (0.66, 0.45, 0.26), 0.008), (0.055, 0.036, 0.035)),
-    ),
-    _Design(
-        "stone", 0.075, 0.1, True, _block(paint.granite((0.3, 0.3, 0.31), (0.54, 0.53, 0.51)), (0.052, 0.052, 0.05))
-    ),
-    _Design("pylon", 0.078, 0.16, False, _pylon),
-    _Design("vase", 0.062, 0.17, False, _vase),
-    _Design("lamp", 0.072, 0.19, False, _lamp),
-)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mastsam_ros.evaluation import bench_map
+from mastsam_ros.evaluation import bench_map, generated
 from mastsam_ros.evaluation.datasets import open_sequences
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.settings import Settings
@@ -20,8 +20,8 @@ def sequences(tmp_path_factory, request):
     small = {"frames": 6, "width": 240, "height": 180}
     with pytest.MonkeyPatch.context() as patch:
         kinds = {"stacked": {"seed": 34, "stacked": True, **small}, "walker": {"seed": 37, "walker": True, **small}}
-        patch.setattr(bench_map, "GENERATED", kinds)
-        return bench_map.generated_sequences(folder)
+        patch.setattr(generated, "GENERATED", kinds)
+        return generated.generated_sequences(folder)
 
 
 def test_scores_of_a_scene_with_things_that_touch(sequences) -> None:
@@ -74,4 +74,4 @@ def test_the_folder_says_what_touches_and_what_moves(tmp_path) -> None:
     (read,) = open_sequences(scene.write_scene_folder(tmp_path / "scene"))
     assert read.touching == scene.touching
     with pytest.raises(InputError, match="no generated scene 'kitchen'"):
-        bench_map.generated_sequences(tmp_path, ["kitchen"])
+        generated.generated_sequences(tmp_path, ["kitchen"])

@@ -218,9 +218,43 @@ def test_quaternions_turn_as_their_matrices_do() -> None:
         np.testing.assert_allclose(Rotation.from_quat(quaternion_xyzw(R)).as_matrix(), R, atol=1e-12)
 
 
+def test_other_colours_leave_everything_where_it_is() -> None:
+    plain, painted = (SampleScene(26, frames=2, width=160, height=120, noise=0, repainted=r) for r in (False, True))
+    first, second = plain.render(1), painted.render(1)
+    assert np.array_equal(first.instance, second.instance) and np.array_equal(first.frame.depth, second.frame.depth)
+    assert np.abs(first.frame.image.astype(int) - second.frame.image).mean() > 20
+
+
+def test_on_the_floor_there_is_no_table() -> None:
+    scene = SampleScene(27, frames=5, width=160, height=120, layout="floor")
+    assert "table" not in scene.instance_names.values() and "floor" in scene.instance_names.values()
+    points, instances = to_world(scene.render(2))
+    on_objects = points[np.isin(instances, scene.object_ids)]
+    assert len(on_objects) > 500 and -0.01 < on_objects[:, 2].min() < 0.02 and on_objects[:, 2].max() < 0.3
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_who_walks_through_stays_in_the_room_and_passes_the_table(seed: int) -> None:
+    scene = SampleScene(seed, "walk_through", frames=9, width=160, height=120)
+    eyes = np.stack([scene.T_world_camera(index)[:3, 3] for index in range(9)])
+    assert np.abs(eyes[:, :2]).max() < 2.7 and np.linalg.norm(eyes[-1] - eyes[0]) > 4
+    shown = [np.isin(scene.render(index).instance, scene.object_ids).mean() for index in (0, 3, 8)]
+    assert min(shown[:2]) > 0.01 and shown[2] == 0
+
+
 @pytest.mark.parametrize(
-    "wrong", [{"path": "spiral"}, {"frames": 0}, {"width": 3}, {"objects": 99}, {"noise": -1}, {"moved": True}]
+    "wrong",
+    [
+        {"path": "spiral"},
+        {"frames": 0},
+        {"width": 3},
+        {"objects": 99},
+        {"noise": -1},
+        {"moved": True},
+        {"layout": "shelf"},
+        {"dimming": 1},
+    ],
 )
 def test_impossible_scenes_are_refused(wrong) -> None:
-    with pytest.raises(InputError, match="sample scene|look_away"):
+    with pytest.raises(InputError, match="sample scene|sample camera|look_away"):
         SampleScene(**wrong)
