@@ -66,7 +66,7 @@ setup(
     ],
     install_requires=[
         "av>=12",
-        "higra>=0.6.12",
+        "numba>=0.59",
         "numpy>=1.23",
         "opencv-python-headless>=4.7",
         "PyYAML>=6",

@@ -29,7 +29,7 @@ from mastsam_ros.tracker.discovery import new_masks, uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
-from mastsam_ros.tracker.outlines import enlarge, without_crumbs
+from mastsam_ros.tracker.outlines import bounding_boxes, enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
 from mastsam_ros.tracker.parents import carried_from, parents_of
 from mastsam_ros.tracker.pointing import Pointed, RecentViews, meant, pointed
@@ -662,22 +662,6 @@ def create_mastsam(
     matcher = create_matcher(settings, like.matcher if like is not None else None)
     segmenter = create_segmenter(settings, like.segmenter if like is not None else None)
     return Mastsam(matcher, segmenter, settings, ids)
-
-
-def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
-    """Per id of a label image (H, W): its area in pixels and its box (x, y, width, height)."""
-    from scipy.ndimage import find_objects
-
-    area = np.bincount(labels.ravel())
-    boxes = {}
-    for id, box in enumerate(find_objects(labels.astype(np.int32)), start=1):
-        if box is not None:
-            rows, columns = box
-            boxes[id] = (
-                int(area[id]),
-                (columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start),
-            )
-    return boxes
 
 
 class _StageTimer:

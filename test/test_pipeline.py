@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mastsam_ros.matchers.flow import FlowMatcher
-from mastsam_ros.pipeline import Mastsam, bounding_boxes, create_mastsam
+from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.segmenters import LookingAhead, Segmenter
 from mastsam_ros.segmenters.regions import RegionSegmenter
 from mastsam_ros.settings import Settings
@@ -292,9 +292,3 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(SettingsError, match="no CUDA GPU"):
         create_mastsam(Settings().updated({"device": "cuda"}))
-
-
-def test_boxes() -> None:
-    labels = np.zeros((20, 30), np.uint16)
-    labels[3:7, 5:15] = 65535
-    assert bounding_boxes(labels) == {65535: (40, (5, 3, 10, 4))}

@@ -157,14 +157,11 @@ def _flow_floor(before: Frame, now: Frame, settings: Settings) -> float:
 
 
 def _segment_floor(view: Frame, settings: Settings) -> float:
-    import higra as hg
-
     from mastsam_ros.segmenters.regions import superpixels
+    from mastsam_ros.segmenters.regions.partition_tree import average_linkage
 
     smooth = superpixels.smoothed(view.image)
     graph = superpixels.build_region_graph(smooth, settings.regions.superpixel_spacing)
-    leaves = hg.UndirectedGraph(graph.count)
-    leaves.add_edges(*graph.edges.T.astype(np.int64))
     means = graph.mean(superpixels.compressed_lab(smooth))
     weight = np.linalg.norm(means[graph.edges[:, 0]] - means[graph.edges[:, 1]], axis=1)
     _, places = np.unique(graph.labels, return_index=True)
@@ -174,7 +171,7 @@ def _segment_floor(view: Frame, settings: Settings) -> float:
     return (
         _cpu_ms(lambda: superpixels.smoothed(view.image))
         + _cpu_ms(lambda: cv2.watershed(smooth, seeds.copy()))
-        + _cpu_ms(lambda: hg.binary_partition_tree_average_linkage(leaves, weight, graph.boundary))
+        + _cpu_ms(lambda: average_linkage(graph.count, graph.edges, weight, graph.boundary))
     )
 
 

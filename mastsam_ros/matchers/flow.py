@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.settings import FlowSettings
 from mastsam_ros.types import Frame, InputError, Matches
 
@@ -42,14 +43,11 @@ class FlowMatcher:
         flow_back = _resized(back, size) * scale
         flow = _resized(forward, size) * scale
         confidence = _resized(np.clip(1 - error / limit, 0, 1), size)
-        from_x, from_y = _led_to(flow_back)
-        visible = (confidence > 0) & (from_x >= 0) & (from_y >= 0) & (from_x <= width - 1) & (from_y <= height - 1)
-        seen = np.flatnonzero(visible)
-        row = seen // width
+        xy0, xy1, of_match, visible = _seen_in_both(flow_back, confidence)
         return Matches(
-            xy0=torch.from_numpy(np.stack([from_x.take(seen), from_y.take(seen)], axis=1)),
-            xy1=torch.from_numpy(np.stack([seen - row * width, row], axis=1).astype(np.float32)),
-            confidence=torch.from_numpy(confidence.take(seen)),
+            xy0=torch.from_numpy(xy0),
+            xy1=torch.from_numpy(xy1),
+            confidence=torch.from_numpy(of_match),
             flow=torch.from_numpy(flow),
             flow_back=torch.from_numpy(flow_back),
             visible=torch.from_numpy(visible),
@@ -84,6 +82,31 @@ def _led_to(flow: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt
     """x and y (H, W) of where a flow (H, W, 2) leads."""
     x, y = (np.arange(length, dtype=np.float32) for length in flow.shape[1::-1])
     return x + flow[..., 0], y[:, None] + flow[..., 1]
+
+
+@compiled("Tuple((float32[:, ::1], float32[:, ::1], float32[::1], bool_[:, ::1]))(float32[:, :, ::1], float32[:, ::1])")
+def _seen_in_both(
+    flow_back: npt.NDArray[np.float32], confidence: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Matches of a dense flow (H, W, 2) where its confidence (H, W) is above 0 and it leads into the picture.
+
+    Places in the previous and the current image (N, 2), confidence (N,), and where they are, (H, W).
+    """
+    height, width = confidence.shape
+    before, now = np.empty((height * width, 2), np.float32), np.empty((height * width, 2), np.float32)
+    sure = np.empty(height * width, np.float32)
+    visible = np.zeros((height, width), np.bool_)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            to_x, to_y = np.float32(x) + flow_back[y, x, 0], np.float32(y) + flow_back[y, x, 1]
+            if confidence[y, x] > 0 and 0 <= to_x <= width - 1 and 0 <= to_y <= height - 1:
+                visible[y, x] = True
+                before[count, 0], before[count, 1] = to_x, to_y
+                now[count, 0], now[count, 1] = x, y
+                sure[count] = confidence[y, x]
+                count += 1
+    return before[:count].copy(), now[:count].copy(), sure[:count].copy(), visible
 
 
 def _squared_length(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
+
 
 def enlarge(labels: npt.NDArray[np.uint16], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint16]:
     """Labels (h, w) uint16 at the size of `image` (H, W, 3); unchanged if they have that size already."""
@@ -32,3 +34,32 @@ def without_crumbs(labels: npt.NDArray[np.uint16], largest: float) -> npt.NDArra
     labelled = empty == 0
     owner[nearest[labelled]] = labels[labelled]
     return np.where(speck, owner[nearest], labels)
+
+
+def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:
+    """Per id of a label image (H, W): its area in pixels and its box (x, y, width, height)."""
+    table = _extents(np.ascontiguousarray(labels), int(labels.max(initial=0)) + 1)
+    ids = np.flatnonzero(table[1:, 0]) + 1
+    return {
+        id: (area, (left, top, right - left + 1, bottom - top + 1))
+        for id, (area, left, top, right, bottom) in zip(ids.tolist(), table[ids].tolist(), strict=True)
+    }
+
+
+@compiled("int64[:, ::1](uint16[:, ::1], int64)")
+def _extents(labels: npt.NDArray[np.uint16], count: int) -> npt.NDArray[np.int64]:
+    """(count, 5): pixels, left, top, right and bottom of each label."""
+    height, width = labels.shape
+    table = np.zeros((count, 5), np.int64)
+    table[:, 1], table[:, 2] = width, height
+    for y in range(height):
+        begin = 0
+        for x in range(1, width + 1):
+            if x < width and labels[y, x] == labels[y, begin]:
+                continue
+            of = table[labels[y, begin]]
+            of[0] += x - begin
+            of[1], of[2] = min(of[1], begin), min(of[2], y)
+            of[3], of[4] = max(of[3], x - 1), max(of[4], y)
+            begin = x
+    return table

@@ -63,7 +63,7 @@ def test_moments_equal_those_of_the_pixels() -> None:
 def test_the_cut_is_optimal_on_a_small_tree() -> None:
     image = picture()[40:61, 20:41]
     graph, hierarchy = hierarchy_of(image)
-    parents = hierarchy.tree.parents()
+    parents = hierarchy.parents
     children = {n: np.flatnonzero((parents == n) & (np.arange(len(parents)) != n)) for n in range(len(parents))}
 
     def cuts(node: int) -> list[tuple[int, ...]]:

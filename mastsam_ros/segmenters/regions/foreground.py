@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 
+from mastsam_ros.compiled import compiled
+from mastsam_ros.segmenters.regions.minimum_cut import source_side
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
 
 DECAY = 0.6
@@ -113,12 +113,19 @@ class Foreground:
         self._outside += outside
 
 
+@compiled("int32[:, ::1](float32[:, :, ::1])")
 def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
-    """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32."""
-    bins = np.zeros(lab.shape[:2], np.int32)
-    for channel, lowest, size in zip(cv2.split(lab), (0, 80, 80), (6.26, 6, 6), strict=True):
-        cell = (channel - np.float32(lowest)) * (1 / np.float32(size))
-        bins = bins * BINS + np.clip(cell, 0, BINS - 1).astype(np.int32)
+    """Cell of the 16 x 16 x 16 colour histogram, (H, W) int32. lab: (H, W, 3), see `compressed_lab`."""
+    height, width = lab.shape[:2]
+    bins = np.empty((height, width), np.int32)
+    for y in range(height):
+        for x in range(width):
+            cell = 0
+            for c in range(3):
+                lowest, size = (0.0, 6.26) if c == 0 else (80.0, 6.0)
+                place = (lab[y, x, c] - np.float32(lowest)) * (np.float32(1) / np.float32(size))
+                cell = cell * BINS + int(min(max(place, np.float32(0)), np.float32(BINS - 1)))
+            bins[y, x] = cell
     return bins
 
 
@@ -165,23 +172,6 @@ def _cut(graph: RegionGraph, colours: npt.NDArray, evidence: npt.NDArray) -> npt
     alike = np.exp(-distance / (2 * distance.mean() + 1e-6) - edge)
     contacts = CUT_WEIGHT * graph.boundary * (alike + ALIKE_FLOOR)
     spacing = np.sqrt(graph.area.mean())
-    links = np.round(CUT_PRECISION * contacts).astype(np.int32)
-    terminal = np.round(CUT_PRECISION * evidence * graph.area / spacing).astype(np.int32)
-    inside, outside = np.flatnonzero(terminal > 0), np.flatnonzero(terminal < 0)
-    source, sink = graph.count, graph.count + 1
-    capacity = csr_matrix(
-        (
-            np.concatenate([links, links, terminal[inside], -terminal[outside]]),
-            (
-                np.concatenate([first, second, np.full(len(inside), source), outside]),
-                np.concatenate([second, first, inside, np.full(len(outside), sink)]),
-            ),
-        ),
-        shape=(graph.count + 2, graph.count + 2),
-    )
-    left = capacity - maximum_flow(capacity, source, sink).flow
-    left.data[left.data < 0] = 0
-    left.eliminate_zeros()
-    moving = np.zeros(graph.count + 2, bool)
-    moving[breadth_first_order(left, source, return_predecessors=False)] = True
-    return moving[: graph.count]
+    links = np.round(CUT_PRECISION * contacts).astype(np.int64)
+    terminal = np.round(CUT_PRECISION * evidence * graph.area / spacing).astype(np.int64)
+    return source_side(graph.count, graph.edges, links, terminal)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import higra as hg
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.segmenters.regions.partition_tree import average_linkage, cheapest_cut, outlines, summed
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
 
 _BARRIER = 1e6
 """Cost of a contact that must not be crossed: it is merged after all others."""
 _NEVER = 1e15
 _COVARIANCES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
+"""Places in a symmetric matrix, in the order of `RegionGraph.moments`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class DescriptionLength:
 
 
 class RegionHierarchy:
-    """Binary partition tree of one frame. Nodes are numbered from the leaves (superpixels) to the root."""
+    """Binary partition tree of one frame. Nodes are numbered from the leaves (superpixels) to the root.
+
+    children: (S - 1, 2) int64, what each node beyond the leaves is made of. area, perimeter, energy: (nodes,); mean,
+    covariance: (nodes, 3), (nodes, 3, 3) of the colours.
+    """
 
     def __init__(
         self,
@@ -41,28 +46,22 @@ class RegionHierarchy:
         """graph with contrast; smooth, colours: (H, W, 3) float32 Lab, filtered (for merging) and as it is (for the
         cost). barrier: (S,) superpixels with different values are merged last, or None."""
         self._cost = cost
-        first, second = graph.edges[:, 0].astype(np.int64), graph.edges[:, 1].astype(np.int64)
+        first, second = graph.edges.T
         means = graph.mean(smooth)
         weight = contrast_weight * graph.contrast + np.linalg.norm(means[first] - means[second], axis=1)
         if barrier is not None:
             weight = weight + _BARRIER * (barrier[first] != barrier[second])
-        leaves = hg.UndirectedGraph(graph.count)
-        leaves.add_edges(first, second)
-        self.tree, altitude = hg.binary_partition_tree_average_linkage(leaves, weight, graph.boundary)
-        products = np.stack([colours[..., a] * colours[..., b] for a, b in _COVARIANCES], axis=-1)
-        outline = np.bincount(first, graph.boundary, graph.count) + np.bincount(second, graph.boundary, graph.count)
-        moments = self.accumulate(
-            np.concatenate([graph.area[:, None], graph.sum(colours), graph.sum(products), outline[:, None]], axis=1)
-        )
-        self.area = moments[:, 0]
+        self.children, altitude, contact = average_linkage(graph.count, graph.edges, weight, graph.boundary)
+        self.perimeter = outlines(self.children, graph.edges, graph.boundary, contact)
+        moments = self.accumulate(graph.moments(colours))
+        self.area = moments[:, 0].copy()
         self.mean = moments[:, 1:4] / self.area[:, None]
-        self.perimeter = moments[:, 10] - 2 * self._inner_contacts(first, second, graph)
         self.covariance = np.empty((len(moments), 3, 3))
-        for (a, b), column in zip(_COVARIANCES, moments[:, 4:10].T, strict=True):
+        for (a, b), column in zip(_COVARIANCES, moments[:, 4:].T, strict=True):
             self.covariance[:, a, b] = column / self.area - self.mean[:, a] * self.mean[:, b]
             self.covariance[:, b, a] = self.covariance[:, a, b]
         floor = cost.noise**2
-        determinant = np.linalg.det(self.covariance + floor * np.eye(3))
+        determinant = _determinant(self.covariance, floor)
         self.energy = (
             self.area / 2 * np.log(np.maximum(determinant, 0.5 * floor**3))
             + cost.boundary * self.perimeter / 2
@@ -70,11 +69,20 @@ class RegionHierarchy:
         )
         if barrier is not None:
             # A region that mixes two sides of the barrier is never chosen.
-            self.energy[altitude >= _BARRIER / 100] = _NEVER
+            self.energy[graph.count :][altitude >= _BARRIER / 100] = _NEVER
+
+    @property
+    def parents(self) -> npt.NDArray[np.int64]:
+        """(nodes,): what each node is merged into, the root into itself."""
+        leaves = len(self.children) + 1
+        parents = np.arange(2 * leaves - 1)
+        parents[self.children] = np.arange(leaves, 2 * leaves - 1)[:, None]
+        return parents
 
     def accumulate(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Sums of superpixel values (S, C) over every node, (nodes, C)."""
-        return hg.accumulate_sequential(self.tree, np.ascontiguousarray(values, np.float64), hg.Accumulators.sum)
+        """Sums of superpixel values (S,) or (S, C) over every node, (nodes,) or (nodes, C)."""
+        sums = summed(self.children, np.ascontiguousarray(values, np.float64).reshape(len(values), -1))
+        return sums.reshape(len(sums), *values.shape[1:])
 
     def boundary_cost(self) -> npt.NDArray[np.float64]:
         """What the outline and the existence of each node cost, (nodes,)."""
@@ -83,13 +91,12 @@ class RegionHierarchy:
     def optimal_cut(self, discount: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.int64]:
         """Region 0..R-1 of every superpixel (S,) in the cut of least total cost; discount (nodes,) is taken off."""
         energy = self.energy if discount is None else self.energy - discount
-        labels = hg.labelisation_optimal_cut_from_energy(self.tree, energy)
-        return np.unique(labels, return_inverse=True)[1].ravel().astype(np.int64)
+        # What was merged last comes first.
+        return np.unique(-cheapest_cut(self.children, energy), return_inverse=True)[1].ravel().astype(np.int64)
 
-    def _inner_contacts(
-        self, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], graph: RegionGraph
-    ) -> npt.NDArray[np.float64]:
-        """Contacts between superpixels that lie inside each node, (nodes,)."""
-        meeting = self.tree.lowest_common_ancestor(first, second)
-        own = np.bincount(meeting, graph.boundary, self.tree.num_vertices())
-        return hg.accumulate_and_add_sequential(self.tree, own, own[: graph.count], hg.Accumulators.sum)
+
+def _determinant(symmetric: npt.NDArray[np.float64], floor: float) -> npt.NDArray[np.float64]:
+    """Determinants (N,) of symmetric matrices (N, 3, 3) with `floor` added along the diagonal."""
+    xx, yy, zz = (symmetric[:, n, n] + floor for n in range(3))
+    xy, xz, yz = symmetric[:, 0, 1], symmetric[:, 0, 2], symmetric[:, 1, 2]
+    return xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.dominant_motion import (
     MIN_NOISE,
     EpipolarMotion,
@@ -194,40 +195,41 @@ def _inside_votes(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """
     height, width = flow.shape[:2]
     half = cv2.resize(flow, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    steps = np.sqrt(
-        (
-            cv2.Sobel(half, cv2.CV_32F, 1, 0, scale=1 / 16) ** 2 + cv2.Sobel(half, cv2.CV_32F, 0, 1, scale=1 / 16) ** 2
-        ).sum(2)
-    )
-    votes = np.zeros(steps.shape, np.int32)
-    for sensitivity in VOTE_SCALES:
-        votes += _odd_crossings(1 - np.exp(-sensitivity * steps) > 0.5)
-    return cv2.resize(votes.astype(np.float32), (width, height)) / (8 * len(VOTE_SCALES))
+    across, down = (cv2.Sobel(half, cv2.CV_32F, *axis, scale=1 / 16) for axis in ((1, 0), (0, 1)))
+    squared = across * across + down * down
+    squared = squared[..., 0] + squared[..., 1]
+    boundary = sum(((squared > (np.log(2) / scale) ** 2).astype(np.uint8) << n) for n, scale in enumerate(VOTE_SCALES))
+    votes = _odd_crossings(boundary).astype(np.float32)
+    return cv2.resize(votes, (width, height)) / np.float32(8 * len(VOTE_SCALES))
 
 
-def _odd_crossings(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """For each pixel, how many of the 8 rays to the border cross an odd number of boundaries."""
-    votes = np.zeros(boundary.shape, np.int32)
+@compiled("int32[:, ::1](uint8[:, ::1])")
+def _odd_crossings(boundary: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """For each pixel (H, W), how many of the 8 rays to the border cross an odd number of boundaries, each counted
+    where it starts. Every bit of `boundary` is a picture of its own; their votes are added up."""
     height, width = boundary.shape
-    for view, result in ((boundary, votes), (boundary.T, votes.T)):
-        result += _odd_down(view) + _odd_down(view[::-1])[::-1]
-    for mirror in (slice(None), slice(None, None, -1)):
-        # Shearing turns diagonals into columns: rows of a padded array, read back one pixel shorter.
-        padded = np.zeros((height, width + height), bool)
-        padded[:, :width] = boundary[:, mirror]
-        sheared = padded.ravel()[: height * (width + height - 1)].reshape(height, width + height - 1)
-        odd = _odd_down(sheared) + _odd_down(sheared[::-1])[::-1]
-        back = np.zeros(height * (width + height), np.int32)
-        back[: odd.size] = odd.ravel()
-        votes += back.reshape(height, width + height)[:, :width][:, mirror]
+    votes = np.zeros((height, width), np.int32)
+    odd = np.zeros((4, height + 1, width + 2), np.uint8)
+    # From the upper left to the lower right: rays that come from the left and from the three pixels above; then back.
+    for turn in range(2):
+        odd[:] = 0
+        for row in range(height):
+            y = height - 1 - row if turn else row
+            for column in range(width):
+                x = width - 1 - column if turn else column
+                here = boundary[y, x]
+                for ray in range(4):
+                    back, side = (0, -1) if ray == 3 else (1, ray - 1)
+                    by, bx = row - back, column + side
+                    before = 0
+                    if by >= 0 and 0 <= bx < width:
+                        before = boundary[height - 1 - by, width - 1 - bx] if turn else boundary[by, bx]
+                    crossed = odd[ray, by + 1, bx + 1] ^ (here & ~before)
+                    odd[ray, row + 1, column + 1] = crossed
+                    while crossed:
+                        votes[y, x] += crossed & 1
+                        crossed >>= 1
     return votes
-
-
-def _odd_down(boundary: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
-    """1 where the ray to the top row has met an odd number of boundaries, each counted where it starts."""
-    starts = boundary.astype(np.int32)
-    starts[1:] &= ~boundary[:-1]
-    return np.cumsum(starts, axis=0, dtype=np.int32) & 1
 
 
 def _smooth_outlines(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import higra as hg
 import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.segmenters.regions.hierarchy import RegionHierarchy
+from mastsam_ros.segmenters.regions.partition_tree import in_common
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
 
 _INSIDE = 0.5
@@ -31,15 +31,10 @@ def regions_at(
 ) -> npt.NDArray[np.bool_]:
     """(H, W) bool: under each point `on` the largest node of the tree within its region of `cut` (S,) that holds no
     point `beside`. on, beside: (K, 2) row, column."""
-    tree = hierarchy.tree
-    parents = tree.parents()
-    lowest, highest = (
-        hg.accumulate_sequential(tree, cut.astype(np.float64), kind)
-        for kind in (hg.Accumulators.min, hg.Accumulators.max)
-    )
+    parents = hierarchy.parents
     unwanted = np.zeros(graph.count)
     unwanted[graph.labels[beside[:, 0], beside[:, 1]]] = 1
-    allowed = (lowest == highest) & (hierarchy.accumulate(unwanted) == 0)
+    allowed = (in_common(hierarchy.children, cut) >= 0) & (hierarchy.accumulate(unwanted) == 0)
     chosen = np.zeros(graph.count, bool)
     for leaf in np.unique(graph.labels[on[:, 0], on[:, 1]]).tolist():
         node = leaf

@@ -4,13 +4,12 @@ embedded default works on."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix, csc_matrix
-from scipy.sparse.csgraph import connected_components
+
+from mastsam_ros.compiled import compiled
 
 SPACING = 6
 """Pixels between seeds: small enough for thin limbs at the working size, about 4,500 superpixels."""
@@ -40,16 +39,12 @@ class RegionGraph:
 
     def sum(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Sum of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
-        if values.ndim == 2:
-            return np.bincount(self.labels.ravel(), values.ravel(), self.count).astype(np.float64)
-        return np.asarray(self._membership @ values.reshape(-1, values.shape[2]))
+        channels = np.ascontiguousarray(values.reshape(*self.labels.shape, -1), np.float32)
+        return _sums(self.labels, channels, self.count).reshape(self.count, *values.shape[2:])
 
-    @cached_property
-    def _membership(self) -> csc_matrix:
-        """(S, H * W), 1 where a pixel belongs to a superpixel: adds up all channels in one pass."""
-        pixels = self.labels.size
-        column = np.arange(pixels + 1, dtype=np.int32)
-        return csc_matrix((np.ones(pixels), self.labels.ravel(), column), shape=(self.count, pixels))
+    def moments(self, colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """(S, 10): pixels, sums of colours (H, W, 3), and of their products xx, xy, xz, yy, yz, zz."""
+        return _moments(self.labels, colours, self.count)
 
     def mean(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Mean of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
@@ -62,14 +57,10 @@ class RegionGraph:
 
         joined: (E,) bool, contacts that may connect at all; by default every one.
         """
-        first, second = self.edges.T
-        same = key[first] == key[second]
+        same = key[self.edges[:, 0]] == key[self.edges[:, 1]]
         if joined is not None:
             same &= joined
-        first, second = first[same], second[same]
-        links = coo_matrix((np.ones(len(first), np.int8), (first, second)), shape=(self.count, self.count))
-        number, group = connected_components(links, directed=False)
-        return int(number), group
+        return _groups(self.count, self.edges, same)
 
 
 def build_region_graph(
@@ -81,7 +72,8 @@ def build_region_graph(
     """
     labels, count = _watershed(smooth, spacing)
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
-    edges, boundary, contrast = _contacts(labels, count, gradient)
+    flat = np.zeros(labels.shape, np.float32) if gradient is None else gradient
+    edges, boundary, contrast = _contacts(labels, count, np.ascontiguousarray(flat, np.float32))
     return RegionGraph(labels, count, area, edges, boundary, contrast)
 
 
@@ -143,59 +135,158 @@ def _seeds(image: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
     return seeds
 
 
+@compiled("void(int32[:, ::1], uint8[:, :, ::1])")
 def _give_lines_away(labels: npt.NDArray[np.int32], image: npt.NDArray[np.uint8]) -> None:
     """Gives each watershed line pixel of `labels` (<= 0) the label of its most similar 4-neighbour, in place."""
-    width = labels.shape[1]
-    steps = _colour_steps(image)
-    flat = labels.reshape(-1)
-    line = np.flatnonzero(flat <= 0)
-    while len(line):
-        best = np.full(len(line), np.inf, np.float32)
-        given = np.zeros(len(line), np.int32)
-        for offset, distances in zip((-1, 1, -width, width), steps, strict=True):
-            neighbour = flat.take(line + offset, mode="clip")
-            distance = distances.take(line)
-            better = (neighbour > 0) & (distance < best)
-            np.copyto(best, distance, where=better)
-            np.copyto(given, neighbour, where=better)
-        flat[line] = given
-        line = line[given == 0]
+    height, width = labels.shape
+    rows, columns = np.empty(labels.size, np.int32), np.empty(labels.size, np.int32)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] <= 0:
+                rows[count], columns[count] = y, x
+                count += 1
+    given = np.empty(count, np.int32)
+    while count > 0:
+        for n in range(count):
+            y, x = rows[n], columns[n]
+            given[n] = 0
+            least = 1 << 30
+            for dy, dx in ((0, -1), (0, 1), (-1, 0), (1, 0)):
+                ny, nx = y + dy, x + dx
+                if 0 <= ny < height and 0 <= nx < width and labels[ny, nx] > 0:
+                    distance = 0
+                    for c in range(3):
+                        step = int(image[y, x, c]) - int(image[ny, nx, c])
+                        distance += step * step
+                    if distance < least:
+                        least, given[n] = distance, labels[ny, nx]
+        # In rounds: what was given in this one does not spread before the next.
+        left = 0
+        for n in range(count):
+            if given[n] > 0:
+                labels[rows[n], columns[n]] = given[n]
+            else:
+                rows[left], columns[left] = rows[n], columns[n]
+                left += 1
+        if left == count:
+            return
+        count = left
 
 
-def _colour_steps(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ...]:
-    """Squared colour distances (H, W) to the left, right, upper and lower neighbour; infinite outside the image."""
-    left, up = (np.full(image.shape[:2], np.inf, np.float32) for _ in range(2))
-    for steps, one, other in ((left[:, 1:], image[:, 1:], image[:, :-1]), (up[1:], image[1:], image[:-1])):
-        difference = cv2.absdiff(one, other).astype(np.float32)
-        steps[:] = _summed(difference * difference)
-    right, down = np.full_like(left, np.inf), np.full_like(up, np.inf)
-    right[:, :-1], down[:-1] = left[:, 1:], up[1:]
-    return left, right, up, down
+@compiled("Tuple((int64, int32[::1]))(int64, int32[:, ::1], bool_[::1])")
+def _groups(
+    count: int, edges: npt.NDArray[np.int32], joined: npt.NDArray[np.bool_]
+) -> tuple[int, npt.NDArray[np.int32]]:
+    """Connected groups of `count` nodes over the joined edges (E, 2): their number, and each node's (count,), by the
+    lowest node that they have."""
+    root = np.arange(count)
+    for e in range(len(edges)):
+        if not joined[e]:
+            continue
+        a, b = edges[e, 0], edges[e, 1]
+        while root[a] != a:
+            root[a] = root[root[a]]
+            a = root[a]
+        while root[b] != b:
+            root[b] = root[root[b]]
+            b = root[b]
+        if a < b:
+            root[b] = a
+        else:
+            root[a] = b
+    group = np.empty(count, np.int32)
+    number = 0
+    for n in range(count):
+        if root[n] == n:
+            group[n] = number
+            number += 1
+        else:
+            # Roots are lower than what hangs on them.
+            group[n] = group[root[n]]
+    return number, group
 
 
+@compiled("float64[:, ::1](int32[:, ::1], float32[:, :, ::1], int64)")
+def _sums(labels: npt.NDArray[np.int32], values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
+    """Sums (count, C) of values (H, W, C) over each label."""
+    height, width, channels = values.shape
+    sums = np.zeros((count, channels))
+    for y in range(height):
+        for x in range(width):
+            for c in range(channels):
+                sums[labels[y, x], c] += values[y, x, c]
+    return sums
+
+
+@compiled("float64[:, ::1](int32[:, ::1], float32[:, :, ::1], int64)")
+def _moments(labels: npt.NDArray[np.int32], colours: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
+    """As `RegionGraph.moments`."""
+    height, width = labels.shape
+    moments = np.zeros((count, 10))
+    for y in range(height):
+        for x in range(width):
+            of = moments[labels[y, x]]
+            a, b, c = colours[y, x, 0], colours[y, x, 1], colours[y, x, 2]
+            of[0] += 1
+            of[1] += a
+            of[2] += b
+            of[3] += c
+            of[4] += a * a
+            of[5] += a * b
+            of[6] += a * c
+            of[7] += b * b
+            of[8] += b * c
+            of[9] += c * c
+    return moments
+
+
+@compiled("Tuple((int32[:, ::1], float64[::1], float64[::1]))(int32[:, ::1], int64, float32[:, ::1])")
 def _contacts(
-    labels: npt.NDArray[np.int32], count: int, gradient: npt.NDArray[np.float32] | None
+    labels: npt.NDArray[np.int32], count: int, gradient: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Edges (E, 2), number of contact pixel pairs (E,), mean gradient there (E,)."""
-    low, high, weights = [], [], []
-    for one, other in (
-        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-        ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
-    ):
-        a, b = labels[one], labels[other]
-        touching = np.nonzero(a != b)
-        a, b = a[touching], b[touching]
-        low.append(np.minimum(a, b))
-        high.append(np.maximum(a, b))
-        if gradient is not None:
-            weights.append(np.maximum(gradient[one][touching], gradient[other][touching]))
-    first, second = np.concatenate(low), np.concatenate(high)
-    # A sparse matrix adds up equal pairs without sorting all of them; the gradient rides along as imaginary part.
-    values = np.ones(len(first), np.complex128)
-    if gradient is not None:
-        values.imag = np.concatenate(weights)
-    table = coo_matrix((values, (first, second)), shape=(count, count)).tocsr()
-    table.sort_indices()
-    rows = np.repeat(np.arange(count, dtype=np.int32), np.diff(table.indptr))
-    edges = np.stack([rows, table.indices.astype(np.int32)], 1)
-    return edges, table.data.real.copy(), table.data.imag / table.data.real
+    """Edges (E, 2), number of contact pixel pairs (E,), mean gradient there (E,), by rising edges."""
+    height, width = labels.shape
+    # The pairs of pixels, sorted by the lower label: `start` says where those of each begin.
+    start = np.zeros(count + 1, np.int64)
+    for y in range(height):
+        for x in range(width):
+            here = labels[y, x]
+            if x + 1 < width and labels[y, x + 1] != here:
+                start[min(here, labels[y, x + 1]) + 1] += 1
+            if y + 1 < height and labels[y + 1, x] != here:
+                start[min(here, labels[y + 1, x]) + 1] += 1
+    for label in range(count):
+        start[label + 1] += start[label]
+    place = start[:-1].copy()
+    higher = np.empty(start[count], np.int32)
+    strength = np.empty(start[count], np.float32)
+    for y in range(height):
+        for x in range(width):
+            here = labels[y, x]
+            for ny, nx in ((y, x + 1), (y + 1, x)):
+                if ny < height and nx < width and labels[ny, nx] != here:
+                    low = min(here, labels[ny, nx])
+                    higher[place[low]] = max(here, labels[ny, nx])
+                    strength[place[low]] = max(gradient[y, x], gradient[ny, nx])
+                    place[low] += 1
+    edges = np.empty((len(higher), 2), np.int32)
+    pairs, total = np.zeros(len(higher)), np.zeros(len(higher))
+    last = 0
+    for low in range(count):
+        begin = last
+        for n in range(start[low], start[low + 1]):
+            # The few neighbours of a superpixel are kept in order.
+            at = begin
+            while at < last and edges[at, 1] < higher[n]:
+                at += 1
+            if at == last or edges[at, 1] != higher[n]:
+                for later in range(last, at, -1):
+                    edges[later] = edges[later - 1]
+                    pairs[later], total[later] = pairs[later - 1], total[later - 1]
+                edges[at, 0], edges[at, 1] = low, higher[n]
+                pairs[at], total[at] = 0.0, 0.0
+                last += 1
+            pairs[at] += 1
+            total[at] += strength[n]
+    return edges[:last].copy(), pairs[:last].copy(), total[:last] / pairs[:last]
