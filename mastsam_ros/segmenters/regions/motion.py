@@ -160,7 +160,9 @@ def _length(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _noise(size: npt.NDArray[np.float32], weight: npt.NDArray) -> float:
     """Robust standard deviation of residuals `size` (H, W)."""
     cells = (slice(None, None, 6), slice(None, None, 6))
-    return max(1.4826 * weighted_median(size[cells].ravel(), weight[cells].ravel() + 1e-6), MIN_NOISE)
+    return max(
+        1.4826 * weighted_median(*(np.float64(image[cells].ravel()) for image in (size, weight + 1e-6))), MIN_NOISE
+    )
 
 
 def _evidence(
