@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.pipeline import Mastsam, create_mastsam
-from mastsam_ros.segmenters.regions.motion import MotionLayer
+from mastsam_ros.segmenters.regions.motion import Cues, MotionLayer
 from mastsam_ros.segmenters.regions.superpixels import (
     build_region_graph,
     compressed_lab,
@@ -76,7 +76,7 @@ class Watched:
             return None
         lab = compressed_lab(smoothed(frame.image))
         graph = build_region_graph(frame.image, gradient=gradient_magnitude(lab))
-        answer = self._motion.update(graph, lab, matches.flow_back.numpy(), matches.visible.numpy())
+        answer = self._motion.update(graph, Cues.of(graph, lab), matches.flow_back.numpy(), matches.visible.numpy())
         return _heat(answer.evidence[graph.labels] / 7)
 
     def tiles(self, labels: npt.NDArray[np.uint16]) -> Iterator[tuple[str, Picture]]:

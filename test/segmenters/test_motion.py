@@ -14,7 +14,7 @@ import pytest
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.segmenters.regions.dominant_motion import fit_epipolar, fit_quadratic
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
-from mastsam_ros.segmenters.regions.motion import MotionEvidence, MotionLayer
+from mastsam_ros.segmenters.regions.motion import Cues, MotionEvidence, MotionLayer
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -99,7 +99,7 @@ def watch(images: Iterator[Image] | list[Image], layer: MotionLayer | None = Non
             assert matches.flow_back is not None and matches.visible is not None
             lab = compressed_lab(smoothed(image))
             graph = build_region_graph(smoothed(image), gradient=gradient_magnitude(lab))
-            yield layer.update(graph, lab, matches.flow_back.numpy(), matches.visible.numpy())
+            yield layer.update(graph, Cues.of(graph, lab), matches.flow_back.numpy(), matches.visible.numpy())
         previous = frame
 
 
@@ -170,10 +170,10 @@ def test_the_flow_of_the_rigid_scene_replaces_the_models() -> None:
     visible = np.ones((HEIGHT, WIDTH), bool)
     layer = MotionLayer()
     for _ in range(3):
-        answer = layer.update(graph, lab, flow, visible, rigid)
+        answer = layer.update(graph, Cues.of(graph, lab), flow, visible, rigid)
     assert iou(answer.labels > 0, mover) > 0.8
     for _ in range(3):
-        answer = layer.update(graph, lab, np.nan_to_num(rigid), visible, rigid)
+        answer = layer.update(graph, Cues.of(graph, lab), np.nan_to_num(rigid), visible, rigid)
     assert np.isfinite(answer.evidence).all()
 
 

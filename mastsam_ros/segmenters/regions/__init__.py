@@ -14,7 +14,7 @@ from mastsam_ros.masks import PartitionMasks, look_up
 from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
-from mastsam_ros.segmenters.regions.motion import MotionLayer
+from mastsam_ros.segmenters.regions.motion import Cues, MotionLayer
 from mastsam_ros.segmenters.regions.pointed import body_at, regions_at, regions_inside
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
@@ -58,7 +58,7 @@ class _Still:
     """What one frame shows without the one before: lab, smooth_lab (H, W, 3) of the image and of the smoothed one; the
     superpixels; segments (H, W) int32 that depth sets apart, 0 for the rest, or None without depth.
 
-    follows: whether there is a frame before it.
+    follows: whether there is a frame before it. cues: for the motion layer, None where depth tells more.
     """
 
     frame: Frame
@@ -67,6 +67,7 @@ class _Still:
     smooth_lab: npt.NDArray[np.float32]
     graph: RegionGraph
     segments: npt.NDArray[np.int32] | None
+    cues: Cues | None
 
 
 class RegionSegmenter:
@@ -177,10 +178,12 @@ class RegionSegmenter:
         smooth = smoothed(frame.image)
         lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smooth)
         graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
-        segments = None
+        segments, cues = None, None
         if frame.depth is not None and frame.K is not None and self._settings.use_depth:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
-        return _Still(frame, follows, lab, smooth_lab, graph, segments)
+        elif follows and self._settings.use_motion and min(graph.labels.shape) >= _SMALLEST_SIDE:
+            cues = Cues.of(graph, smooth_lab)
+        return _Still(frame, follows, lab, smooth_lab, graph, segments, cues)
 
     def _find_bodies(self, still: _Still, matches: Matches | None) -> npt.NDArray[np.int32]:
         """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
@@ -189,13 +192,8 @@ class RegionSegmenter:
         if still.segments is not None:
             segments = still.segments
             self._body_score = _SCORE_DEPTH
-        elif (
-            flow_back is not None
-            and visible is not None
-            and self._settings.use_motion
-            and min(flow_back.shape[:2]) >= _SMALLEST_SIDE
-        ):
-            segments = self._motion.update(still.graph, still.smooth_lab, flow_back, visible).labels
+        elif flow_back is not None and visible is not None and still.cues is not None:
+            segments = self._motion.update(still.graph, still.cues, flow_back, visible).labels
             self._body_score = _SCORE_MOVING
         else:
             return np.zeros(frame.image.shape[:2], np.int32)
@@ -289,7 +287,7 @@ def _dense_flow_back(
     """Flow current -> previous (H, W, 2) and where it is believed (H, W); both None where the matcher is sparse."""
     if matches is None or matches.flow_back is None:
         return None, None
-    flow_back = matches.flow_back.cpu().numpy()
+    flow_back = np.ascontiguousarray(matches.flow_back.cpu().numpy())
     if matches.visible is None:
         return flow_back, np.ones(frame.image.shape[:2], dtype=bool)
     return flow_back, matches.visible.cpu().numpy()

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
+
 _GROWN_UP = 8
 """Frames for which two segments must have been apart to stay apart when they touch."""
 _PRESENT = 0.3
@@ -40,11 +42,8 @@ class Bodies:
             self._image, self._age = image, {}
             return image
         numbers = max(self._age, default=0) + 1
-        size = np.bincount(segments.ravel(), minlength=count + 1)
-        whole = np.bincount(carried.ravel(), minlength=numbers)
-        shared = np.bincount(
-            segments.ravel().astype(np.int64) * numbers + carried.ravel(), minlength=(count + 1) * numbers
-        ).reshape(count + 1, numbers)
+        shared = _met(segments, carried, count + 1, numbers)
+        size, whole = shared.sum(axis=1), shared.sum(axis=0)
         shared[:, 0] = 0
         number_of = np.zeros(count + 1, np.int32)
         age: dict[int, int] = {}
@@ -63,7 +62,7 @@ class Bodies:
                 body = next(n for n in range(1, numbers + count + 1) if n not in self._age and n not in age)
             age[body] = self._age.get(body, 0) + 1
             number_of[segment] = body
-        image = np.where(image > 0, image, number_of[segments]).astype(np.int32)
+        image = np.where(image > 0, image, number_of.take(segments))
         self._image, self._age = image, age
         return image
 
@@ -73,17 +72,31 @@ class Bodies:
             return np.zeros(shape, np.int32)
         if flow_back is None:
             return self._image
-        y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
-        # Numbers stay far below 2^24, so that float32 holds them exactly.
-        moved = cv2.remap(
-            self._image.astype(np.float32),
-            x + flow_back[..., 0],
-            y + flow_back[..., 1],
-            cv2.INTER_NEAREST,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=0,
-        )
-        return moved.astype(np.int32)
+        return _moved(self._image, flow_back)
+
+
+@compiled("int32[:, ::1](int32[:, ::1], float32[:, :, ::1])")
+def _moved(image: npt.NDArray[np.int32], flow_back: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
+    """(H, W): what an image shows where the flow (H, W, 2) leads; 0 outside."""
+    height, width = image.shape
+    moved = np.zeros((height, width), np.int32)
+    for y in range(height):
+        for x in range(width):
+            from_x = np.rint(np.float32(x) + flow_back[y, x, 0])
+            from_y = np.rint(np.float32(y) + flow_back[y, x, 1])
+            if 0 <= from_x < width and 0 <= from_y < height:
+                moved[y, x] = image[int(from_y), int(from_x)]
+    return moved
+
+
+@compiled("int64[:, ::1](int32[:, ::1], int32[:, ::1], int64, int64)")
+def _met(first: npt.NDArray[np.int32], second: npt.NDArray[np.int32], count: int, other: int) -> npt.NDArray[np.int64]:
+    """(count, other): pixels where `first` (H, W) < count and `second` (H, W) < other have which values."""
+    pairs = np.zeros((count, other), np.int64)
+    for y in range(first.shape[0]):
+        for x in range(first.shape[1]):
+            pairs[first[y, x], second[y, x]] += 1
+    return pairs
 
 
 def _divide(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -52,16 +54,14 @@ class Foreground:
         self._inside = np.zeros(BINS**3)
         self._outside = np.zeros(BINS**3)
 
-    def carry(self, flow_back: npt.NDArray[np.float32]) -> None:
-        """Brings what is known to the current frame, flow_back: (H, W, 2) pixels, current -> previous."""
+    def carry(self, came_from: npt.NDArray[np.float32]) -> None:
+        """Brings what is known to the current frame. came_from: (H, W, 2), where each pixel was, see `led_to`."""
         if self.evidence is None or self.mask is None:
             return
-        height, width = self.evidence.shape
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        x += flow_back[..., 0]
-        y += flow_back[..., 1]
-        self.evidence = cv2.remap(self.evidence, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        mask = cv2.remap(self.mask.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        self.evidence, mask = (
+            cv2.remap(image, came_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for image in (self.evidence, self.mask.astype(np.float32))
+        )
         self.mask = mask > 0.5
 
     def background_share(self, height: int, width: int) -> npt.NDArray[np.float32]:
@@ -129,6 +129,15 @@ def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
     return bins
 
 
+def led_to(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(H, W, 2) float32: where a flow (H, W, 2) leads, pixels."""
+    places = flow.copy()
+    places[..., 0] += np.arange(flow.shape[1], dtype=np.float32)
+    places[..., 1] += np.arange(flow.shape[0], dtype=np.float32)[:, None]
+    return places
+
+
+@lru_cache(maxsize=4)
 def _centre_prior(height: int, width: int) -> npt.NDArray[np.float32]:
     """Log odds for an object before anything is known: what moves on its own is seldom cut off by the border."""
     y = np.minimum(np.arange(height), height - 1 - np.arange(height)) / height

@@ -16,7 +16,7 @@ from mastsam_ros.segmenters.regions.dominant_motion import (
     fit_quadratic,
     weighted_median,
 )
-from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
+from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins, led_to
 from mastsam_ros.segmenters.regions.parallax import ParallaxGate, certain_pixels
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude
 
@@ -57,6 +57,24 @@ class MotionEvidence:
     labels: npt.NDArray[np.int32]
 
 
+@dataclass(frozen=True, eq=False)
+class Cues:
+    """What one picture alone tells the motion layer.
+
+    colours: (S, 3) float64, mean Lab of the superpixels. bins: (H, W) int32, see `colour_bins`. texture: (H, W)
+    float32, how far the picture around each pixel pins the flow down, in [0, 1): 0 on blank walls.
+    """
+
+    colours: npt.NDArray[np.float64]
+    bins: npt.NDArray[np.int32]
+    texture: npt.NDArray[np.float32]
+
+    @staticmethod
+    def of(graph: RegionGraph, lab: npt.NDArray[np.float32]) -> Cues:
+        """lab: (H, W, 3), `compressed_lab` of the smoothed image."""
+        return Cues(graph.mean(lab), colour_bins(lab), _texture(lab))
+
+
 class MotionLayer:
     """Finds what moves on its own; its state goes from frame to frame.
 
@@ -80,26 +98,26 @@ class MotionLayer:
     def update(
         self,
         graph: RegionGraph,
-        lab: npt.NDArray[np.float32],
+        cues: Cues,
         flow_back: npt.NDArray[np.float32],
         visible: npt.NDArray[np.bool_],
         rigid_flow_back: npt.NDArray[np.float32] | None = None,
     ) -> MotionEvidence:
         """Evidence for the current frame.
 
-        lab: (H, W, 3), `compressed_lab` of the smoothed image. flow_back: (H, W, 2) pixels, current ->
-        previous. visible: (H, W), pixels that the previous frame saw too. rigid_flow_back: (H, W, 2),
-        the flow of a scene at rest, from depth and camera motion, NaN where unknown; it takes the place
-        of both models.
+        flow_back: (H, W, 2) pixels, current -> previous. visible: (H, W), pixels that the previous frame saw
+        too. rigid_flow_back: (H, W, 2), the flow of a scene at rest, from depth and camera motion, NaN where
+        unknown; it takes the place of both models.
         """
         height, width = graph.labels.shape
         if self._shape != (height, width):
             self.reset()
             self._shape = (height, width)
         flow = _median_filtered(flow_back)
-        trust = visible * _texture(lab)
-        colours, bins = graph.mean(lab), colour_bins(lab)
-        self._flat.carry(flow_back)
+        trust = visible * cues.texture
+        colours, bins = cues.colours, cues.bins
+        came_from = led_to(flow_back)
+        self._flat.carry(came_from)
         likely_rest = self._flat.background_share(height, width)
         if rigid_flow_back is not None:
             residual = flow - rigid_flow_back
@@ -123,7 +141,7 @@ class MotionLayer:
             return self._answer(graph, total, moving)
 
         certain = certain_pixels(trust)
-        self._deep.carry(flow_back)
+        self._deep.carry(came_from)
         likely_rest = self._deep.background_share(height, width)
         self._epipolar = fit_epipolar(flow, trust, self._epipolar)
         error = self._epipolar.errors(flow)
@@ -160,9 +178,8 @@ def _length(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _noise(size: npt.NDArray[np.float32], weight: npt.NDArray) -> float:
     """Robust standard deviation of residuals `size` (H, W)."""
     cells = (slice(None, None, 6), slice(None, None, 6))
-    return max(
-        1.4826 * weighted_median(*(np.float64(image[cells].ravel()) for image in (size, weight + 1e-6))), MIN_NOISE
-    )
+    values, weights = size[cells].ravel().astype(np.float64), weight[cells].ravel() + np.float64(1e-6)
+    return max(1.4826 * weighted_median(values, weights), MIN_NOISE)
 
 
 def _evidence(
@@ -185,7 +202,7 @@ def _median_filtered(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _texture(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """How far the picture around each pixel pins the flow down, (H, W) in [0, 1): 0 on blank walls."""
+    """As `Cues.texture`."""
     energy = cv2.blur(gradient_magnitude(lab[..., 0]) ** 2, (TEXTURE_WINDOW, TEXTURE_WINDOW))
     return energy / (energy + TEXTURE_NOISE**2)
 
