@@ -18,8 +18,9 @@ from mastsam_ros.backends import resolved
 from mastsam_ros.device import one_thread, torch_device
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.instance_map import Separation
-from mastsam_ros.geometry.lifting import instance_extents, lift
+from mastsam_ros.geometry.lifting import instance_extents, lift, lift_structure
 from mastsam_ros.geometry.pointmaps import PointmapLifter
+from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.masks import TrackMasks, look_up
 from mastsam_ros.matchers import Matcher, create_matcher
@@ -91,6 +92,7 @@ class Mastsam:
         self._lost = LostTracks(tracker)
         self._seen = SeenViews(tracker)
         self.map = MapRevival(self.settings.geometry)
+        self.structure = Structure(self.settings.geometry)
         self._pointmaps = PointmapLifter()
         self._editor = Editor(self._identities, self.map, tracker)
         self._recent = RecentViews()
@@ -112,7 +114,7 @@ class Mastsam:
         self._identities.settings = self._overlap.settings = settings.tracker
         self._lost.settings = self._seen.settings = settings.tracker
         self._editor.settings = settings.tracker
-        self.map.settings = settings.geometry
+        self.map.settings = self.structure.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
         """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
@@ -121,6 +123,7 @@ class Mastsam:
         self._lost.reset()
         self._seen.reset()
         self.map.reset()
+        self.structure.reset()
         self._pointmaps.reset()
         self._checker.reset()
         self._recent.reset()
@@ -233,6 +236,7 @@ class Mastsam:
                 self._identities.restore(before[0])
                 self._overlap.restore(before[1])
                 self.map.odometry.interrupt()
+                self.structure.interrupt()
             raise
         self._faults = 0
         return result
@@ -258,6 +262,7 @@ class Mastsam:
                 matches = self.matcher.match(previous, view) if previous is not None else None
             with timer("pose"):
                 matches = self.map.locate(view, matches, self._frames)
+                self.structure.locate(view, matches)
         carried, figures = None, None
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
@@ -582,6 +587,9 @@ class Mastsam:
             return None
         if view.depth is not None:
             return lift(frame, labels, self.settings.geometry)
+        if self.structure.depth is not None:
+            metric = self.structure.metric
+            return lift_structure(view, labels, self.structure.depth, metric, self.settings.geometry)
         if matches is None:
             return None
         return self._pointmaps.lift(self._frames, view, labels, matches, self.settings.geometry)
@@ -647,7 +655,10 @@ class Mastsam:
     def _pose(self, frame: Frame, located: bool) -> tuple[npt.NDArray[np.float64] | None, PoseState]:
         if frame.T_world_camera is not None:
             return frame.T_world_camera, PoseState.GIVEN
-        return (self.map.T_world_camera, self.map.pose) if located else (None, PoseState.UNKNOWN)
+        if not located:
+            return None, PoseState.UNKNOWN
+        where = self.structure if self.map.pose is PoseState.UNKNOWN else self.map
+        return where.T_world_camera, where.pose
 
 
 def create_mastsam(

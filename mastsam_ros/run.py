@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument("--video", action="store_true", help="write overlay.mp4")
-    parser.add_argument("--points", action="store_true", help="write points/<stem>.ply where there is depth")
+    parser.add_argument(
+        "--points", action="store_true", help="write points/<stem>.ply where there is depth, a pointmap, or K"
+    )
     parser.add_argument(
         "--rerun",
         action="store_true",
@@ -125,7 +127,9 @@ def _tell(folder: RunFolder, status: int, points: bool) -> None:
         f" -> {folder.folder}\n"
     )
     if points and not folder.cloud_count:
-        sys.stdout.write("no points: the source has no depth or no intrinsics, or geometry.points is off\n")
+        sys.stdout.write(
+            "no points: the source has neither depth nor intrinsics nor motion, or geometry.points is off\n"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -271,6 +271,11 @@ class GeometrySettings(_Checked):
     edge_ratio: float = _setting(
         0.05, "Points whose depth differs from a neighbour's by more than this share are left out.", 0.0, 10.0
     )
+    structure: bool = _setting(
+        True,
+        "Find the camera's pose and a cloud, both up to scale, from pictures and K where there is neither depth nor a"
+        " pointmap.",
+    )
     map: bool = _setting(True, "Keep a map of instances where there is depth and K: ids survive leaving the view.")
     map_voxel_m: float = _setting(0.02, "Size of the map's voxels, metres.", 0.001, 1.0)
     map_voxels: int = _setting(300_000, "Largest number of voxels; the longest unseen are dropped.", 1000, 10_000_000)

@@ -345,6 +345,8 @@ class PoseState(str, enum.Enum):
     """Own odometry; after poses from outside it goes on in their world."""
     GIVEN = "given"
     """It came with the frame."""
+    UP_TO_SCALE = "up to scale"
+    """Own odometry from pictures alone: lengths are in a unit that nobody knows."""
     LOST = "lost"
     """It was known, or is waited for: the map pauses."""
 
@@ -398,7 +400,8 @@ class FrameResult:
     labels: (H, W) uint16, 0 = unlabelled, at the size of the input image. tracks: every track that is
     shown or lost, by id. events: in the order in which they happened. points: LabelledCloud, or None
     without geometry. timings_ms: milliseconds per stage, "total" among them. check: how good it looks, or None for
-    a frame that shows nothing. T_world_camera: (4, 4) pose of the camera, or None; pose: where that comes from.
+    a frame that shows nothing. T_world_camera: (4, 4) pose of the camera, or None; pose: where that comes from, and
+    whether its lengths are metres.
     """
 
     labels: npt.NDArray[np.uint16]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.geometry.cameras import points_at
+from mastsam_ros.geometry.flow_depth import InverseDepth
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import Frame, LabelledCloud
+
+_UNSURE, _HALF_SURE = 0.1, 0.03
+"""Standard deviation of depth from motion, as a share of it, from which on there is no point; and half confidence."""
+_LEAST_INVERSE = 1e-6
 
 
 def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySettings) -> LabelledCloud | None:
@@ -30,6 +36,34 @@ def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySetting
         rgb=frame.image[rows, columns],
         instance=labels[rows, columns].astype(np.uint32),
         confidence=(1.0 / (1.0 + (xyz[:, 2] / 4.0) ** 2)).astype(np.float32),
+    )
+
+
+def lift_structure(
+    view: Frame, labels: npt.NDArray[np.uint16], structure: InverseDepth, metric: bool, settings: GeometrySettings
+) -> LabelledCloud:
+    """The labelled cloud of a frame whose depth was found from motion, in its camera's optical frame.
+
+    labels: (H, W) uint16 at any size. One point per pixel of `structure`, fewer where `points_stride` is coarser.
+    Places that were not measured, and edges, are left out; beyond `max_depth_m` too, where lengths are metric.
+    Confidence is 1 for what is exact and 0.5 for a standard deviation of `_HALF_SURE` of the distance.
+    """
+    height, width = structure.w.shape
+    step = max(1, round(settings.points_stride * width / labels.shape[1]))
+    depth = np.asarray(1 / np.maximum(structure.w, _LEAST_INVERSE), np.float32)
+    share = (structure.sigma / np.maximum(structure.w, _LEAST_INVERSE))[::step, ::step]
+    keep = (share < _UNSURE) & ~depth_edges(depth, settings.edge_ratio, step)
+    if metric:
+        keep &= depth[::step, ::step] <= settings.max_depth_m
+    rows, columns = (step * place for place in np.nonzero(keep))
+    small = cv2.resize(view.image, (width, height), interpolation=cv2.INTER_AREA)
+    ids = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return LabelledCloud(
+        xyz=points_at(depth, structure.K, rows, columns),
+        rgb=np.asarray(small, np.uint8)[rows, columns],
+        instance=np.asarray(ids)[rows, columns].astype(np.uint32),
+        confidence=(1 / (1 + (share[keep] / _HALF_SURE) ** 2)).astype(np.float32),
+        metric=metric,
     )
 
 

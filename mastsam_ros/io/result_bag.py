@@ -91,10 +91,10 @@ class ResultBag:
         self._write("instances", self._messages.instances(result, header), result.stamp_ns)
         self._write("labels", self._messages.labels(result.labels, header), result.stamp_ns)
         if result.points is not None:
-            self._write("points", self._messages.cloud(result.points, header), result.stamp_ns)
+            points = self._messages.points(result.points, result.stamp_ns, result.frame_id)
+            self._write("points", points, result.stamp_ns)
         if result.T_world_camera is not None:
-            in_map = self._messages.header(result.stamp_ns, self._map_frame)
-            odometry = self._messages.odometry(result.T_world_camera, in_map, result.frame_id)
+            odometry = self._messages.odometry(result, result.stamp_ns, self._map_frame, result.frame_id)
             self._write("odometry", odometry, result.stamp_ns)
 
     def add_map(self, world: WorldMap, stamp_ns: int) -> None:

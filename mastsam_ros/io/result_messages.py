@@ -15,8 +15,10 @@ from mastsam_ros.io import point_cloud2
 from mastsam_ros.types import (
     EventKind,
     FrameResult,
+    InputError,
     LabelledCloud,
     MapInstance,
+    PoseState,
     Track,
     TrackEvent,
     TrackState,
@@ -105,8 +107,20 @@ class ResultMessages:
         instances = [self._map_instance(instance) for instance in world.instances]
         return self._class(MAP_INSTANCES)(header=header, metric=world.cloud.metric, instances=instances)
 
-    def odometry(self, T_map_camera: npt.NDArray[np.float64], header: Any, child_frame_id: str) -> Any:
-        """The camera's pose (4, 4) in the header's frame as Odometry; covariance and twist are not known: zeros."""
+    def points(self, cloud: LabelledCloud, stamp_ns: int, frame_id: str) -> Any:
+        """A frame's cloud in the camera's frame; in one of another name where its lengths are not metres."""
+        return self.cloud(cloud, self.header(stamp_ns, frame_id if cloud.metric else frame_id + UNSCALED))
+
+    def odometry(self, result: FrameResult, stamp_ns: int, map_frame: str, frame_id: str) -> Any:
+        """The camera's pose in the map's frame as Odometry; both frames have other names where it is up to scale.
+
+        Covariance and twist are not known: zeros. Raises InputError if the pose is not known.
+        """
+        T_map_camera = result.T_world_camera
+        if T_map_camera is None:
+            raise InputError("a result without a pose has no odometry")
+        suffix = UNSCALED if result.pose is PoseState.UP_TO_SCALE else ""
+        header, child_frame_id = self.header(stamp_ns, map_frame + suffix), frame_id + suffix
         covariance = np.zeros(36)
         pose = self._class("geometry_msgs/msg/Pose")(
             position=self._vector("Point", T_map_camera[:3, 3]), orientation=self._orientation(T_map_camera)

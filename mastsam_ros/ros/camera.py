@@ -212,7 +212,7 @@ class Camera:
         if not self._poses.given:
             lost = result.pose is PoseState.LOST
             self._misplaced = "the camera's pose is lost: the map pauses until a known view comes back" if lost else ""
-        if result.T_world_camera is not None:
+        if result.T_world_camera is not None and result.pose is not PoseState.UP_TO_SCALE:
             try:
                 header = Header(stamp=stamp, frame_id=self._map_frame)
                 self._poses.tell(result.T_world_camera, header, result.frame_id)

@@ -82,7 +82,8 @@ def _octets(pixels: npt.NDArray[np.uint8]) -> array.array[int]:
 
 
 _MESSAGES = ResultMessages(message_class, _octets)
-labels_message, rgb_message, cloud_message = _MESSAGES.labels, _MESSAGES.rgb, _MESSAGES.cloud
+labels_message, rgb_message = _MESSAGES.labels, _MESSAGES.rgb
+cloud_message, points_message = _MESSAGES.cloud, _MESSAGES.points
 instances_message, event_message = _MESSAGES.instances, _MESSAGES.event
 map_header, map_instances_message = _MESSAGES.map_header, _MESSAGES.map_instances
 odometry_message, transforms_message = _MESSAGES.odometry, _MESSAGES.transforms

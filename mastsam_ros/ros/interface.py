@@ -75,7 +75,11 @@ OUTPUTS = {
     for topic in (
         Topic("labels", "sensor_msgs/msg/Image", "mono16, the id of every pixel, 0 = unlabelled"),
         Topic("instances", "mastsam_ros/msg/InstanceArray", "id, state, score, box, area, age, 3D position and size"),
-        Topic("points", "sensor_msgs/msg/PointCloud2", "x, y, z, rgb, instance (uint32), confidence; camera's frame"),
+        Topic(
+            "points",
+            "sensor_msgs/msg/PointCloud2",
+            "x, y, z, rgb, instance (uint32), confidence; camera's frame, <frame>_unscaled where not metric",
+        ),
         Topic("overlay", "sensor_msgs/msg/Image", "rgb8, the picture with its masks; a colour is an id"),
         # One frame can tell of hundreds of tracks, and none of it may be overtaken.
         Topic(
@@ -87,7 +91,8 @@ OUTPUTS = {
         Topic(
             "odometry",
             "nav_msgs/msg/Odometry",
-            "the camera's pose in node.map_frame, own or given; where it is known and metric. No covariance, no twist",
+            "the camera's pose in node.map_frame, own or given, where it is known; up to scale in <map_frame>_unscaled."
+            " No covariance, no twist",
         ),
         Topic(
             "map",

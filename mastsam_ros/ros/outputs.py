@@ -19,7 +19,9 @@ from mastsam_ros.ros.conversions import (
     map_header,
     map_instances_message,
     odometry_message,
+    points_message,
     rgb_message,
+    stamp_nanoseconds,
 )
 from mastsam_ros.ros.interface import OUTPUTS, Topic
 from mastsam_ros.ros.message_types import message_class
@@ -42,19 +44,19 @@ class Outputs:
 
     def publish(self, result: FrameResult, image: npt.NDArray[np.uint8], header: Header) -> None:
         """One frame's result. image: (H, W, 3) uint8 RGB, what the overlay is painted on."""
+        stamp_ns = stamp_nanoseconds(header.stamp)
         for event in result.events:
             self._publish("events", event_message(event, header))
         self._publish("instances", instances_message(result, header))
         if self._heard("labels"):
             self._publish("labels", labels_message(result.labels, header))
         if result.points is not None and self._heard("points"):
-            self._publish("points", cloud_message(result.points, header))
+            self._publish("points", points_message(result.points, stamp_ns, header.frame_id))
         if self._heard("overlay"):
             names = {track.id: track.label for track in result.tracks if track.label}
             self._publish("overlay", rgb_message(overlay(image, result.labels, names=names), header))
         if result.T_world_camera is not None:
-            in_map = Header(stamp=header.stamp, frame_id=self._map_frame)
-            self._publish("odometry", odometry_message(result.T_world_camera, in_map, header.frame_id))
+            self._publish("odometry", odometry_message(result, stamp_ns, self._map_frame, header.frame_id))
 
     def map_is_due(self, interval_s: float) -> bool:
         """True if somebody listens to the map, and it was not published for so long or not since they came."""

@@ -34,8 +34,9 @@ _MAP = """\
 `map`, `map_instances` and `odometry` are in `node.map_frame`. With own odometry its origin is the first camera's
 place, its x axis the camera's direction, its z axis the picture's upward direction: level if the camera was (REP
 103). It drifts slowly and jumps where a known view is recognised, as REP 105 has it of `map`. Each of several cameras
-has a world of its own then, in `<map_frame>_<NAME>`. Lengths without a scale are never published in that frame, but
-in `<map_frame>_unscaled`.
+has a world of its own then, in `<map_frame>_<NAME>`. Lengths without a scale are never published in these frames:
+what comes from pictures and intrinsics alone (`points`, `odometry`) is in `<camera frame>_unscaled` and
+`<map_frame>_unscaled`, and not on /tf.
 
 `node.publish_tf` tells /tf of own odometry. A frame has one parent, so say what is to hang below the map:
 

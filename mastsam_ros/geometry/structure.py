@@ -1,0 +1,69 @@
+"""Pose and depth of frames that come without depth: what pictures and K tell, up to one scale for all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.geometry.flow_depth import FlowDepth, InverseDepth
+from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP
+from mastsam_ros.geometry.visual_odometry import FIRST_DISTANCE, VisualOdometry
+from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.types import Frame, Matches, PoseState
+
+
+class Structure:
+    """Structure from the motion of one camera, where a frame has K and no depth and the matcher gives no pointmap.
+
+    With poses from outside it is metric.
+    """
+
+    def __init__(self, settings: GeometrySettings) -> None:
+        self.settings = settings
+        self._odometry = VisualOdometry(FORWARD_LEFT_UP)
+        self._flow_depth = FlowDepth()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._odometry.reset()
+        self._flow_depth.reset()
+        self._follows = False
+        self.pose = PoseState.UNKNOWN
+        """Where the pose of the current view comes from."""
+        self.T_world_camera: npt.NDArray[np.float64] | None = None
+        """(4, 4) pose of the current view, None where it is not known."""
+        self.depth: InverseDepth | None = None
+        """Of the current view; None where it is not known."""
+
+    @property
+    def metric(self) -> bool:
+        """Whether lengths are metres."""
+        return self.pose is PoseState.GIVEN
+
+    def interrupt(self) -> None:
+        """The next frame's matches do not come from the last one."""
+        self._odometry.interrupt()
+        self._follows = False
+
+    def locate(self, view: Frame, matches: Matches | None) -> None:
+        """Finds pose and depth of the next frame. matches: from the frame before."""
+        self.T_world_camera, self.depth, self.pose = None, None, PoseState.UNKNOWN
+        follows, self._follows = self._follows, False
+        known = matches is not None and matches.pointmap1 is not None
+        if view.K is None or view.depth is not None or known or not self.settings.structure:
+            return
+        if view.T_world_camera is not None:
+            T, distance, self.pose = view.T_world_camera, self._flow_depth.distance or FIRST_DISTANCE, PoseState.GIVEN
+        else:
+            T, distance = self._odometry.track(view, matches), self._odometry.distance
+            if T is None:
+                self.pose = PoseState.LOST if self._odometry.lost else PoseState.UNKNOWN
+                return
+            self.pose = PoseState.UP_TO_SCALE
+        back, visible = None, None
+        if follows and matches is not None and matches.flow_back is not None:
+            back = matches.flow_back.cpu().numpy()
+            visible = None if matches.visible is None else matches.visible.cpu().numpy()
+        self.T_world_camera, self._follows = T, True
+        self.depth = self._flow_depth.update(view.K, T, distance, back, visible, (view.height, view.width))
