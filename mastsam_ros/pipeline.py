@@ -201,10 +201,10 @@ class Mastsam:
     def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
         """The last step's result with the edits made since; otherwise they show from the next frame on.
 
-        frame, result: what `step` was given and gave last. A picture of nothing has nothing to correct. Points of a
-        matcher's pointmap keep the ids that they had.
+        frame, result: what `step` was given and gave last. A picture of nothing has nothing to correct, nor has one
+        before `reset`. Points of a matcher's pointmap keep the ids that they had.
         """
-        if self._blank:
+        if self._blank or self._previous is None:
             return result
         index, active = self._editor.index, self._identities.active
         owners = self._owners(index.cpu().numpy(), active)

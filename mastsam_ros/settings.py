@@ -572,7 +572,7 @@ def _without_ros_wrapper(content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _checked(name: str, value: Any, kind: type, meta: Mapping[str, Any]) -> Any:
     # YAML 1.1 takes 1e-3 for text: its numbers have a point.
-    is_number_text = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+e[-+]?[0-9]{1,3}", value)
+    is_number_text = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]{1,3}", value)
     if kind is float and type(value) is not bool and (isinstance(value, int) or is_number_text):
         try:
             value = float(value)

@@ -6,7 +6,7 @@ Pixels are (x, y) with the centre of the top-left pixel at (0, 0); `T_a_b` maps 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -415,7 +415,3 @@ class FrameResult:
     check: SelfCheck | None = None
     T_world_camera: npt.NDArray[np.float64] | None = None
     pose: PoseState = PoseState.UNKNOWN
-
-    def with_timings(self, timings_ms: dict[str, float]) -> FrameResult:
-        """The same result with other timings (milliseconds per stage)."""
-        return replace(self, timings_ms=timings_ms)

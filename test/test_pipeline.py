@@ -21,6 +21,7 @@ from mastsam_ros.types import (
     CandidateMasks,
     EventKind,
     Frame,
+    FrameResult,
     InputError,
     Matches,
     PointPrompts,
@@ -197,6 +198,16 @@ def test_reset_ends_every_track_and_ids_go_on() -> None:
     mastsam.reset("test")
     result = mastsam.step(frame_at(1))
     assert result.events[0].kind is EventKind.RESET and sorted(ids_of(result.labels, 1)) == [5, 6, 7, 8]
+
+
+def test_where_no_frame_holds_there_is_nothing_to_correct() -> None:
+    mastsam, frame = create_mastsam(), frame_at(0)
+    before = FrameResult(np.zeros(frame.image.shape[:2], np.uint16), (), (), None)
+    assert mastsam.corrected(frame, before) is before
+    result = mastsam.step(frame)
+    assert np.array_equal(mastsam.corrected(frame, result).labels, result.labels)
+    mastsam.reset()
+    assert mastsam.corrected(frame, result) is result
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:

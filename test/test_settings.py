@@ -128,8 +128,15 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_assignments() -> None:
-    changed = Settings().with_assignments(["tracker.revival=false", "flow.scale=5e-1", "device = cpu"])
-    assert changed.flat() == Settings().flat() | {"tracker.revival": False, "flow.scale": 0.5, "device": "cpu"}
+    changed = Settings().with_assignments(
+        ["tracker.revival=false", "flow.scale=5e-1", "sam.min_iou=5E-1", "device = cpu"]
+    )
+    assert changed.flat() == Settings().flat() | {
+        "tracker.revival": False,
+        "flow.scale": 0.5,
+        "sam.min_iou": 0.5,
+        "device": "cpu",
+    }
     with pytest.raises(SettingsError, match=r"expected path=value, got 'tracker.revival'"):
         Settings().with_assignments(["tracker.revival"])
     with pytest.raises(SettingsError, match=r"the value in 'device=\[' is not YAML"):

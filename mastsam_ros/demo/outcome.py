@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import mastsam_ros
+from mastsam_ros import run
 from mastsam_ros.demo.session import Session
 from mastsam_ros.evaluation import masks
 from mastsam_ros.evaluation.consistency import LabelConsistency, world_points
@@ -165,11 +165,7 @@ def score(session: Session, scene: Mapping[str, Any] | None) -> Outcome:
 
 
 def versions() -> dict[str, str]:
-    """Of the package and of what its results depend on."""
-    found = {"mastsam_ros": mastsam_ros.__version__, "python": platform.python_version()}
-    for package in ("numpy", "opencv-python-headless", "torch", "rclpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    """Of the package and of what its results depend on, ROS among it."""
+    with suppress(PackageNotFoundError):  # an installed distribution need not tell
+        return {**run.versions(), "rclpy": version("rclpy")}
+    return run.versions()

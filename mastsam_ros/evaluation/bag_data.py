@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.evaluation.datasets import FrameFiles, LabelledSequence
+from mastsam_ros.geometry.transforms import pose_matrix
 from mastsam_ros.io.bags import DEPTH_TOLERANCE_NS, BagSource, storage_of
-from mastsam_ros.io.frame_bag import rotation_matrix
+from mastsam_ros.io.encodings import metres_to_millimetres
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.types import InputError, MastsamError
 
@@ -91,8 +92,7 @@ def _unpack(source: BagSource, folder: Path) -> tuple[list[int], npt.NDArray[np.
         K, frame_id = frame.K if K is None else K, frame.frame_id
         _write(folder / "rgb" / f"{stem}.png", frame.image[:, :, ::-1])
         if frame.depth is not None:
-            millimetres = np.clip(np.rint(frame.depth * 1000), 0, 65535).astype(np.uint16)
-            _write(folder / "depth" / f"{stem}.png", millimetres)
+            _write(folder / "depth" / f"{stem}.png", metres_to_millimetres(frame.depth))
     return stamps, K, frame_id
 
 
@@ -124,10 +124,7 @@ def _poses(bag: str | Path, frame_id: str, stamps: list[int]) -> dict[int, npt.N
     for stamp_ns, message in _messages(bag, None, _ODOMETRY):
         index = _nearest(stamps, stamp_ns)
         if index is not None and message.child_frame_id == frame_id:
-            q, at = message.pose.pose.orientation, message.pose.pose.position
-            poses[index] = np.eye(4)
-            poses[index][:3, :3] = rotation_matrix((q.x, q.y, q.z, q.w))
-            poses[index][:3, 3] = at.x, at.y, at.z
+            poses[index] = pose_matrix(message.pose.pose)
     return poses
 
 

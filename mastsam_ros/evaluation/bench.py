@@ -206,6 +206,9 @@ def run(arguments: argparse.Namespace) -> int:
         placed = bench_map([sequence.first(arguments.frames) for sequence in scenes], settings)
         sys.stdout.write(f"{map_table(placed)}\n{stages_line({name: done.run for name, done in placed.items()})}\n")
         figures["map"] = {name: done.to_mapping() for name, done in placed.items()}
+    if not figures:
+        kind = "videos" if arguments.only == "davis" else "scenes"
+        raise InputError(f"there are no {kind} in {arguments.data or DEFAULT_DATA} to measure")
     if arguments.json:
         write_json(arguments.json, figures)
     return 0
@@ -217,9 +220,9 @@ def _run_profile(
     """The first video, and the first scene with its depth."""
     from mastsam_ros.evaluation.profile import profile, profile_table
 
-    figures = {}
-    for sequence, geometry in [(videos[0], False)] * bool(videos) + [(scenes[0], True)] * bool(scenes):
-        stages = profile(sequence, settings, geometry, arguments.frames or 20, arguments.pixels)
+    figures, frames = {}, 20 if arguments.frames is None else arguments.frames
+    for sequence, geometry in [*((video, False) for video in videos[:1]), *((scene, True) for scene in scenes[:1])]:
+        stages = profile(sequence, settings, geometry, frames, arguments.pixels)
         name = f"{sequence.name} {'RGB-D' if geometry else 'RGB'}"
         sys.stdout.write(f"{profile_table(name, stages)}\n\n")
         sys.stdout.flush()

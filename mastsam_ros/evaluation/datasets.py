@@ -73,7 +73,9 @@ class LabelledSequence:
         return Frame(read_image(files.image), index, K=self.K if geometry else None, depth=depth)
 
     def first(self, count: int | None) -> LabelledSequence:
-        """The same sequence cut after `count` frames (None: not cut)."""
+        """The same sequence cut after `count` frames (None: not cut). Raises InputError if that leaves nothing."""
+        if count is not None and count < 1:
+            raise InputError(f"at least 1 frame of each sequence is needed, got {count}: see --frames")
         return replace(self, frames=self.frames[:count])
 
 

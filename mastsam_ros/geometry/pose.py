@@ -98,8 +98,8 @@ def camera_motion(
     """`T_previous_current` from matches between two depth images: `relative_pose` of what they show.
 
     xy0, xy1: (N, 2) pixels in the previous and the current image. depth0, depth1: (H, W) metres, 0 = none.
-    K0, K1: (3, 3). weights: (N,) or None. noise: standard deviation of inverse depth, 1/m
-    (`DepthSegments.noise`). `inliers` has one entry per match; matches without depth are no inliers.
+    K0, K1: (3, 3). weights: (N,) or None. noise: standard deviation of inverse depth, 1/m. `inliers` has one entry
+    per match; matches without depth are no inliers.
     """
     points0, points1 = _lifted(xy0, depth0, K0), _lifted(xy1, depth1, K1)
     return relative_pose(points0, points1, weights, 1 / float(K0[0, 0]), max(noise, 1e-4) * np.sqrt(2.0))

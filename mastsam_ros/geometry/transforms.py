@@ -6,6 +6,7 @@ import threading
 import time
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +58,12 @@ def transform(translation: npt.ArrayLike, xyzw: npt.ArrayLike) -> npt.NDArray[np
     if not np.isfinite(T).all():
         raise InputError(f"a translation must be finite, got {T[:3, 3].tolist()}")
     return T
+
+
+def pose_matrix(pose: Any) -> npt.NDArray[np.float64]:
+    """(4, 4) of a geometry_msgs/Pose, whoever read the message. Raises InputError for what is no pose."""
+    place, turn = pose.position, pose.orientation
+    return transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
 
 
 def interpolated(

@@ -160,6 +160,12 @@ def decode_depth_image(data: Buffer) -> npt.NDArray[np.float32]:
     return _metres(_depth_png(data))
 
 
+def metres_to_millimetres(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Depth (H, W) metres as uint16 millimetres, 0 = none; what is farther than 65.535 m does not fit, and is none."""
+    millimetres = np.rint(depth * 1000)
+    return np.where(millimetres <= 65535, millimetres, 0).astype(np.uint16)
+
+
 def _depth_png(data: Buffer) -> npt.NDArray[np.uint16]:
     values = _decode(data, cv2.IMREAD_UNCHANGED)
     if values.ndim != 2 or values.dtype != np.uint16:

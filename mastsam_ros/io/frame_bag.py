@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.geometry.transforms import pose_matrix, quaternion_xyzw
+from mastsam_ros.io.encodings import metres_to_millimetres
 from mastsam_ros.types import Frame, InputError
 
 TOPICS = {
@@ -73,7 +75,7 @@ class FrameBag:
         if frame.T_world_camera is not None:
             messages["odometry"] = self._odometry(stamp, frame.frame_id, frame.T_world_camera)
         if frame.depth is not None:
-            messages["depth"] = self._image(header, np.rint(frame.depth * 1000).astype(np.uint16), "16UC1")
+            messages["depth"] = self._image(header, metres_to_millimetres(frame.depth), "16UC1")
         if instance is not None:
             messages["truth"] = self._image(header, instance, "mono16")
         messages["image"] = self._image(header, frame.image, "rgb8")
@@ -87,7 +89,7 @@ class FrameBag:
     def _odometry(self, stamp: Any, frame_id: str, T_world_camera: npt.NDArray[np.float64]) -> Any:
         types = self._store.types
         x, y, z = (float(value) for value in T_world_camera[:3, 3])
-        turned = types["geometry_msgs/msg/Quaternion"](*quaternion_xyzw(T_world_camera[:3, :3]))
+        turned = types["geometry_msgs/msg/Quaternion"](*quaternion_xyzw(T_world_camera[:3, :3]).tolist())
         pose = types["geometry_msgs/msg/Pose"](types["geometry_msgs/msg/Point"](x, y, z), turned)
         zero = types["geometry_msgs/msg/Vector3"](0.0, 0.0, 0.0)
         return types["nav_msgs/msg/Odometry"](
@@ -127,43 +129,10 @@ def _frame(stamp_ns: int, parts: dict[str, Any]) -> Frame:
     K = parts["camera_info"].k.reshape(3, 3) if "camera_info" in parts else None
     T_world_camera = None
     if "odometry" in parts:
-        pose = parts["odometry"].pose.pose
-        q, at = pose.orientation, pose.position
-        T_world_camera = np.eye(4)
-        T_world_camera[:3, :3] = rotation_matrix((q.x, q.y, q.z, q.w))
-        T_world_camera[:3, 3] = at.x, at.y, at.z
+        T_world_camera = pose_matrix(parts["odometry"].pose.pose)
     pixels = image.data.reshape(image.height, image.width, 3)
     return Frame(pixels, stamp_ns, image.header.frame_id, K, depth, T_world_camera)
 
 
 def _pixels(message: Any, kind: type[np.generic]) -> Any:
     return message.data.view(kind).reshape(message.height, message.width)
-
-
-def rotation_matrix(quaternion_xyzw: tuple[float, float, float, float]) -> npt.NDArray[np.float64]:
-    """The rotation (3, 3) of a unit quaternion."""
-    x, y, z, w = quaternion_xyzw
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-
-
-def quaternion_xyzw(R: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """The unit quaternion of a rotation matrix (3, 3), w >= 0 (Shepperd's method, by the largest component)."""
-    trace = float(np.trace(R))
-    squares = np.array([1 + 2 * R[0, 0] - trace, 1 + 2 * R[1, 1] - trace, 1 + 2 * R[2, 2] - trace, 1 + trace])
-    products = np.array(
-        [
-            [squares[0], R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[2, 1] - R[1, 2]],
-            [R[0, 1] + R[1, 0], squares[1], R[1, 2] + R[2, 1], R[0, 2] - R[2, 0]],
-            [R[0, 2] + R[2, 0], R[1, 2] + R[2, 1], squares[2], R[1, 0] - R[0, 1]],
-            [R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1], squares[3]],
-        ]
-    )
-    q = products[int(np.argmax(squares))]
-    q = q / np.linalg.norm(q) * (1 if q[3] >= 0 else -1)
-    return float(q[0]), float(q[1]), float(q[2]), float(q[3])

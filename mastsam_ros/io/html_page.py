@@ -8,13 +8,12 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.types import MissingPackageError
+from mastsam_ros.io.video import VideoWriter
 from mastsam_ros.viz import colors
 
 Image = npt.NDArray[np.uint8]
@@ -159,26 +158,12 @@ def video(pictures: Iterable[Image], fps: float, caption: str) -> str:
 
 
 def mp4(pictures: Iterable[Image], fps: float) -> bytes:
-    """H.264 in MP4, as every browser plays it. Raises MissingPackageError without PyAV."""
-    try:
-        import av
-    except ImportError as error:
-        raise MissingPackageError("videos need PyAV: pip install av") from error
-    from fractions import Fraction
-
+    """Pictures (H, W, 3), all of one size, as a video. Raises MissingPackageError without PyAV."""
     target = BytesIO()
-    with av.open(target, "w", format="mp4") as container:
-        stream: Any = None
-        for image in pictures:
-            even = np.ascontiguousarray(image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2])
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1000))
-                stream.height, stream.width = even.shape[:2]
-                stream.pix_fmt = "yuv420p"
-                stream.options = {"crf": "25", "preset": "veryfast"}
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-        if stream is not None:
-            container.mux(stream.encode())
+    writer = VideoWriter(target, fps, crf=25)
+    for image in pictures:
+        writer.write(image)
+    writer.close()
     return target.getvalue()
 
 

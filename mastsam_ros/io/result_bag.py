@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from mastsam_ros.geometry.transforms import transform
+from mastsam_ros.geometry.transforms import pose_matrix
 from mastsam_ros.io.message_definitions import store_with
 from mastsam_ros.io.point_cloud2 import Field, unpack
 from mastsam_ros.io.result_messages import (
@@ -201,9 +201,7 @@ def read_maps(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[
 def read_poses(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
     """Stamp in nanoseconds and pose (4, 4) of the camera in the map, in the order of recording. Raises InputError."""
     for _, _, message in _messages(folder, {f"{namespace}/odometry"}):
-        place, turn = message.pose.pose.position, message.pose.pose.orientation
-        T = transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
-        yield _nanoseconds(message.header.stamp), T
+        yield _nanoseconds(message.header.stamp), pose_matrix(message.pose.pose)
 
 
 def read_diagnostics(folder: str | Path) -> dict[str, str]:

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from fractions import Fraction
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Protocol
@@ -18,7 +17,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.types import Frame, FrameResult, LabelledCloud, MissingPackageError, OutputError
+from mastsam_ros.io.video import VideoWriter
+from mastsam_ros.types import Frame, FrameResult, LabelledCloud, OutputError
 from mastsam_ros.viz import overlay
 
 _PLY_VERTEX = np.dtype(
@@ -99,42 +99,19 @@ class OverlayVideo:
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise MissingPackageError("writing a video needs PyAV: pip install av") from error
-        self._frame_type = av.VideoFrame
         self._path = path
         self._part = path.with_name(f".{path.name}.part")
-        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
-        self._stream: Any = self._container.add_stream("h264", rate=Fraction(fps).limit_denominator(1000))
-        self._stream.pix_fmt = "yuv420p"
-        # x264's macroblock tree looks at memory beyond the picture: with it no two files are the same.
-        self._stream.options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0"}
-        self._count = 0
+        self._video = VideoWriter(self._part, fps, crf=20)
 
     def write(self, stem: str, frame: Frame, result: FrameResult) -> None:
         """Draws and encodes one frame."""
         names = {track.id: track.label for track in result.tracks if track.label}
-        picture = overlay(frame.image, result.labels, numbers=True, names=names)
-        if self._count == 0:
-            # H.264 with 4:2:0 colour has even sizes only.
-            self._stream.width, self._stream.height = frame.width // 2 * 2, frame.height // 2 * 2
-        size = (self._stream.width, self._stream.height)
-        if (frame.width // 2 * 2, frame.height // 2 * 2) != size:
-            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-        picture = np.ascontiguousarray(picture[: size[1], : size[0]])
-        for packet in self._stream.encode(self._frame_type.from_ndarray(picture, format="rgb24")):
-            self._container.mux(packet)
-        self._count += 1
+        self._video.write(overlay(frame.image, result.labels, numbers=True, names=names))
 
     def close(self) -> None:
         """Finishes the file; none is left if there was no frame."""
-        if self._count:
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-        self._container.close()
-        if self._count:
+        self._video.close()
+        if self._video.count:
             os.replace(self._part, self._path)
         else:
             self._part.unlink(missing_ok=True)

@@ -126,8 +126,14 @@ class ImageFiles(Source):
                 raise InputError(f"{other} and {file.name} would both be written as {file.stem}.png; rename one")
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        from mastsam_ros.io.encodings import decode_image
+
         for index, file in enumerate(self._files):
-            yield file.stem, Frame(_read_image(file), round(index * 1e9 / self.fps))
+            try:
+                frame = Frame(decode_image(_content(file)), round(index * 1e9 / self.fps))
+            except InputError as error:
+                raise InputError(f"{file}: {error}") from error
+            yield file.stem, frame
 
 
 class SceneFolder(Source):
@@ -237,15 +243,6 @@ def _content(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
-
-
-def _read_image(file: Path) -> npt.NDArray[np.uint8]:
-    from mastsam_ros.io.encodings import decode_image
-
-    try:
-        return decode_image(_content(file))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
 
 
 def _read_camera(file: Path) -> tuple[npt.NDArray[np.float64] | None, tuple[int, int] | None]:

@@ -103,7 +103,7 @@ class Camera:
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {self.name or 'tracking'}"
         values = {**chosen, "pose": self._pose.value, **(quality.values() if quality is not None else {})}
         problem = self._fault or problem or self._misplaced or doubt
-        return status_message(name, "", self.statistics, state, problem, values)
+        return status_message(name, self.statistics, state, problem, values)
 
     @property
     def map_is_due(self) -> bool:

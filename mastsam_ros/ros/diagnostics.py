@@ -143,7 +143,7 @@ class Quality:
 
 
 def status_message(
-    name: str, hardware_id: str, statistics: Statistics, state: str, problem: str, extra: Mapping[str, str]
+    name: str, statistics: Statistics, state: str, problem: str, extra: Mapping[str, str]
 ) -> DiagnosticStatus:
     """One status of /diagnostics. state: the model's. problem: a warning for people, or empty. extra: more values."""
     received, processed = statistics.rates()
@@ -162,13 +162,13 @@ def status_message(
     level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
     message = problem or f"{state}, {processed:.1f} frames per second"
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
-    return DiagnosticStatus(level=level, name=name, message=message, hardware_id=hardware_id, values=pairs)
+    return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
 
 
-def resident_megabytes() -> float:
-    """Memory that this process holds; 0 where the system does not tell."""
+def resident_megabytes(pid: int | None = None) -> float:
+    """Memory that a process holds, by default this one; 0 where the system does not tell."""
     try:
-        with open("/proc/self/status", encoding="ascii") as status:
+        with open(f"/proc/{pid or 'self'}/status", encoding="ascii") as status:
             for line in status:
                 if line.startswith("VmRSS:"):
                     return int(line.split()[1]) / 1024

@@ -10,7 +10,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 
-from mastsam_ros.geometry.transforms import Transforms, transform
+from mastsam_ros.geometry.transforms import Transforms, pose_matrix, transform
 from mastsam_ros.ros.conversions import stamp_nanoseconds, transforms_message
 from mastsam_ros.ros.interface import TF
 from mastsam_ros.ros.log import Complaints
@@ -103,10 +103,9 @@ class Poses:
             self._complaints.warn("transform", f"transform of '{stamped.child_frame_id}' dropped: {error}")
 
     def _on_odometry(self, message: Any) -> None:
-        place, turn = message.pose.pose.position, message.pose.pose.orientation
         child = message.child_frame_id
         try:
-            T = transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
+            T = pose_matrix(message.pose.pose)
             self._by_odometry.add(child.lstrip("/"))
             self._transforms.put(message.header.frame_id, child, T, stamp_nanoseconds(message.header.stamp))
         except InputError as error:

@@ -111,7 +111,6 @@ class Recorder:
         begin = time.monotonic()
         while self.failure is None and time.monotonic() - max(begin, self.last_arrival) < 0.3:
             self._executor.spin_once(timeout_sec=0.05)
-
         if self.failure is not None:
             raise self.failure
 

@@ -14,8 +14,6 @@ from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.pointing import Pointed
 from mastsam_ros.types import EditError, EventKind, TrackEvent, TrackState
 
-_WHOLE_PART = 0.7
-"""Share of a merged instance's track that must be the part that is split off for the track to be that part."""
 _REST = 0.1
 """A part that leaves less than this share of its instance is the instance itself."""
 _OVERLAP = 0.05

@@ -47,7 +47,7 @@ class OverlapFilter:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
-                ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
+        ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
         separation: of two ids; those with room between them are never joined, those that touch not at once.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up

@@ -46,6 +46,16 @@ def test_tables_and_figures(data, tmp_path, monkeypatch, capsys):
     assert figures["tracker"]["orbit, true matches"]["identity"]["tube_iou"] > 0.5
 
 
+def test_nothing_to_measure_is_said(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"no videos in .*data"):
+        run(data, "--only", "davis")
+    with pytest.raises(InputError, match="at least 1 frame .* got 0"):
+        run(data, "--only", "scenes", "--frames", 0)
+    with pytest.raises(InputError, match="a profile needs at least 2 frames, got 1"):
+        run(data, "--profile", "--frames", 1)
+
+
 def test_one_table_and_few_frames(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run(data, "--only", "tracker", "--frames", 1, "--set", "tracker.discovery=false")

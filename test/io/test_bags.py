@@ -12,7 +12,7 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from mastsam_ros.io.bags import BagSource
-from mastsam_ros.io.frame_bag import TOPICS
+from mastsam_ros.io.frame_bag import TOPICS, FrameBag, read_frames
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.types import Frame, InputError
@@ -27,6 +27,15 @@ MS = 1_000_000
 def frames_of(path: Path, **options: Any) -> list[Frame]:
     with open_source(path, **options) as source:
         return [frame for _, frame in source]
+
+
+def test_depth_that_no_bag_can_hold_is_none(tmp_path: Path) -> None:
+    depth = np.array([[0, 0.5], [65.535, 70]], np.float32)
+    with FrameBag(tmp_path / "bag") as bag:
+        bag.add(Frame(RGB[:2, :2], depth=depth))
+    ((frame, _),) = read_frames(tmp_path / "bag")
+    assert frame.depth is not None
+    np.testing.assert_allclose(frame.depth, [[0, 0.5], [65.535, 0]], rtol=1e-6)
 
 
 def colors(count: int, topic: str = "/camera/image_raw") -> list[tuple[str, int, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from mastsam_ros.io.frame_bag import TOPICS, quaternion_xyzw, read_frames
+from mastsam_ros.io.frame_bag import TOPICS, read_frames
 from mastsam_ros.io.ray_caster import Cone, Ellipsoid, Flat
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import InputError
@@ -209,13 +209,6 @@ def test_the_bag_holds_what_the_views_hold(tmp_path) -> None:
     assert frame.stamp_ns == view.frame.stamp_ns and np.array_equal(frame.image, view.frame.image)
     assert np.array_equal(instance, view.instance) and np.abs(frame.depth - view.frame.depth).max() < 0.00051
     np.testing.assert_allclose(frame.T_world_camera, view.frame.T_world_camera, atol=1e-12)
-
-
-def test_quaternions_turn_as_their_matrices_do() -> None:
-    from scipy.spatial.transform import Rotation
-
-    for R in Rotation.random(50, random_state=0).as_matrix():
-        np.testing.assert_allclose(Rotation.from_quat(quaternion_xyzw(R)).as_matrix(), R, atol=1e-12)
 
 
 def test_other_colours_leave_everything_where_it_is() -> None:

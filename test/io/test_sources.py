@@ -71,6 +71,9 @@ def test_an_unreadable_image_is_named_after_the_good_ones_came(tmp_path: Path) -
         assert next(frames)[0] == "0"
         with pytest.raises(InputError, match=r"1\.png: image is cut off"):
             next(frames)
+    write_image(tmp_path / "1.png", RGB[:1, :1])
+    with open_source(tmp_path) as source, pytest.raises(InputError, match=r"1\.png: image must be at least 2x2"):
+        list(source)
 
 
 def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:

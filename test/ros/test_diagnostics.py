@@ -65,6 +65,6 @@ def test_the_values_are_in_the_status():
     counted = statistics(GOOD)
     quality = counted.quality()
     assert quality is not None
-    status = status_message("mastsam: tracking", "", counted, "ready", "", quality.values())
+    status = status_message("mastsam: tracking", counted, "ready", "", quality.values())
     values = {pair.key: pair.value for pair in status.values}
     assert values["consistency %"] == "97.0" and values["largest mask %"] == "40.0"

@@ -57,23 +57,24 @@ def test_an_empty_answer() -> None:
     assert int(index.sum()) == 0 and len(scores) == 0
 
 
-def test_the_parent_is_the_neighbour_that_looks_alike() -> None:
+def between_two() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A new mask between two tracks, the index of those, and a picture in which it looks like the second."""
     index = torch.zeros(50, 100, dtype=torch.int64)
     index[:, :40], index[:, 60:] = 1, 2
     new = torch.zeros_like(index)
     new[:, 40:60] = 1
     image = torch.zeros(50, 100, 3, dtype=torch.uint8)
     image[:, :40], image[:, 40:60], image[:, 60:] = 10, 180, 200
+    return new, index, image
+
+
+def test_the_parent_is_the_neighbour_that_looks_alike() -> None:
+    new, index, image = between_two()
     assert parents_of(new, 1, index, 2, None, image) == ([1], [False])
     assert parents_of(new, 1, torch.zeros_like(index), 0, None, image) == ([-1], [False])
 
 
 def test_what_lies_beyond_a_sure_outline_is_no_part_of_it() -> None:
-    index = torch.zeros(50, 100, dtype=torch.int64)
-    index[:, :40], index[:, 60:] = 1, 2
-    new = torch.zeros_like(index)
-    new[:, 40:60] = 1
-    image = torch.zeros(50, 100, 3, dtype=torch.uint8)
-    image[:, :40], image[:, 40:60], image[:, 60:] = 10, 180, 200
+    new, index, image = between_two()
     for outlined, parent in (([False, True], 0), ([True, False], 1), ([True, True], -1)):
         assert parents_of(new, 1, index, 2, None, image, torch.tensor(outlined))[0] == [parent]
