@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mastsam_ros.evaluation.bench_map import MapRun, map_table, measure_map, noisy
+from mastsam_ros.evaluation.bench_map import MapRun, map_table, measure_map, sensed
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.evaluation.generated import generated_sequences, held_out_sequences
@@ -22,6 +22,7 @@ from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
 from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Run, run_sequence
 from mastsam_ros.evaluation.tables import table, write_json
+from mastsam_ros.io.depth_sensors import SENSORS
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
@@ -82,7 +83,12 @@ def scenes_table(runs: dict[str, Run]) -> str:
 def bench_map(sequences: list[LabelledSequence], settings: Settings) -> dict[str, MapRun]:
     """Pose, map and ids with depth and K: the scenes, with noise too, and generated ones of other and harder kinds."""
     generated = [replace(s, name=f"generated {s.name}") for s in generated_sequences(GENERATED / "hard")]
-    every = [*sequences, *(noisy(s) for s in sequences), *generated, *(noisy(s) for s in generated)]
+    every = [
+        *sequences,
+        *(sensed(sequence, sensor) for sensor in SENSORS for sequence in sequences),
+        *generated,
+        *(sensed(sequence, "noise") for sequence in generated),
+    ]
     return {s.name: measure_map(s, settings, FlowCache(FLOW_CACHE)) for s in every}
 
 

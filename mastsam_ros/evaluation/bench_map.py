@@ -6,7 +6,6 @@ import dataclasses
 import logging
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +17,7 @@ from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Run, run_sequence
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.geometry.cameras import back_project
+from mastsam_ros.io.depth_sensors import SENSORS
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, FrameResult, InputError
@@ -28,11 +28,6 @@ NEAR_M = 0.01
 CLOUD_M = 0.006
 """Room between the points that stand for the true surface."""
 FEWEST_READINGS = 3
-NOISE_Z2 = 0.0012
-"""Standard deviation of depth over its square, 1/m."""
-MISSING = 0.03
-EDGE = 0.05
-"""Change of depth between neighbours, as a share of it, at which a depth camera measures nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,29 +54,23 @@ class MapRun:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class NoisySequence(LabelledSequence):
-    """A sequence whose depth a depth camera has measured."""
+class SensedSequence(LabelledSequence):
+    """A sequence whose depth a depth camera has measured. sensor: one of `depth_sensors.SENSORS`."""
+
+    sensor: str = "noise"
 
     def frame(self, index: int, geometry: bool) -> Frame:
-        """As `LabelledSequence.frame`, with noise that depends on the index alone."""
+        """As `LabelledSequence.frame`, with the sensor's faults, which depend on the index alone."""
         frame = super().frame(index, geometry)
-        return frame if frame.depth is None else dataclasses.replace(frame, depth=with_noise(frame.depth, index))
+        if frame.depth is None or frame.K is None:
+            return frame
+        return dataclasses.replace(frame, depth=SENSORS[self.sensor](frame.depth, frame.K, index))
 
 
-def with_noise(depth: npt.NDArray[np.float32], index: int) -> npt.NDArray[np.float32]:
-    """Depth (H, W) as a depth camera sees it: sigma 0.0012 z^2, 3 % missing, edges missing."""
-    generator = np.random.default_rng(index)
-    kernel = np.ones((3, 3), np.uint8)
-    edge = cv2.dilate(depth, kernel) - cv2.erode(depth, kernel) > EDGE * depth
-    noisy = depth + generator.normal(size=depth.shape).astype(np.float32) * NOISE_Z2 * depth**2
-    noisy[edge | (generator.random(depth.shape) < MISSING)] = 0
-    return noisy
-
-
-def noisy(sequence: LabelledSequence) -> NoisySequence:
-    """The sequence with a depth camera's noise."""
-    values = {field.name: getattr(sequence, field.name) for field in dataclasses.fields(sequence)}
-    return NoisySequence(**{**values, "name": f"{sequence.name}, noise"})
+def sensed(sequence: LabelledSequence, sensor: str) -> SensedSequence:
+    """The sequence as a depth camera measures it: sensor names one of `depth_sensors.SENSORS`."""
+    values = {field.name: getattr(sequence, field.name) for field in dataclasses.fields(LabelledSequence)}
+    return SensedSequence(**{**values, "name": f"{sequence.name}, {sensor}"}, sensor=sensor)
 
 
 class _Watched:

@@ -52,21 +52,14 @@ def test_poses_are_compared_after_the_first_is_aligned(sequences, monkeypatch) -
     assert done.lost == 6 and np.isnan(done.ate_m) and np.isnan(done.near)
 
 
-def test_noise_is_that_of_a_depth_camera(sequences) -> None:
-    depth = np.full((240, 320), 2.0, np.float32)
-    depth[:, 160:] = 1.0
-    noisy = bench_map.with_noise(depth, 3)
-    assert np.array_equal(noisy, bench_map.with_noise(depth, 3)) and not np.array_equal(
-        noisy, bench_map.with_noise(depth, 4)
-    )
-    far, near = noisy[:, :150], noisy[:, 170:]
-    assert 0.025 < (far == 0).mean() < 0.035 and (noisy[:, 159:161] == 0).all()
-    assert far[far > 0].std() == pytest.approx(0.0048, rel=0.05)
-    assert near[near > 0].std() == pytest.approx(0.0012, rel=0.05)
-    sequence = bench_map.noisy(sequences[0])
+def test_a_sequence_as_a_depth_camera_measures_it(sequences) -> None:
     plain = sequences[0].frame(0, True)
-    assert sequence.name.endswith("noise") and (sequence.frame(0, True).depth == 0).mean() > 0.03
-    assert np.array_equal(sequence.frame(0, False).image, plain.image) and sequence.frame(0, False).depth is None
+    for sensor in ("noise", "structured light", "stereo"):
+        sequence = bench_map.sensed(sequences[0], sensor)
+        measured = sequence.frame(0, True)
+        assert sequence.name == f"stacked, {sensor}" and (measured.depth == 0).mean() > 0.01
+        assert np.array_equal(measured.depth, sequence.frame(0, True).depth)
+        assert np.array_equal(measured.image, plain.image) and sequence.frame(0, False).depth is None
 
 
 def test_the_folder_says_what_touches_and_what_moves(tmp_path) -> None:
