@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from mastsam_ros.segmenters.regions.depth.connected import (
@@ -26,6 +27,8 @@ SMOOTH_SHARE = 0.3
 """Parts are one thing if this share of their contact is neither gap nor inward crease."""
 SIMILAR_COLOUR = 10.0
 """Lab distance up to which two parts look alike; a crease between them must then be sharper by half."""
+UNLIKE_COLOUR, SHARP = 16.0, 2.0
+"""Lab distance from which on two sides look different, and times the limit that a crease between them then counts."""
 SMALLEST_OBJECT_PX = 24
 THINNEST_OBJECT_PX = 1.5
 BEHIND_SHARE = 0.95
@@ -40,8 +43,8 @@ def free_standing(surface: Surface, planes: Planes, crease_angle_deg: float, lab
     """
     loose = surface.valid & (planes.on_plane == 0)
     across, down = _joined(surface, loose, planes.thickness)
-    crease = _concavity(surface, loose)
     limit = -2 * np.sin(np.deg2rad(crease_angle_deg) / 2)
+    crease = _concavity(surface, loose, planes.thickness, limit, lab)
     # Where a crease passes into a gap the two may leave a hole between them; broad walls close it.
     wall = (crease <= limit).astype(np.uint8)
     for links, first, second in ((across, np.s_[:, :-1], np.s_[:, 1:]), (down, np.s_[:-1], np.s_[1:])):
@@ -116,19 +119,22 @@ def give_back(surface: Surface, planes: Planes, objects: Ints) -> None:
     objects[given] = 0
 
 
-def _concavity(surface: Surface, loose: Bools) -> Floats:
+def _concavity(surface: Surface, loose: Bools, thickness: float, limit: float, lab: Floats | None) -> Floats:
     """(H, W): how much surfaces turn towards each other round a pixel, across or down, whichever is more.
 
     (n_i - n_j) . (x_i - x_j) / |x_i - x_j| of the points on both sides (the convexity criterion of locally
-    convex connected patches): negative in inward creases, -2 sin(angle / 2) for a crease of that angle.
+    convex connected patches): negative in inward creases, -2 sin(angle / 2) for a crease of that angle. Where the
+    colours on both sides differ, a crease that is half as sharp as `limit` counts as sharp, and so does a step between
+    the two sides: a narrow ledge joins them pixel by pixel, but they do not lead into each other.
     """
     step = max(SHORTEST_CREASE_STEP, surface.radius)
     lowest = np.zeros(loose.shape, np.float32)
     height, width = loose.shape
     points = surface.rays.reshape(-1, 3)
     normals = surface.normals.reshape(-1, 3)
-    flat_w = surface.w.ravel()
-    for dy, dx in ((0, step), (step, 0)):
+    flat_w, noise = surface.w.ravel(), OUTLIER_SIGMAS * surface.smooth_noise
+    colours = None if lab is None else cv2.blur(lab, (3, 3)).reshape(-1, 3)
+    for dy, dx, slope in ((0, step, surface.du.ravel()), (step, 0, surface.dv.ravel())):
         if height <= 2 * dy or width <= 2 * dx:
             continue
         first = loose[: height - 2 * dy, : width - 2 * dx]
@@ -140,6 +146,13 @@ def _concavity(surface: Surface, loose: Bools) -> Floats:
         apart = points[i] / flat_w[i, None] - points[j] / flat_w[j, None]
         turn = np.einsum("nc,nc->n", normals[i] - normals[j], apart)
         turn /= np.sqrt(np.einsum("nc,nc->n", apart, apart)) + 1e-9
+        if colours is not None:
+            nearer = np.maximum(flat_w[i], flat_w[j])
+            off = np.abs(flat_w[i] - flat_w[j] + step * (slope[i] + slope[j])) - step * np.abs(slope[i] - slope[j])
+            bent = (turn < 0.5 * limit) | (off > noise + thickness * nearer * nearer)
+            i_bent, j_bent = i[bent], j[bent]
+            unlike = np.linalg.norm(colours[i_bent] - colours[j_bent], axis=1) > UNLIKE_COLOUR
+            turn[np.flatnonzero(bent)[unlike]] = np.minimum(turn[np.flatnonzero(bent)[unlike]], SHARP * limit)
         centre = i + dy * width + dx
         lowest.ravel()[centre] = np.minimum(lowest.ravel()[centre], turn)
     return lowest
