@@ -461,6 +461,8 @@ class Mastsam:
             image,
             None if figures is None else self._outlined(active, figures),
         )
+        outside = self.map.outside(new, [active[parent] if parent >= 0 else 0 for parent in parents])
+        held = [was_part and not beyond for was_part, beyond in zip(held, outside, strict=True)]
         wholes = self._parts_of_wholes(new, len(scores), active, carried)
         first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
         place = torch.zeros(len(scores) + 1, dtype=torch.int64, device=self.device)

@@ -28,6 +28,8 @@ _TOUCHING, _NEXT = 0.03, 1.75
 _MOSTLY = 0.5
 """Share of an instance's voxels next to another's from which on it may be a piece of that one's surface."""
 _LEAST_DEPTH_M = 0.05
+_OWN_DEPTH = 3.0
+"""Voxel sizes by which one voxel of a thing must lie behind another to be hidden by it."""
 _CELLS = 1 << 20
 """Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
 
@@ -37,6 +39,7 @@ class Presence(enum.Enum):
 
     OUT_OF_VIEW = "out of view"
     OCCLUDED = "occluded"
+    """Something nearer hides it, or no depth was measured there."""
     IN_VIEW = "in view"
     GONE = "gone"
     """Its place is in view, and empty."""
@@ -160,7 +163,7 @@ class InstanceMap:
         self, T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
     ) -> None:
         """Takes votes from the voxels in view that the depth image (H, W) sees through, and drops those without."""
-        index, _, behind = self._against(np.arange(len(self.voxels)), T_world_camera, K, depth)
+        index, behind = self._against(np.arange(len(self.voxels)), T_world_camera, K, depth)
         through = index[behind > 0]
         if len(through):
             self.voxels.votes[through] -= _SEEN_THROUGH_VOTES
@@ -189,9 +192,13 @@ class InstanceMap:
         K: npt.NDArray[np.float64],
         depth: npt.NDArray[np.float32],
     ) -> dict[int, Presence]:
-        """Where each id is that has voxels: out of view, hidden by something nearer, in plain view, or gone."""
+        """Where each id is that has voxels: out of view, hidden by something nearer, in plain view, or gone.
+
+        What its own nearer voxels hide of it does not count: nobody sees all sides of a thing.
+        """
         mine = np.nonzero(np.isin(self.voxels.instance, ids))[0]
-        index, _, behind = self._against(mine, T_world_camera, K, depth)
+        mine = mine[~self._behind_themselves(mine, T_world_camera, K)]
+        index, behind = self._against(mine, T_world_camera, K, depth)
         most = max(ids, default=0) + 1
         whole = np.bincount(self.voxels.instance[mine], minlength=most)
         inside = np.bincount(self.voxels.instance[index], minlength=most)
@@ -346,21 +353,48 @@ class InstanceMap:
         present = set(np.unique(self.voxels.instance).tolist())
         self.instances = {id: known for id, known in self.instances.items() if id in present}
 
+    def _behind_themselves(
+        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """Of the voxels `index`, those that lie behind voxels of the same id: a z-buffer of each id for itself.
+
+        Its cells are as large as a voxel is at that distance, but for those that are very near.
+        """
+        points = self._in_camera(index, T_world_camera)
+        z = np.maximum(points[:, 2], _LEAST_DEPTH_M)
+        size = self.settings.map_voxel_m
+        # Directions in steps of a voxel at the id's mean distance.
+        instance = self.voxels.instance[index]
+        count = np.maximum(np.bincount(instance), 1)
+        step = (_NEXT * size * count / np.maximum(np.bincount(instance, z), _LEAST_DEPTH_M))[instance]
+        across, down = (np.floor(points[:, axis] / z / step).astype(np.int64) for axis in (0, 1))
+        cell = np.stack([instance.astype(np.int64), across, down], axis=1)
+        _, cell_of = np.unique(cell, axis=0, return_inverse=True)
+        nearest = np.full(len(index), np.inf)
+        np.minimum.at(nearest, cell_of.ravel(), z)
+        return (z > nearest[cell_of.ravel()] + _OWN_DEPTH * size) & (points[:, 2] > _LEAST_DEPTH_M)
+
+    def _in_camera(
+        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float32]:
+        T: npt.NDArray[np.float32] = np.linalg.inv(T_world_camera).astype(np.float32)
+        return self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
+
     def _against(
         self,
         index: npt.NDArray[np.int64],
         T_world_camera: npt.NDArray[np.float64],
         K: npt.NDArray[np.float64],
         depth: npt.NDArray[np.float32],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Those of the voxels `index` that project to a pixel with depth, the pixel (flat), and how they lie to it.
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Those of the voxels `index` that project into the picture, and how they lie to its depth.
 
-        1: the depth image sees through the voxel, at all pixels around; 0: it sees the voxel; -1: it is hidden.
+        1: the depth image sees through the voxel, at all pixels around; 0: it sees the voxel; -1: it is hidden, or no
+        depth was measured there.
         """
         import cv2
 
-        T: npt.NDArray[np.float32] = np.linalg.inv(T_world_camera).astype(np.float32)
-        points = self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
+        points = self._in_camera(index, T_world_camera)
         height, width = depth.shape
         z = np.maximum(points[:, 2], _LEAST_DEPTH_M)
         column = np.rint(points[:, 0] / z * K[0, 0] + K[0, 2])
@@ -370,7 +404,7 @@ class InstanceMap:
         kernel = np.ones((3, 3), np.uint8)
         # No depth hides everything in `nearest` and shows nothing in `farthest`: neither proves a voxel gone.
         nearest, farthest = cv2.erode(depth, kernel).ravel()[pixel], cv2.dilate(depth, kernel).ravel()[pixel]
-        z, known = z[inside], farthest > 0
+        z = z[inside]
         margin = 2 * self.settings.map_voxel_m + 0.005 * z**2
         behind = np.where(nearest > z + margin, 1, np.where(farthest < z - margin, -1, 0))
-        return index[inside][known], pixel[known], behind[known]
+        return index[inside], behind

@@ -32,7 +32,11 @@ _FEWEST = 30
 """... number of them that must agree on the pose."""
 _ORB_FEATURES, _ORB_AGREE = 800, 25
 _TRIED = 3
-"""Keyframes that a lost frame is compared with, beside one of the others in turn."""
+"""Keyframes that a lost frame is compared with: the nearest ones, and as many of those that look most like it..."""
+_LOOKED_AT, _LOOKED_FOR = 16, 200
+"""... of so many that are looked at in turn, by this many of the frame's features."""
+_DISTINCT = 0.8
+"""A feature is found again if its best match is closer than the second best by this factor."""
 _ITERATIONS, _CONVERGED = 10, 1e-6
 _PIXEL_NOISE = 1.0
 _LEAST_NOISE = 3e-4
@@ -206,8 +210,11 @@ class Odometry:
         if not usable:
             return None
         ranked = sorted(usable, key=lambda n: -_nearness(self._keyframes[n], near, view))
-        self._turn += 1
-        for n in dict.fromkeys([*ranked[:_TRIED], ranked[self._turn % len(ranked)]]):
+        # The last known place may be far away: what the views show is asked too, of all keyframes in turn.
+        turn = [usable[(self._turn + n) % len(usable)] for n in range(min(_LOOKED_AT, len(usable)))]
+        self._turn += len(turn)
+        alike = sorted(turn, key=lambda n: -_found_again(self._keyframes[n], features))
+        for n in dict.fromkeys([*alike[:_TRIED], *ranked[:_TRIED]]):
             keyframe = self._keyframes[n]
             motion = _orb_motion(keyframe, xy, features, view)
             if motion is None or motion.inliers.sum() < _ORB_AGREE:
@@ -376,6 +383,15 @@ def _orb(grey: npt.NDArray) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uin
     keypoints, features = cv2.ORB.create(_ORB_FEATURES, fastThreshold=7).detectAndCompute(grey, None)
     xy = np.array([point.pt for point in keypoints], np.float64).reshape(-1, 2)
     return xy, None if features is None else np.asarray(features, np.uint8)
+
+
+def _found_again(keyframe: Keyframe, features: npt.NDArray[np.uint8]) -> int:
+    """How many of some of the features the keyframe has too."""
+    if keyframe.orb is None or len(keyframe.orb) < 2:
+        return 0
+    some = features[:: max(1, len(features) // _LOOKED_FOR)]
+    pairs = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(some, keyframe.orb, k=2)
+    return sum(best.distance < _DISTINCT * second.distance for best, second in pairs)
 
 
 def _orb_motion(

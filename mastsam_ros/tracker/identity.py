@@ -173,7 +173,9 @@ class Identities:
         life.was_missing, life.missing = life.missing, 0
         life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
         life.score = score
-        needed = self.settings.confirm_part_after if life.part else self.settings.confirm_after
+        # A part whose outline the segmenter is sure of is one in its own right.
+        doubtful = life.part and score < self.settings.confirm_new_score
+        needed = self.settings.confirm_part_after if doubtful else self.settings.confirm_after
         confirmed = life.hits >= needed and life.quality >= self.settings.confirm_quality
         if life.state is TrackState.TENTATIVE and confirmed:
             self._confirm(life, "seen in enough frames")

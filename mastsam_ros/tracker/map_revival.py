@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import cv2
 import numpy as np
@@ -18,7 +18,9 @@ from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.tracker.constraints import Constraints
+from mastsam_ros.tracker.departed import Departed
 from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.moving import MovingTracks, off_moving, own_motion
 from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
 _LOG = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ _CLAIM = 0.5
 _KNOWN = 0.1
 """... and share of the mask's pixels that these must be: the rest may come into view for the first time."""
 _FEWEST = 12
+_PART, _FEWEST_OF_PART = 0.3, 6
+"""Share of a new mask that must lie on a thing's voxels for it to have been part of it, and pixels that tell."""
 _COLOUR = 50.0
 """Mean colours of a mask and of the voxels it lies on may differ by so many grey levels."""
 _CARVE_INTERVAL = 3
@@ -54,6 +58,11 @@ class MapRevival:
         self.agreement: dict[tuple[int, int], float] = {}
         """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
         self._own_world = False
+        self._moving = MovingTracks()
+        self._departed = Departed()
+        self._motion: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None = None
+        """Of the current view's places, as `own_motion` gives it; None where there is no view before it."""
+        self._owners: npt.NDArray[np.uint16] | None = None
 
     @property
     def settings(self) -> GeometrySettings:
@@ -75,7 +84,9 @@ class MapRevival:
         """Forgets the map and where the camera is."""
         self.odometry.reset()
         self.map.reset()
-        self._view, self._own_world = None, False
+        self._moving.reset()
+        self._departed.reset()
+        self._view, self._motion, self._owners, self._own_world = None, None, None, False
         self.pose = PoseState.UNKNOWN
 
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
@@ -83,14 +94,14 @@ class MapRevival:
 
         Returns the matches, corrected where the pose knows better.
         """
-        before, self._view = self._view, None
+        before, self._view, self._motion = self._view, None, None
         given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
         if given and self._own_world:
             _LOG.warning("poses come from outside from now on: the map starts anew in their world")
             self.map.reset()
-        T = self.odometry.track(view, matches)
+        T = self.odometry.track(view, off_moving(matches, self._owners, self._moving.ids))
         if T is None:
             self.pose = PoseState.LOST if self.odometry.lost else PoseState.UNKNOWN
             return matches
@@ -99,7 +110,10 @@ class MapRevival:
         self._view = _PlacedView(view, T, number, self.map)
         if matches is None or before is None:
             return matches
-        return checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
+        matches = checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
+        here = self._view
+        self._motion = own_motion(here.points, here.rows, here.columns, before.view, before.T, matches)
+        return matches
 
     def recognise(
         self, new: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
@@ -135,6 +149,23 @@ class MapRevival:
                     result[id][n] = float(apart / reach)
         return result
 
+    def outside(self, new: torch.Tensor, ids: Sequence[int]) -> list[bool]:
+        """Of each new mask whether the map says that it is no part of the id that it seems to come from.
+
+        new: (H, W) int64, n + 1 = mask n. ids: one per mask, 0 is nobody. What lies before or behind a thing is carried
+        along with it where one comes out from behind the other; only what lies on its voxels was part of it.
+        """
+        view = self._view
+        if view is None or not ids:
+            return [False] * len(ids)
+        mask = new.cpu().numpy()[view.rows, view.columns]
+        on = (mask > 0) & (view.voxel >= 0)
+        owner = np.array([0, *ids])
+        same = self.map.voxels.instance[view.voxel[on]] == owner[mask[on]]
+        area = np.bincount(mask, minlength=len(owner))
+        shared = np.bincount(mask[on], same, len(owner))
+        return [bool(a >= _FEWEST_OF_PART and s < _PART * a) for a, s in zip(area[1:], shared[1:], strict=True)]
+
     def cut_off(self, new: torch.Tensor, index: torch.Tensor, active: list[int]) -> dict[int, dict[int, float]]:
         """As `nearness`, of new masks that something nearer divides from an active id's mask: two ends of one thing.
 
@@ -154,26 +185,39 @@ class MapRevival:
         return result
 
     def reunite(self, index: torch.Tensor, active: list[int], identities: Identities) -> list[int]:
-        """Gives young tracks their old ids: those that lie where a track was lost before they were born.
+        """Gives young tracks their old ids: those that lie where a track was lost before they were born, and those that
+        are like one that is gone from its place.
 
         index: (H, W) int64, n + 1 where `active[n]` is. Returns `active` with the old ids in place of the young.
         """
-        if self._view is None:
+        view, lost = self._view, set(identities.lost())
+        self._departed.keep_only(lost)
+        if view is None or not lost:
             return active
         result = list(active)
-        for n, id in self._claims(index, len(active), set(identities.lost())).items():
+        for n, id in self._claims(index, len(active), lost).items():
             known = self.map.instances.get(id)
             if identities.constraints.edited(active[n]):
                 continue
             # Two that were in view at the same time are two.
-            if known is not None and identities[active[n]].age <= self._view.number - known.last_seen:
-                identities.revive(id, "lies where it was lost")
-                identities.merge(active[n], id, "lies where the other was lost")
-                for kind, told in ((EventKind.REVIVED, id), (EventKind.MERGED, active[n])):
-                    identities.weigh(kind, told, self.agreement[id, n])
-                self.map.merge(active[n], id)
+            if known is not None and identities[active[n]].age <= view.number - known.last_seen:
+                self._reunited(active[n], id, "lies where {} was lost", self.agreement[id, n], identities)
                 result[n] = id
+        lost -= set(result)
+        empty = {id for id, where in self._presence(lost).items() if where is Presence.GONE}
+        self._departed.update(self.map, lost, empty)
+        born = {id: view.number - identities[id].age for id in result if not identities.constraints.edited(id)}
+        for id, (old, evidence) in self._departed.elsewhere(self.map, born, self.odometry.keyframes, view.K).items():
+            self._reunited(id, old, "looks like {}, which is gone from its place", evidence, identities)
+            result[result.index(id)] = old
         return result
+
+    def _reunited(self, young: int, old: int, how: str, evidence: float, identities: Identities) -> None:
+        identities.revive(old, how.format("it"))
+        identities.merge(young, old, how.format("the other"))
+        for kind, told in ((EventKind.REVIVED, old), (EventKind.MERGED, young)):
+            identities.weigh(kind, told, evidence)
+        self.map.merge(young, old)
 
     def divide(self, index: torch.Tensor, active: list[int], identities: Identities) -> torch.Tensor:
         """Brings parts back that a person split off: where the map has them, they end the mask that took them in.
@@ -223,26 +267,35 @@ class MapRevival:
         view = self._view
         if view is None:
             return set(self.map.instances) if self.odometry.lost else set()
-        where = self.map.presence(identities.lost(), view.T, view.K, view.depth)
+        where = self._presence(set(identities.lost()))
         return {id for id, presence in where.items() if presence in (Presence.OUT_OF_VIEW, Presence.OCCLUDED)}
+
+    def _presence(self, ids: Set[int]) -> dict[int, Presence]:
+        view = self._view
+        return {} if view is None else self.map.presence(sorted(ids), view.T, view.K, view.depth)
 
     def in_plain_view(self, ids: set[int]) -> set[int]:
         """Those of the ids whose places are in view and not empty: what the segmenter misses there is its fault."""
-        view = self._view
-        if view is None or not ids:
-            return set()
-        where = self.map.presence(sorted(ids), view.T, view.K, view.depth)
-        return {id for id, presence in where.items() if presence is Presence.IN_VIEW}
+        return {id for id, where in self._presence(ids).items() if where is Presence.IN_VIEW}
 
     def remember(self, shown: npt.NDArray[np.uint16], known: set[int]) -> None:
-        """Enters what the view shows: shown (H, W) uint16 ids, 0 = none; known: every id that exists."""
-        view = self._view
+        """Enters what the view shows: shown (H, W) uint16 ids, 0 = none; known: every id that exists.
+
+        What moves on its own stays out, and leaves the map where it was in it.
+        """
+        view, self._owners = self._view, shown
         if view is None:
             return
         if view.number % _CARVE_INTERVAL == 0:
             self.map.carve(view.T, view.K, view.depth)
         instance = shown[view.rows, view.columns].astype(np.int32)
         entered = (instance > 0) & view.sure
+        if self._motion is not None:
+            motion, flowing = self._motion
+            out, leaving = self._moving.update(instance, motion, flowing, self.map.instances.keys())
+            self._moving.keep_only(known)
+            self.map.forget(leaving)
+            entered &= ~(flowing & (np.abs(motion).max(axis=1) > 1)) & ~np.isin(instance, list(out))
         self.map.observe(view.points[entered], instance[entered], view.rgb[entered], view.number)
         self.map.forget(self.map.instances.keys() - known)
         self.map.bound(view.T[:3, 3])

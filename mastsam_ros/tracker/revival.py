@@ -11,7 +11,7 @@ import torch
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.types import Matches
 
-_COLOUR_FLOOR = 8.0**2
+COLOUR_FLOOR = 8.0**2
 """Variance in grey levels squared added to every channel: shading and noise move colours about as much."""
 _MATCHES = 4096
 """Matches that are looked through for where a lost track has gone..."""
@@ -55,7 +55,7 @@ def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appeara
     mean = totals[:, 3:6] / size
     square = totals[:, [6, 7, 8, 7, 9, 10, 8, 10, 11]].view(-1, 3, 3)
     covariance = square / size[..., None] - mean[:, :, None] * mean[:, None, :]
-    floor = torch.eye(3, dtype=torch.float64, device=index.device) * _COLOUR_FLOOR
+    floor = torch.eye(3, dtype=torch.float64, device=index.device) * COLOUR_FLOOR
     return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor)
 
 

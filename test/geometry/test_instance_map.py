@@ -119,6 +119,22 @@ def test_out_of_view_hidden_and_in_view_are_told_apart() -> None:
     assert map.presence([5], ORIGIN, K, near) == {5: Presence.OCCLUDED}
     away = np.diag([-1.0, 1.0, -1.0, 1.0])
     assert map.presence([5], away, K, depth) == {5: Presence.OUT_OF_VIEW}
+    assert map.presence([5], ORIGIN, K, np.zeros_like(depth)) == {5: Presence.OCCLUDED}, "nothing was measured"
+
+
+def test_what_a_thing_hides_of_itself_does_not_count() -> None:
+    map = InstanceMap(SETTINGS)
+    depth, points = wall(1.01)
+    middle = (np.abs(points[:, 0]) < 0.2) & (np.abs(points[:, 1]) < 0.2)
+    for back in (0.0, 0.1, 0.2, 0.3):
+        observe(map, points[middle] + np.float32([0, 0, back]), 5, 0)
+    assert map.presence([5], ORIGIN, K, depth) == {5: Presence.IN_VIEW}
+    through, _ = wall(2.0)
+    assert map.presence([5], ORIGIN, K, through) == {5: Presence.GONE}
+    near, _ = wall(0.4)
+    assert map.presence([5], ORIGIN, K, near) == {5: Presence.OCCLUDED}
+    half = np.where(np.arange(100) < 60, near, depth).astype(np.float32)
+    assert map.presence([5], ORIGIN, K, half) == {5: Presence.OCCLUDED}
 
 
 def test_merging_hands_over_voxels_and_views() -> None:
