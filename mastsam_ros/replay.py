@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +23,7 @@ from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import InputError, MastsamError, MissingPackageError
 
 if TYPE_CHECKING:
+    from mastsam_ros.evaluation.datasets import LabelledSequence
     from mastsam_ros.evaluation.protocols import SequenceScore
 
 
@@ -75,33 +76,49 @@ def run(arguments: argparse.Namespace) -> int:
     settings, chosen = explained(settings_from(arguments))
     output = arguments.output or Path("out") / "replay" / arguments.bag.stem
     topics = {"image_topic": arguments.image_topic, "depth_topic": arguments.depth_topic}
-    with open_source(arguments.bag, **topics, use_depth=not arguments.no_depth) as source:
+    with (
+        open_source(arguments.bag, **topics, use_depth=not arguments.no_depth) as source,
+        TemporaryDirectory() as folder,
+    ):
         if not isinstance(source, BagSource):
             raise InputError(f"{arguments.bag} is no rosbag2; `mastsam run` takes it")
+        truth = _truth(arguments, topics, Path(folder))
         sys.stdout.write(f"{chosen}\n")
         if arguments.ros:
             replayed = replay_to_node(source, arguments.bag, output, settings, arguments.rate, arguments.use_sim_time)
         else:
             replayed = replay(source, output, settings)
-    figures: dict[str, Any] = replayed.figures()
-    if arguments.ros:
-        figures["diagnostics"] = read_diagnostics(output)
-        figures["lost_on_the_way"] = replayed.frames - int(figures["diagnostics"].get("received", replayed.frames))
-    sys.stdout.write(_line(figures, arguments.ros, output))
-    if arguments.ground_truth:
-        from mastsam_ros.evaluation.command import as_mapping, chosen_protocols, protocol_tables
+        figures: dict[str, Any] = replayed.figures()
+        if arguments.ros:
+            figures["diagnostics"] = read_diagnostics(output)
+            figures["lost_on_the_way"] = replayed.frames - int(figures["diagnostics"].get("received", replayed.frames))
+        sys.stdout.write(_line(figures, arguments.ros, output))
+        if truth is not None:
+            from mastsam_ros.evaluation.command import as_mapping, protocol_tables
 
-        protocols = chosen_protocols(arguments.protocol)
-        with TemporaryDirectory() as folder:
-            score = score_bag(arguments.bag, output, arguments.ground_truth, Path(folder), protocols, **topics)
-        sys.stdout.write(f"\n{protocol_tables({score.name: [score]}, protocols)}")
-        figures["scores"] = as_mapping([score], protocols)
+            sequence, protocols = truth
+            score = score_bag(sequence, output, protocols)
+            sys.stdout.write(f"\n{protocol_tables({score.name: [score]}, protocols)}")
+            figures["scores"] = as_mapping([score], protocols)
     if arguments.json:
         from mastsam_ros.evaluation.tables import write_json
 
         about = {"settings": replayed.settings.to_mapping(), "versions": versions()}
         write_json(arguments.json, {"bag": str(arguments.bag), "ros": arguments.ros, **figures, **about})
     return 0
+
+
+def _truth(
+    arguments: argparse.Namespace, topics: Mapping[str, str | None], folder: Path
+) -> tuple[LabelledSequence, Sequence[str]] | None:
+    """What is scored against, and how; None without `--ground-truth`. A wrong name is told before the work."""
+    if not arguments.ground_truth:
+        return None
+    from mastsam_ros.evaluation.bag_data import bag_sequence
+    from mastsam_ros.evaluation.command import chosen_protocols
+
+    protocols = chosen_protocols(arguments.protocol)
+    return bag_sequence(arguments.bag, arguments.ground_truth, folder, **topics), protocols
 
 
 def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
@@ -160,17 +177,13 @@ def replay_to_node(
     return Replayed(len(session.sent), latency_ms, session.settings)
 
 
-def score_bag(
-    bag: Path, results: Path, truth: str, folder: Path, protocols: Sequence[str], **topics: str | None
-) -> SequenceScore:
-    """The score of a bag of results against the truth of the bag that was played.
+def score_bag(sequence: LabelledSequence, results: Path, protocols: Sequence[str]) -> SequenceScore:
+    """The score of a bag of results against the truth of the bag that was played, as `bag_sequence` gives it.
 
-    truth, folder, topics: as for `bag_sequence`. Frames that were dropped are not scored. Raises InputError.
+    Frames that were dropped are not scored. Raises InputError.
     """
-    from mastsam_ros.evaluation.bag_data import bag_sequence
     from mastsam_ros.evaluation.protocols import SequenceScorer
 
-    sequence = bag_sequence(bag, truth, folder, **topics)
     by_stamp = {files.stamp_ns: files for files in sequence.frames}
     scorer = SequenceScorer(sequence, protocols)
     for stamp_ns, _, labels in read_labels(results):

@@ -16,7 +16,7 @@ def add_settings_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="one setting, such as tracker.update_interval=5",
+        help="one setting, such as tracker.update_interval=5 (repeatable)",
     )
     parser.add_argument("--matcher", metavar="NAME", help="matcher.name")
     parser.add_argument("--segmenter", metavar="NAME", help="segmenter.name")

@@ -183,7 +183,8 @@ def test_true_labels_score_one(scene: SampleScene, bag: Path, tmp_path: Path) ->
         for index in range(1, FRAMES):  # one was dropped
             view = scene.render(index)
             results.add(FrameResult(view.instance, (), (), None, {}, index, view.frame.stamp_ns, "camera"))
-    score = score_bag(bag, tmp_path / "results", TOPICS["truth"], tmp_path / "data", ("best-track", "consistency"))
+    sequence = bag_sequence(bag, TOPICS["truth"], tmp_path / "data")
+    score = score_bag(sequence, tmp_path / "results", ("best-track", "consistency"))
     assert score.best_track == 1 and score.frames == FRAMES - 1 and score.H is not None and score.H > 90
 
 
@@ -219,6 +220,7 @@ def test_what_does_not_fit_is_one_line(
     assert cli.main(["replay", str(bag), "--output", str(tmp_path / "results"), *options]) == 1
     told = capsys.readouterr().err
     assert all(word in told for word in words) and told.count("\n") == 1, told
+    assert not (tmp_path / "results").exists(), "told before the work"
 
 
 def test_nothing_but_results_is_replaced(bag: Path, replayed: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
 from mastsam_ros.types import MissingPackageError
 
 FRAMES = 80
@@ -19,16 +20,24 @@ FRAMES = 80
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mastsam demo`."""
-    parser.add_argument("source", nargs="?", help="images, video, scene folder or rosbag2; default: a generated scene")
-    parser.add_argument("--output", type=Path, default=Path("out/demo"), help="folder to write to (out/demo)")
-    parser.add_argument("--frames", type=int, default=FRAMES, help=f"at most so many frames ({FRAMES})")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="images, video, scene folder or rosbag2 (default: a generated scene)",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("out/demo"), metavar="DIR", help="folder to write to (default: out/demo)"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=FRAMES, metavar="N", help=f"at most so many frames (default: {FRAMES})"
+    )
     parser.add_argument("--rate", type=float, help="playing speed, 1 is real time; default: as the node follows")
-    parser.add_argument("--image-topic", help="for a bag with several images")
-    parser.add_argument("--depth-topic", help="for a bag with several depth images")
-    parser.add_argument("--no-depth", action="store_true", help="leave depth and intrinsics out")
+    parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
+    parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
+    parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     parser.add_argument("--rerun", action="store_true", help="write demo.rrd for the Rerun viewer (needs rerun-sdk)")
-    parser.add_argument("--config", type=Path, help="settings file (YAML)")
-    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change one setting")
+    add_settings_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,12 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     from mastsam_ros.demo.recording import write_recording
     from mastsam_ros.demo.session import play_to_node
     from mastsam_ros.io.sinks import write_whole
-    from mastsam_ros.settings import Settings
 
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    settings = Settings.load(arguments.config) if arguments.config else Settings()
-    settings = settings.with_assignments(arguments.set)
+    settings = settings_from(arguments)
     if arguments.source:
         name, truth = Path(arguments.source).name, None
         bag = own_bag(

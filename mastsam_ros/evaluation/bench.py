@@ -150,6 +150,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `mastsam bench`."""
     parser.add_argument(
         "data",
+        metavar="DATA",
         nargs="?",
         type=Path,
         help=f"DAVIS, scenes, or a folder with davis/ and scenes/ (default: {DEFAULT_DATA}, else generated scenes)",
@@ -159,8 +160,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("davis", "scenes", "tracker", "map"),
         help="one of the tables; map: with depth, generated scenes too, only if asked for",
     )
-    parser.add_argument("--sequences", help="only these, separated by commas")
-    parser.add_argument("--frames", type=int, help="only the first so many frames of each sequence")
+    parser.add_argument("--sequences", metavar="A,B", help="only these, separated by commas")
+    parser.add_argument("--frames", type=int, metavar="N", help="only the first so many frames of each sequence")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
     parser.add_argument("--models", action="store_true", help="instead: times of the foundation models, random weights")
     parser.add_argument(
@@ -171,7 +172,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with --models: folder of <machine>.md and <machine>.json (default: {RESULTS})",
     )
     parser.add_argument("--profile", action="store_true", help="instead: CPU time of each stage beside its floor")
-    parser.add_argument("--pixels", type=int, help="with --profile: resize the frames to so many pixels first")
+    parser.add_argument(
+        "--pixels", type=int, metavar="N", help="with --profile: resize the frames to so many pixels first"
+    )
     parser.add_argument(
         "--cross-validate",
         action="store_true",

@@ -67,12 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="the same with the system's steps switched off one by one",
     )
-    parser.add_argument("--frames", type=int, help="with --run, --ablate: the first so many frames of each sequence")
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="with --run, --ablate: the first so many frames of each sequence"
+    )
     parser.add_argument("--no-depth", action="store_true", help="with --run: use neither depth nor intrinsics")
     add_settings_arguments(parser)
     parser.add_argument(
         "--workers",
         type=int,
+        metavar="N",
         help="sequences at the same time (default: one per core to score, with --run one per GPU or per two cores)",
     )
     parser.add_argument(
