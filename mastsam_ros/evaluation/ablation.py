@@ -1,67 +1,69 @@
-"""The paper's Table II for this system: what each step of the tracker is worth."""
+"""The paper's Table II for this system: what each part is worth, for each kind of data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
-from mastsam_ros.evaluation.datasets import LabelledSequence
-from mastsam_ros.evaluation.runs import Run, SequenceTask, run_tasks
+import numpy as np
+
+from mastsam_ros.evaluation.measured import FIGURES, KINDS, RGB, RGB_D, VIDEO, Figures, Measured, Source
 from mastsam_ros.evaluation.tables import table
-from mastsam_ros.evaluation.workers import Failure
-from mastsam_ros.settings import Settings
+from mastsam_ros.settings import Scalar
 
-ABLATIONS: dict[str, Mapping[str, Any]] = {
-    "all steps": {},
-    "no discovery": {"tracker.discovery": False},
-    "no overlap filtering": {"tracker.overlap_filtering": False},
-    "no representative selection": {"tracker.representative_selection": False},
-    "no connectivity filter": {"tracker.connectivity_filter": False},
-    "candidate by score alone": {"tracker.score_only": True},
+ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
+    "all parts": ({}, KINDS),
+    # The tracker, step by step
+    "masks are not carried": ({"tracker.carry": False}, KINDS),
+    "no filter of motion": ({"tracker.motion_filter": False}, KINDS),
+    "no connectivity filter": ({"tracker.connectivity_filter": False}, KINDS),
+    "no representative selection": ({"tracker.representative_selection": False}, KINDS),
+    "no negative prompts": ({"tracker.negative_prompts": 0}, KINDS),
+    "segmenter not asked again": ({"tracker.reprompt": False}, KINDS),
+    "candidate by score alone": ({"tracker.score_only": True}, KINDS),
+    "candidate by agreement alone": ({"tracker.score_weight": 0.0}, KINDS),
+    "no overlap filtering": ({"tracker.overlap_filtering": False}, KINDS),
+    "no discovery": ({"tracker.discovery": False}, KINDS),
+    "no settled outlines": ({"tracker.settle_outlines": False}, KINDS),
+    # Identity
+    "new masks shown at once": ({"tracker.confirm_after": 1, "tracker.confirm_part_after": 1}, KINDS),
+    "no coasting": ({"tracker.coast_frames": 0}, KINDS),
+    "no recognition by looks": ({"tracker.revival": False}, KINDS),
+    "no memory of views": ({"tracker.recall": False}, (VIDEO, RGB)),
+    "no map": ({"geometry.map": False}, (RGB_D,)),
+    # The embedded segmenter
+    "no motion in it": ({"regions.use_motion": False}, (VIDEO, RGB)),
+    "no depth in it": ({"regions.use_depth": False}, (RGB_D,)),
+    "tracks do not steady its cut": ({"regions.prior_weight": 0.0}, KINDS),
+    "merged without edges": ({"regions.contrast_weight": 0.0}, KINDS),
+    "merged without lightness": ({"regions.lightness_weight": 0.0}, KINDS),
 }
-"""Row -> the settings that differ from the default."""
-
-_PROTOCOLS = ("best-mask", "best-track", "consistency")
+"""Row -> the settings that differ from the default, and the kinds of data that it can change anything for."""
 
 
-def ablate(
-    sequences: Sequence[LabelledSequence], settings: Settings, workers: int | None = 1, ray_address: str | None = None
-) -> tuple[dict[str, list[Run]], list[str]]:
-    """Every sequence with every step switched off in turn; depth and K are used where there are any.
+def ablate(sources: Sequence[Source], measured: Measured) -> tuple[dict[str, dict[str, Figures]], list[str]]:
+    """Every source with every part switched off in turn.
 
-    Returns the runs of each row, and a line for each that failed. workers, ray_address: as for `run_tasks`.
+    Returns row -> name of the source -> its figures, and a line for each row that failed.
     """
-    names = [name for name in ABLATIONS for _ in sequences]
-    with TemporaryDirectory() as folder:  # the flow of the consistency metric is the same for every row
-        tasks = [
-            SequenceTask(
-                sequence,
-                settings.updated(changes),
-                sequence.kind == "scene",
-                _PROTOCOLS,
-                flow_folder=Path(folder) if ray_address is None else None,
-            )
-            for changes in ABLATIONS.values()
-            for sequence in sequences
-        ]
-        results = run_tasks(tasks, workers, ray_address)
-    runs: dict[str, list[Run]] = {name: [] for name in ABLATIONS}
-    failures = []
-    for name, task, result in zip(names, tasks, results, strict=True):
-        if isinstance(result, Failure):
-            failures.append(f"{name}, {task.sequence.name}: {result.reason}")
-        else:
-            runs[name].append(result.run)
-    return runs, failures
+    wanted = {
+        row: [(source, tuple(changes.items())) for source in sources if source.kind in kinds]
+        for row, (changes, kinds) in ABLATIONS.items()
+    }
+    failures = measured.prepare(pair for of_row in wanted.values() for pair in of_row)
+    return {row: {pair[0].name: measured.figures(*pair) for pair in of_row} for row, of_row in wanted.items()}, failures
 
 
-def ablation_table(runs: Mapping[str, Sequence[Run]]) -> str:
-    """A row per ablation, means over the sequences."""
-    columns = [*(column for protocol in _PROTOCOLS for column in COLUMNS[protocol]), *ALWAYS]
-    scores = {name: [run.score for run in runs_of] for name, runs_of in runs.items()}
-    shown = [column for column in columns if any(mean_of(column, of_row) is not None for of_row in scores.values())]
-    rows = [(name, [mean_of(column, of_row) for column in shown]) for name, of_row in scores.items()]
-    return table(["ablation", *(column.head for column in shown)], rows, " ".join(column.format for column in shown))
+def ablation_table(figures: Mapping[str, Mapping[str, Figures]], sources: Sequence[Source]) -> str:
+    """A row per part that is switched off, means over the sources of each kind; -: it changes nothing there."""
+    columns = [(kind, column) for kind in KINDS if any(s.kind == kind for s in sources) for column in FIGURES[kind]]
+    rows: list[tuple[str, list[Any]]] = []
+    for row, of_row in figures.items():
+        cells = []
+        for kind, column in columns:
+            values = [of_row.get(source.name, {}).get(column.head) for source in sources if source.kind == kind]
+            known = [value for value in values if value is not None]
+            cells.append(float(np.mean(known)) if known else None)
+        rows.append((row, cells))
+    heads = ["ablation", *(f"{kind} {column.head}" for kind, column in columns)]
+    return table(heads, rows, " ".join(column.format for _, column in columns))

@@ -243,18 +243,18 @@ def _run_profile(
 
 def _run_cross_validation(sequences: list[LabelledSequence], settings: Settings, arguments: argparse.Namespace) -> int:
     """The sequences of DATA and the generated ones; the measurements are kept in `CROSS_VALIDATION`."""
-    from mastsam_ros.evaluation import cross_validation as validation
+    from mastsam_ros.evaluation.cross_validation import cross_validate, folds_table, spread_table
+    from mastsam_ros.evaluation.measured import Measured, sources_of
 
     if arguments.workers < 1:
         raise InputError(f"--workers must be at least 1, got {arguments.workers}")
     generated = held_out_sequences(GENERATED / "held_out")
     sources = [
-        *validation.sources_of((sequence.first(arguments.frames) for sequence in sequences), "given"),
-        *validation.sources_of((sequence.first(arguments.frames) for sequence in generated), "generated"),
+        *sources_of((sequence.first(arguments.frames) for sequence in sequences), "given"),
+        *sources_of((sequence.first(arguments.frames) for sequence in generated), "generated"),
     ]
-    measured = validation.Measured(settings, CROSS_VALIDATION, arguments.workers)
-    folds = validation.cross_validate(sources, settings, measured)
-    sys.stdout.write(f"{validation.folds_table(folds)}\n\n{validation.spread_table(folds, sources)}\n")
+    folds = cross_validate(sources, settings, Measured(settings, CROSS_VALIDATION, arguments.workers))
+    sys.stdout.write(f"{folds_table(folds)}\n\n{spread_table(folds, sources)}\n")
     if arguments.json:
         write_json(arguments.json, {fold.left_out: dataclasses.asdict(fold) for fold in folds})
     return 0

@@ -59,13 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATA",
         help="run the system on data with truth (as for --ground-truth) and score what it gives, instead of PRED",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="with --run: keep the labels, a folder per sequence")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="with --run: keep the labels, a folder per sequence; with --ablate: keep the figures, to go on later",
+    )
     parser.add_argument(
         "--ablate",
         nargs="+",
         type=Path,
         metavar="DATA",
-        help="the same with the system's steps switched off one by one",
+        help="the same with the system's parts switched off one by one",
     )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="with --run, --ablate: the first so many frames of each sequence"
@@ -216,14 +221,15 @@ def _compared(assignments: Sequence[str]) -> dict[str, Path]:
 
 def _run_ablation(arguments: argparse.Namespace, folder: Path) -> int:
     from mastsam_ros.evaluation.ablation import ablate, ablation_table
+    from mastsam_ros.evaluation.measured import Measured, sources_of
 
-    sequences = _sequences(arguments.ablate, arguments, folder)
-    runs, failures = ablate(sequences, settings_from(arguments), arguments.workers, arguments.ray)
-    sys.stdout.write(ablation_table(runs) + "\n")
+    sources = sources_of(_sequences(arguments.ablate, arguments, folder))
+    workers = arguments.workers or max(1, (os.cpu_count() or 1) // 2)
+    measured = Measured(settings_from(arguments), arguments.output or folder / "measured", workers, arguments.ray)
+    figures, failures = ablate(sources, measured)
+    sys.stdout.write(ablation_table(figures, sources) + "\n")
     if arguments.json:
-        write_json(
-            arguments.json, {name: {run.score.name: run.to_mapping() for run in of} for name, of in runs.items()}
-        )
+        write_json(arguments.json, figures)
     return _failed(failures)
 
 

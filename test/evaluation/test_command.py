@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mastsam_ros.evaluation import command
+from mastsam_ros.evaluation.ablation import ABLATIONS
 from mastsam_ros.evaluation.datasets import open_sequences, read_labels
 from mastsam_ros.evaluation.predictions import paired
 from mastsam_ros.evaluation.protocols import PROTOCOLS, FlowCache, SequenceScorer
@@ -19,6 +20,7 @@ from mastsam_ros.evaluation.report import worst_frames
 from mastsam_ros.io.frame_bag import TOPICS
 from mastsam_ros.io.result_bag import ResultBag
 from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import FrameResult, InputError
 
 
@@ -302,12 +304,22 @@ def test_worst_frames_are_apart():
     assert worst_frames([], count=2) == []
 
 
-def test_ablation(tmp_path, truth, capsys):
-    evaluate("--ablate", truth, "--sequences", "cat", "--frames", 3, "--json", tmp_path / "a.json")
+def test_ablation(tmp_path, truth, capsys, monkeypatch):
+    few = {row: ABLATIONS[row] for row in ("all parts", "no map")}
+    monkeypatch.setattr("mastsam_ros.evaluation.ablation.ABLATIONS", few)
+    SampleScene(1, frames=2, width=64, height=48).write_scene_folder(tmp_path / "room")
+    wanted = ("--sequences", "cat,room", "--frames", 2)
+    evaluate("--ablate", truth, tmp_path / "room", *wanted, "--json", tmp_path / "a.json")
     printed = capsys.readouterr().out
-    for row in ("all steps", "no discovery", "no overlap filtering", "no representative selection", "score alone"):
-        assert row in printed
-    assert json.loads((tmp_path / "a.json").read_text())["no discovery"]["cat"]["frames"] == 3
+    assert all(row in printed for row in few) and "video IoU" in printed and "RGB-D tube IoU" in printed
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert set(figures["all parts"]) == {"cat", "room RGB", "room RGB-D"} and set(figures["no map"]) == {"room RGB-D"}
+    assert figures["all parts"]["cat"]["IoU"] is not None
+
+
+def test_every_part_of_the_ablation_is_a_setting():
+    for row, (changes, kinds) in ABLATIONS.items():
+        assert kinds and (Settings().updated(changes) != Settings()) == (row != "all parts")
 
 
 def test_unknown_protocol(truth):

@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 
 from mastsam_ros.evaluation import bench, cross_validation, generated
-from mastsam_ros.evaluation.cross_validation import Measured, Source, cross_validate, merit, sources_of, spread_table
+from mastsam_ros.evaluation import measured as measured_module
+from mastsam_ros.evaluation.cross_validation import cross_validate, merit, relevant, spread_table
 from mastsam_ros.evaluation.datasets import LabelledSequence
+from mastsam_ros.evaluation.measured import KINDS, Measured, Source, sources_of
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sample_video import SampleVideo
 from mastsam_ros.settings import Settings
@@ -31,8 +33,9 @@ class Told:
         self.best = best
         self.asked: set[tuple[str, tuple]] = set()
 
-    def prepare(self, wanted: Iterable[tuple[Source, tuple]]) -> None:
+    def prepare(self, wanted: Iterable[tuple[Source, tuple]]) -> list[str]:
         self.asked |= {(source.name, changes) for source, changes in wanted}
+        return []
 
     def figures(self, source: Source, changes: tuple) -> dict[str, float | None]:
         assert (source.name, changes) in self.asked
@@ -41,8 +44,7 @@ class Told:
 
 
 def test_each_sequence_is_scored_with_what_suits_the_others(monkeypatch) -> None:
-    kinds = cross_validation.KINDS
-    grid = {"regions.boundary_cost": ((12.0, 17.0, 24.0), kinds), "regions.prior_weight": ((0.3, 0.6), kinds)}
+    grid = {"regions.boundary_cost": ((12.0, 17.0, 24.0), KINDS), "regions.prior_weight": ((0.3, 0.6), KINDS)}
     monkeypatch.setattr(cross_validation, "GRID", grid)
     sources = sources_of([LabelledSequence(name, "video", ()) for name in ("a", "b", "c")], "given")
     told = Told({"a": 24.0, "b": 24.0, "c": 12.0})
@@ -63,7 +65,7 @@ def test_merit_and_what_matters_to_a_source() -> None:
     rgb, rgbd = sources_of([scene], "given")
     assert [rgb.name, rgbd.name] == ["room RGB", "room RGB-D"]
     changes = (("regions.crease_angle_deg", 30.0), ("regions.boundary_cost", 12.0))
-    assert rgb.relevant(changes) == changes[1:] and rgbd.relevant(changes) == changes
+    assert relevant(rgb, changes) == changes[1:] and relevant(rgbd, changes) == changes
     known = {info.path for info in Settings.infos()}
     assert set(cross_validation.GRID) <= known
     assert all(Settings().flat()[path] in values for path, (values, _) in cross_validation.GRID.items())
@@ -75,7 +77,7 @@ def test_from_the_command_line_and_again_from_what_was_kept(tmp_path, monkeypatc
     small = {"frames": 3, "width": 96, "height": 72}
     monkeypatch.setattr(generated, "HELD_OUT_VIDEOS", {"someone": {"seed": 1, "mover": "person", **small}})
     monkeypatch.setattr(generated, "HELD_OUT_SCENES", {"floor": {"seed": 1, "layout": "floor", **small}})
-    grid = {"regions.boundary_cost": ((17.0, 5.0), cross_validation.KINDS)}
+    grid = {"regions.boundary_cost": ((17.0, 5.0), KINDS)}
     monkeypatch.setattr(cross_validation, "GRID", grid)
     assert run("data", "--cross-validate", "--workers", 2, "--frames", 2, "--json", "folds.json") == 0
     printed = capsys.readouterr().out
@@ -94,7 +96,7 @@ def test_from_the_command_line_and_again_from_what_was_kept(tmp_path, monkeypatc
     entry = measured._entry(source, ())
     assert measured._entry(source, (("regions.boundary_cost", 5.0),)) != entry
     assert measured._entry(replace(source, sequence=source.sequence.first(1)), ()) != entry
-    monkeypatch.setattr(cross_validation, "code_version", lambda: "another")
+    monkeypatch.setattr(measured_module, "code_version", lambda: "another")
     assert Measured(Settings(), bench.CROSS_VALIDATION, 1)._entry(source, ()) != entry
 
 
