@@ -64,7 +64,7 @@ def _chosen(settings: Settings, directory: Path) -> tuple[dict[str, str], str]:
     elif settings.segmenter.name == "auto" and (lack := _lack_of_sam(settings.sam.checkpoint, directory)):
         reason = lack
     else:
-        names["segmenter.name"] = "hf_sam" if Path(settings.sam.checkpoint or ".x").is_dir() else "sam"
+        names["segmenter.name"] = "hf_sam" if _is_folder(settings.sam.checkpoint) else "sam"
         reason = "a GPU and the weights are there"
         if _is_there(settings.mast3r.checkpoint, _MAST3R, directory):
             names["matcher.name"] = "mast3r"
@@ -78,9 +78,14 @@ def _lack_of_sam(checkpoint: str, directory: Path) -> str:
     """What keeps Segment Anything from being chosen, or ''."""
     if not _is_there(checkpoint, _SAM, directory):
         return f"no verified weights of Segment Anything in {directory}"
-    wanted = ("transformers",) if Path(checkpoint or ".x").is_dir() else ("segment_anything", "torchvision")
+    wanted = ("transformers",) if _is_folder(checkpoint) else ("segment_anything", "torchvision")
     missing = [package for package in wanted if find_spec(package) is None]
     return f"the package {missing[0].replace('_', '-')} is not installed" if missing else ""
+
+
+def _is_folder(checkpoint: str) -> bool:
+    """Whether a `checkpoint` setting names a folder, as models of transformers are."""
+    return bool(checkpoint) and Path(checkpoint).expanduser().is_dir()
 
 
 def _is_there(checkpoint: str, names: tuple[str, ...], directory: Path) -> bool:

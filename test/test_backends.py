@@ -98,6 +98,8 @@ def test_what_is_asked_for_by_name_stays(tmp_path: Path, monkeypatch: pytest.Mon
     assert resolved(explicit) == explicit.updated({"device": "cpu"})
     folder = {"sam.checkpoint": str(tmp_path)}
     assert names(Settings.from_mapping(folder)) == ("mast3r", "hf_sam")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert names(Settings.from_mapping({"sam.checkpoint": "~"})) == ("mast3r", "hf_sam")
     assert names(Settings.from_mapping({"segmenter.name": "hf_sam", **folder})) == ("mast3r", "hf_sam")
     with pytest.raises(ModelError, match=r"'sam_vit_h' is not in .*: run `mastsam weights fetch sam_vit_h`"):
         resolved(Settings.from_mapping({"segmenter.name": "sam", "sam.checkpoint": "sam_vit_h"}))

@@ -109,7 +109,7 @@ def create_hf_sam_segmenter(settings: SamSettings, device: torch.device) -> Prom
     """
     if not settings.checkpoint:
         raise ModelError("no weights for hf_sam: set sam.checkpoint to a folder with config.json and model.safetensors")
-    model = _load(Path(settings.checkpoint))
+    model = _load(Path(settings.checkpoint).expanduser())
     return PromptedSegmenter(TransformersNetwork(model.eval().requires_grad_(False)), settings, device)
 
 
