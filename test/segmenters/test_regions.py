@@ -55,6 +55,17 @@ def test_a_carried_mask_is_found_again() -> None:
     assert iou(best, square) > 0.9 > iou(torch.from_numpy(shifted), square)
 
 
+def test_what_comes_into_view_of_a_region_in_many_parts_is_one_of_them() -> None:
+    segmenter = RegionSegmenter()
+    segmenter.set_frame(Frame((textured(1) * 0.1 + (60, 90, 60)).astype(np.uint8)), None)
+    # One even ground, known in six strips of which none is large; its right end is new.
+    strips = torch.arange(160).expand(120, 160) // 22 + 1
+    carried = torch.where(strips <= 6, strips, 0)
+    points = PointPrompts(torch.zeros(6, 1, 2), torch.ones(6, 1, dtype=torch.int64), carried)
+    votes = segmenter.predict(points).masks[:, 1]
+    assert votes[:, :, 140:].any(dim=0).float().mean() > 0.9
+
+
 def test_a_point_alone_is_a_prompt() -> None:
     segmenter = RegionSegmenter()
     frame, square = scene(60)

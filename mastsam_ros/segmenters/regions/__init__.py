@@ -37,7 +37,8 @@ _REFERENCE_PIXELS = 640 * 480
 _VOTE = 0.25
 """Share of a superpixel that must have been carried from a track for it to vote."""
 _INHERIT = 0.3
-"""Share of a region that must have been carried from a track to give it the region's superpixels without a vote."""
+"""Share of a region that must have been carried from somewhere for its superpixels without a vote to go to the track
+that most of it was carried from: what comes into view beside many parts of one region is none of its own."""
 _KNOWN = 0.4
 """Share of a region that must have been carried from somewhere to compare it with the tracks."""
 _AGREES = 0.4
@@ -202,12 +203,12 @@ class RegionSegmenter:
     def _voted(
         self, votes: npt.NDArray[np.float64], region_votes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
-        """(S,) track + 1 of every superpixel: its own vote, else that of its region; 0 where neither says enough."""
+        """(S,) track + 1 of every superpixel: its own vote, else its region's; 0 where neither says enough."""
         graph = self._ready()
         best = votes.argmax(axis=1)
         own = np.where(votes[np.arange(graph.count), best] >= _VOTE * graph.area, best + 1, 0)
         leader = region_votes.argmax(axis=1)
-        inherited = np.where(region_votes[np.arange(len(area)), leader] >= _INHERIT * area, leader + 1, 0)
+        inherited = np.where(region_votes.sum(axis=1) >= _INHERIT * area, leader + 1, 0)
         return np.where(own > 0, own, inherited[self._cut])
 
     def _candidates(
