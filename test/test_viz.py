@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -66,14 +67,16 @@ def test_overlay_needs_equal_sizes() -> None:
         overlay(image, labels[1:])
 
 
-def test_overlay_is_fast_enough_for_every_frame() -> None:
+def test_an_overlay_costs_a_fraction_of_the_plain_formula() -> None:
     image, labels = scene()
-    overlay(image, labels)
-    best = min(_seconds(image, labels) for _ in range(15))
-    assert best < 0.008, f"{1e3 * best:.1f} ms at 640x480"
 
+    def cpu_s(draw: Callable[[], object]) -> float:
+        spent = []
+        for _ in range(5):
+            start = time.thread_time()
+            draw()
+            spent.append(time.thread_time() - start)
+        return min(spent)
 
-def _seconds(image: np.ndarray, labels: np.ndarray) -> float:
-    start = time.perf_counter()
-    overlay(image, labels)
-    return time.perf_counter() - start
+    plain = cpu_s(lambda: (0.5 * image + 0.5 * colors(labels)).astype(np.uint8))
+    assert cpu_s(lambda: overlay(image, labels)) < 0.5 * plain  # seen: a tenth

@@ -159,6 +159,7 @@ def test_any_camera_info_is_a_camera_or_one_line(k, width, height, binning, offs
     info.roi.x_offset = offset
     try:
         K = intrinsics_of(info, 640, 480, rectified=False)
-    except InputError:
+    except InputError as error:
+        assert "\n" not in str(error)
         return
-    Frame(np.zeros((480, 640, 3), np.uint8), K=K)
+    assert Frame(np.zeros((480, 640, 3), np.uint8), K=K).K is not None
