@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mastsam_ros.geometry.pose import rigid_flow
+from mastsam_ros.compiled import compiled
 from mastsam_ros.types import Frame, Matches
 
 _AGREE_PX = 2.0
@@ -32,81 +32,112 @@ def checked_matches(
     """
     if matches.flow_back is None or previous.depth is None or current.depth is None or current.K is None:
         return matches
-    flow = matches.flow_back.cpu().numpy()
-    visible = np.ones(flow.shape[:2], bool) if matches.visible is None else matches.visible.cpu().numpy()
-    rigid = rigid_flow(current.depth, current.K, T_previous_current, previous.K)
-    expected = _depth_before(current.depth, current.K, T_previous_current)
-    rest = _at_rest(rigid, flow, visible, expected, previous.depth, (previous.image, current.image))
+    flow = np.array(matches.flow_back.cpu().numpy(), np.float32, order="C")
+    seen = np.ones(flow.shape[:2], bool) if matches.visible is None else matches.visible.cpu().numpy()
+    K, K_previous = current.K, current.K if previous.K is None else previous.K
+    R, t = T_previous_current[:3, :3], T_previous_current[:3, 3]
+    rest = _take_from_pose(
+        flow,
+        np.ascontiguousarray(seen),
+        np.array(current.depth, np.float32, order="C"),
+        np.array(previous.depth, np.float32, order="C"),
+        cv2.blur(current.image, (3, 3)),
+        cv2.blur(previous.image, (3, 3)),
+        # Pixel -> homogeneous pixel of the previous image, up to the factor z: K' (R K^-1 (u, v, 1) + t / z).
+        np.array(np.column_stack([K_previous @ R @ np.linalg.inv(K), K_previous @ t]), np.float32, order="C"),
+        np.array([*(R[2] @ np.linalg.inv(K)), t[2]]),
+    )
     if not rest.any():
         return matches
-    width = visible.shape[1]
-    confidence = np.zeros(visible.size, np.float32)
+    width = seen.shape[1]
+    confidence = np.zeros(seen.size, np.float32)
     x, y = np.rint(matches.xy1.cpu().numpy()).astype(np.int64).T
     confidence[y * width + x] = matches.confidence.cpu().numpy()
     confidence[rest.ravel()] = 1
-    flow, visible = flow.copy(), visible | rest
-    flow[rest] = rigid[rest]
-    at = np.flatnonzero(visible)
-    rows = at // width
-    xy1 = np.stack([at - rows * width, rows], axis=1).astype(np.float32)
+    visible = seen | rest
+    xy0, xy1, of_match = _packed(flow, visible, confidence.reshape(visible.shape))
     device = matches.flow_back.device
     return replace(
         matches,
-        xy0=torch.from_numpy(xy1 + flow.reshape(-1, 2).take(at, axis=0)).to(device),
+        xy0=torch.from_numpy(xy0).to(device),
         xy1=torch.from_numpy(xy1).to(device),
-        confidence=torch.from_numpy(confidence.take(at)).to(device),
+        confidence=torch.from_numpy(of_match).to(device),
         flow_back=torch.from_numpy(flow).to(device),
         visible=torch.from_numpy(visible).to(device),
     )
 
 
-def _depth_before(
-    depth: npt.NDArray[np.float32], K: npt.NDArray[np.float64], T_previous_current: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """(H, W): depth in the previous view of what each pixel of a depth image (H, W) shows."""
-    height, width = depth.shape
-    along_x, along_y, along_z, start = T_previous_current[2]
-    x, y = (np.arange(width) - K[0, 2]) / K[0, 0], (np.arange(height)[:, None] - K[1, 2]) / K[1, 1]
-    return depth * (along_x * x + (along_y * y + along_z)) + start
-
-
-def _at_rest(
-    rigid: npt.NDArray[np.float32],
+@compiled(
+    "bool_[:, ::1](float32[:, :, ::1], bool_[:, ::1], float32[:, ::1], float32[:, ::1], uint8[:, :, ::1],"
+    " uint8[:, :, ::1], float32[:, ::1], float64[::1])"
+)
+def _take_from_pose(
     flow: npt.NDArray[np.float32],
     visible: npt.NDArray[np.bool_],
-    expected: npt.NDArray[np.float64],
-    previous: npt.NDArray[np.float32],
-    images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    depth: npt.NDArray[np.float32],
+    depth_before: npt.NDArray[np.float32],
+    image: npt.NDArray[np.uint8],
+    image_before: npt.NDArray[np.uint8],
+    projection: npt.NDArray[np.float32],
+    along_z: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
-    """(H, W): pixels that the pose explains and flow does not.
+    """(H, W): pixels that the pose explains and flow (H, W, 2) does not; there the flow is replaced.
 
-    expected: (H, W) depth of each pixel's place in the previous view. previous: its depth image. images: of both.
+    visible: (H, W), where the flow is believed. projection: (3, 4), homogeneous pixel and inverse depth -> homogeneous
+    pixel of the previous view. along_z: (4,), the same, times depth -> depth there. depth, image: of both views.
     """
     height, width = visible.shape
-    known = ~np.isnan(rigid[..., 0])
-    apart = np.abs(rigid - flow)
-    rows, columns = np.nonzero(known & (~visible | (np.maximum(apart[..., 0], apart[..., 1]) > _AGREE_PX)))
-    before = np.stack([columns, rows], axis=1) + rigid[rows, columns]
-    x, y = before.T
-    inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-    rows, columns, before = rows[inside], columns[inside], before[inside].astype(np.float32)
-    at = np.rint(before).astype(np.int64)
-    found = previous[at[:, 1], at[:, 0]]
-    w = 1 / np.maximum(found, 1e-3)
-    same = (found > 0) & (np.abs(w - 1 / np.maximum(expected[rows, columns], 1e-3)) < _SAME_DEPTH * w + _NOISE)
-    rows, columns, before = rows[same], columns[same], before[same]
-    colours, now = (cv2.blur(image, (3, 3)) for image in images)
-    colour = now[rows, columns].astype(np.float32)
-    led = np.stack([columns, rows], axis=1) + flow[rows, columns]
-    by_pose, by_flow = (np.abs(_sampled(colours, xy) - colour).mean(axis=1) for xy in (before, led.astype(np.float32)))
-    better = ~visible[rows, columns] | (by_pose <= by_flow + _COLOUR_MARGIN)
-    result = np.zeros(visible.shape, bool)
-    result[rows[better], columns[better]] = True
-    return result
+    rest = np.zeros((height, width), np.bool_)
+    for v in range(height):
+        for u in range(width):
+            if not (depth[v, u] > 0 and np.isfinite(depth[v, u])):
+                continue
+            x, y = np.float32(u), np.float32(v)
+            w = np.float32(1) / depth[v, u]
+            z = projection[2, 0] * x + (projection[2, 1] * y + projection[2, 2]) + projection[2, 3] * w
+            if not z > np.float32(1e-6):
+                continue
+            there_x = (projection[0, 0] * x + (projection[0, 1] * y + projection[0, 2]) + projection[0, 3] * w) / z
+            there_y = (projection[1, 0] * x + (projection[1, 1] * y + projection[1, 2]) + projection[1, 3] * w) / z
+            led_x, led_y = x + flow[v, u, 0], y + flow[v, u, 1]
+            if visible[v, u] and max(abs(there_x - led_x), abs(there_y - led_y)) <= _AGREE_PX:
+                continue
+            if not (0 <= there_x <= width - 1 and 0 <= there_y <= height - 1):
+                continue
+            row, column = int(np.rint(there_y)), int(np.rint(there_x))
+            found = depth_before[row, column]
+            expected = depth[v, u] * (along_z[0] * u + along_z[1] * v + along_z[2]) + along_z[3]
+            inverse = 1 / max(found, np.float32(1e-3))
+            if not (found > 0 and abs(inverse - 1 / max(expected, 1e-3)) < _SAME_DEPTH * inverse + _NOISE):
+                continue
+            if visible[v, u]:
+                led_row = int(min(max(np.rint(led_y), 0), height - 1))
+                led_column = int(min(max(np.rint(led_x), 0), width - 1))
+                by_pose, by_flow = 0, 0
+                for c in range(3):
+                    by_pose += abs(int(image_before[row, column, c]) - int(image[v, u, c]))
+                    by_flow += abs(int(image_before[led_row, led_column, c]) - int(image[v, u, c]))
+                if by_pose > by_flow + 3 * _COLOUR_MARGIN:
+                    continue
+            rest[v, u] = True
+            flow[v, u, 0], flow[v, u, 1] = there_x - x, there_y - y
+    return rest
 
 
-def _sampled(image: npt.NDArray, xy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N, 3) colours at the pixels nearest to (N, 2)."""
-    x = np.rint(xy[:, 0]).astype(np.int64).clip(0, image.shape[1] - 1)
-    y = np.rint(xy[:, 1]).astype(np.int64).clip(0, image.shape[0] - 1)
-    return image[y, x].astype(np.float32)
+@compiled("Tuple((float32[:, ::1], float32[:, ::1], float32[::1]))(float32[:, :, ::1], bool_[:, ::1], float32[:, ::1])")
+def _packed(
+    flow: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_], confidence: npt.NDArray[np.float32]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Places in the previous and the current view (N, 2), and confidence (N,), of the visible pixels (H, W)."""
+    before, now = np.empty((visible.size, 2), np.float32), np.empty((visible.size, 2), np.float32)
+    sure = np.empty(visible.size, np.float32)
+    count = 0
+    for y in range(visible.shape[0]):
+        for x in range(visible.shape[1]):
+            if visible[y, x]:
+                before[count, 0] = np.float32(x) + flow[y, x, 0]
+                before[count, 1] = np.float32(y) + flow[y, x, 1]
+                now[count, 0], now[count, 1] = x, y
+                sure[count] = confidence[y, x]
+                count += 1
+    return before[:count].copy(), now[:count].copy(), sure[:count].copy()

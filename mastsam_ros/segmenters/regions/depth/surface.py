@@ -12,7 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.depth.connected import Bools, Floats
+
+Doubles = npt.NDArray[np.float64]
 
 NEAREST_M = 0.05
 """Nearer readings are taken as missing: no depth camera measures there."""
@@ -63,33 +66,46 @@ def measured_surface(depth: Floats, K: npt.NDArray[np.float64]) -> Surface | Non
     """Noise, smoothed inverse depth, slopes and normals; None if hardly anything was measured."""
     depth = np.asarray(depth, np.float32)
     measured = np.isfinite(depth) & (depth > NEAREST_M)
-    if measured.sum() < FEWEST_READINGS:
+    if np.count_nonzero(measured) < FEWEST_READINGS:
         return None
-    raw = np.zeros(depth.shape, np.float32)
-    raw[measured] = 1 / depth[measured]
+    raw = np.divide(np.float32(1), depth, out=np.zeros_like(depth), where=measured)
     noise = _noise(raw, measured)
     fx, fy = float(K[0, 0]), float(K[1, 1])
     focal = float(np.sqrt(fx * fy))
     radius = _fit_radius(noise, focal, float(np.median(depth[measured])))
     du, dv, fitted, known = _fit(raw, measured, radius, noise)
-    # A reading that the fit misses by far is a thin thing or an edge, not noise.
-    kept = measured & ((np.abs(raw - fitted) > OUTLIER_SIGMAS * noise) | ~known)
-    valid = measured | known
-    w = np.where(kept, raw, fitted)
-    w[~valid] = 0
-    height, width = depth.shape
-    x = np.arange(width, dtype=np.float32)[None] - np.float32(K[0, 2])
-    y = np.arange(height, dtype=np.float32)[:, None] - np.float32(K[1, 2])
-    normals = np.empty((height, width, 3), np.float32)
-    normals[..., 0] = -fx * du
-    normals[..., 1] = -fy * dv
-    normals[..., 2] = x * du + y * dv - w
-    normals /= np.sqrt(np.einsum("hwc,hwc->hw", normals, normals) + 1e-20)[..., None]
-    rays = np.empty_like(normals)
-    rays[..., 0] = x / fx
-    rays[..., 1] = y / fy
-    rays[..., 2] = 1
+    valid, w, normals, rays = _cleaned(
+        raw, measured, fitted, known, du, dv, OUTLIER_SIGMAS * noise, np.array(K, np.float64, order="C")
+    )
     return Surface(valid, w, du, dv, normals, rays, focal, noise, radius)
+
+
+@compiled(
+    "Tuple((bool_[:, ::1], float32[:, ::1], float32[:, :, ::1], float32[:, :, ::1]))(float32[:, ::1], bool_[:, ::1],"
+    " float32[:, ::1], bool_[:, ::1], float32[:, ::1], float32[:, ::1], float64, float64[:, ::1])"
+)
+def _cleaned(
+    raw: Floats, measured: Bools, fitted: Floats, known: Bools, du: Floats, dv: Floats, outlier: float, K: Doubles
+) -> tuple[Bools, Floats, Floats, Floats]:
+    """`Surface`'s valid, w, normals and rays from the readings and the planes fitted round them."""
+    height, width = raw.shape
+    valid, w = np.zeros((height, width), np.bool_), np.zeros((height, width), np.float32)
+    normals, rays = np.empty((height, width, 3), np.float32), np.empty((height, width, 3), np.float32)
+    fx, fy = np.float32(K[0, 0]), np.float32(K[1, 1])
+    for v in range(height):
+        y = np.float32(v) - np.float32(K[1, 2])
+        for u in range(width):
+            x = np.float32(u) - np.float32(K[0, 2])
+            # A reading that the fit misses by far is a thin thing or an edge, not noise.
+            if measured[v, u] and (not known[v, u] or abs(raw[v, u] - fitted[v, u]) > outlier):
+                valid[v, u], w[v, u] = True, raw[v, u]
+            elif measured[v, u] or known[v, u]:
+                valid[v, u], w[v, u] = True, fitted[v, u]
+            a, b, c = -fx * du[v, u], -fy * dv[v, u], x * du[v, u] + y * dv[v, u] - w[v, u]
+            length = np.sqrt(a * a + b * b + c * c + np.float32(1e-20))
+            normals[v, u, 0], normals[v, u, 1], normals[v, u, 2] = a / length, b / length, c / length
+            rays[v, u, 0], rays[v, u, 1], rays[v, u, 2] = x / fx, y / fy, 1
+    return valid, w, normals, rays
 
 
 def _noise(w: Floats, measured: Bools) -> float:
@@ -125,32 +141,12 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
     At edges the window that fits best among those shifted by its radius is taken: one that lies on one side.
     """
     du, dv, centre, variance = _window_fits(w, measured, radius)
-    known = np.isfinite(variance)
-    flat = ROUGH * noise * noise + (ROUNDING_M * centre * centre) ** 2
-    rough = np.flatnonzero(variance > flat)
-    height, width = w.shape
-    row, column = np.divmod(rough, width)
-    best = variance.ravel()[rough]
-    source = rough.copy()
-    for dy in (-radius, 0, radius):
-        for dx in (-radius, 0, radius):
-            at = np.clip(row + dy, 0, height - 1) * width + np.clip(column + dx, 0, width - 1)
-            better = variance.ravel()[at] < best
-            best[better] = variance.ravel()[at][better]
-            source[better] = at[better]
-    shift_y, shift_x = row - source // width, column - source % width
-    slopes = [du.ravel(), dv.ravel()]
-    moved = centre.ravel()[source] + shift_x * slopes[0][source] + shift_y * slopes[1][source]
-    new_du, new_dv = slopes[0][source], slopes[1][source]
-    du.ravel()[rough], dv.ravel()[rough], centre.ravel()[rough] = new_du, new_dv, moved
-    known.ravel()[rough] = np.isfinite(best)
-    # A pixel without a reading gets one only where its surroundings are one surface.
-    known &= measured | (variance < flat)
+    known = _one_sided(du, dv, centre, variance, measured, radius, noise)
     if radius < LARGEST_RADIUS:
         # The widest window reaches over holes that the small one does not.
         hole = np.flatnonzero(~(measured | known))
         if len(hole):
-            wide = _window_fits(w, measured, LARGEST_RADIUS, hole)
+            wide = [image[0] for image in _window_fits(w, measured, LARGEST_RADIUS, hole)]
             whole = wide[3] < ROUGH * noise * noise + (ROUNDING_M * wide[2] * wide[2]) ** 2
             for image, values in zip((du, dv, centre), wide[:3], strict=True):
                 image.ravel()[hole[whole]] = values[whole]
@@ -158,10 +154,51 @@ def _fit(w: Floats, measured: Bools, radius: int, noise: float) -> tuple[Floats,
     return du.astype(np.float32), dv.astype(np.float32), centre.astype(np.float32), known
 
 
+@compiled(
+    "bool_[:, ::1](float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], bool_[:, ::1], int64, float64)"
+)
+def _one_sided(
+    du: Doubles, dv: Doubles, centre: Doubles, variance: Doubles, measured: Bools, radius: int, noise: float
+) -> Bools:
+    """Replaces the fits of rough windows, in place, by those of the best window beside; returns where there is one."""
+    height, width = variance.shape
+    known = np.zeros((height, width), np.bool_)
+    rough = np.empty(height * width, np.int64)
+    source = np.empty(height * width, np.int64)
+    count = 0
+    for v in range(height):
+        for u in range(width):
+            flat = ROUGH * noise * noise + (ROUNDING_M * centre[v, u] * centre[v, u]) ** 2
+            least = variance[v, u]
+            # A pixel without a reading gets one only where its surroundings are one surface.
+            believed = measured[v, u] or least < flat
+            if least > flat:
+                best = v * width + u
+                for dy in (-radius, 0, radius):
+                    for dx in (-radius, 0, radius):
+                        y, x = min(max(v + dy, 0), height - 1), min(max(u + dx, 0), width - 1)
+                        if variance[y, x] < least:
+                            least, best = variance[y, x], y * width + x
+                rough[count], source[count] = v * width + u, best
+                count += 1
+            known[v, u] = believed and np.isfinite(least)
+    new = np.empty((count, 3))
+    for n in range(count):
+        v, u = rough[n] // width, rough[n] % width
+        y, x = source[n] // width, source[n] % width
+        new[n, 0], new[n, 1] = du[y, x], dv[y, x]
+        new[n, 2] = centre[y, x] + (u - x) * du[y, x] + (v - y) * dv[y, x]
+    for n in range(count):
+        v, u = rough[n] // width, rough[n] % width
+        du[v, u], dv[v, u], centre[v, u] = new[n, 0], new[n, 1], new[n, 2]
+    return known
+
+
 def _window_fits(
     w: Floats, measured: Bools, radius: int, at: npt.NDArray[np.int64] | None = None
-) -> tuple[npt.NDArray[np.float64], ...]:
-    """Slopes, value in the middle and variance of the plane in each window; of the pixels with index `at` only.
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """Slopes, value in the middle and variance of the plane in each window, (H, W); of the pixels with index `at` (N,)
+    only, (1, N).
 
     The variance is infinite where too little was measured.
     """
@@ -173,22 +210,51 @@ def _window_fits(
     def total(image: npt.NDArray, along_x: npt.NDArray, along_y: npt.NDArray) -> npt.NDArray:
         kind = cv2.CV_32F if image.dtype == np.float32 else cv2.CV_64F
         sums = np.asarray(cv2.sepFilter2D(image, kind, along_x, along_y, borderType=cv2.BORDER_CONSTANT))
-        return sums if at is None else sums.ravel()[at]
+        return sums if at is None else sums.ravel()[at][None]
 
-    n = np.maximum(total(mask, one, one), 1e-6)
-    x, y = total(mask, k, one) / n, total(mask, one, k) / n
-    xx = total(mask, square, one) / n - x * x
-    xy = total(mask, k, k) / n - x * y
-    yy = total(mask, one, square) / n - y * y
-    mean = total(value, one, one) / n
-    xw = total(value, k, one) / n - x * mean
-    yw = total(value, one, k) / n - y * mean
-    ww = total(value * value, one, one) / n - mean * mean
-    determinant = xx * yy - xy * xy
-    unknown = (n < one.size * one.size / 3) | (determinant < 0.05)
-    determinant[unknown] = 1
-    du = (xw * yy - yw * xy) / determinant
-    dv = (yw * xx - xw * xy) / determinant
-    variance = np.maximum(ww - du * xw - dv * yw, 0)
-    variance[unknown] = np.inf
-    return du, dv, mean - du * x - dv * y, variance
+    n, x, y = total(mask, one, one), total(mask, k, one), total(mask, one, k)
+    xx, xy, yy = total(mask, square, one), total(mask, k, k), total(mask, one, square)
+    mean, xw, yw = total(value, one, one), total(value, k, one), total(value, one, k)
+    ww = total(value * value, one, one)
+    return _solved(n, x, y, xx, xy, yy, mean, xw, yw, ww, one.size * one.size / 3)
+
+
+@compiled(
+    "UniTuple(float64[:, ::1], 4)(float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1],"
+    " float32[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64)"
+)
+def _solved(
+    n: Floats,
+    x: Floats,
+    y: Floats,
+    xx: Floats,
+    xy: Floats,
+    yy: Floats,
+    w: Doubles,
+    xw: Doubles,
+    yw: Doubles,
+    ww: Doubles,
+    fewest: float,
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """`_window_fits` from the sums over each window: how many readings, sums of x, y, w and of their products."""
+    du, dv, centre, variance = np.empty(w.shape), np.empty(w.shape), np.empty(w.shape), np.empty(w.shape)
+    for row in range(w.shape[0]):
+        for column in range(w.shape[1]):
+            count = max(n[row, column], np.float32(1e-6))
+            at_x, at_y, mean = x[row, column] / count, y[row, column] / count, w[row, column] / count
+            var_x = xx[row, column] / count - at_x * at_x
+            both = xy[row, column] / count - at_x * at_y
+            var_y = yy[row, column] / count - at_y * at_y
+            with_x = xw[row, column] / count - at_x * mean
+            with_y = yw[row, column] / count - at_y * mean
+            determinant = var_x * var_y - both * both
+            unknown = count < fewest or determinant < np.float32(0.05)
+            if unknown:
+                determinant = np.float32(1)
+            a = (with_x * var_y - with_y * both) / determinant
+            b = (with_y * var_x - with_x * both) / determinant
+            du[row, column], dv[row, column] = a, b
+            centre[row, column] = mean - a * at_x - b * at_y
+            spread = max(ww[row, column] / count - mean * mean - a * with_x - b * with_y, 0.0)
+            variance[row, column] = np.inf if unknown else spread
+    return du, dv, centre, variance
