@@ -9,10 +9,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
-from mastsam_ros.geometry.pose import RelativePose, camera_motion, rigid_motion
+from mastsam_ros.geometry.pose import RelativePose, add_error, camera_motion, rigid_motion
 from mastsam_ros.types import Frame, Matches
+
+Floats = npt.NDArray[np.float64]
 
 _LOG = logging.getLogger(__name__)
 _MATCHES = 1200
@@ -42,6 +45,8 @@ _PIXEL_NOISE = 1.0
 _LEAST_NOISE = 3e-4
 """Noise of inverse depth, 1/m, below which other errors matter more."""
 _SURFACE_NOISE_M = 0.001
+_SURFACE_CUT = 2.5
+"""Distances from surfaces beyond this many standard deviations count little."""
 _REACH_M = 0.05
 """Farther surfaces are not the same surface."""
 _FLAT = 0.04
@@ -241,7 +246,7 @@ def align(keyframe: Keyframe, view: DepthView, guess: npt.NDArray[np.float64]) -
     Corners are followed by Lucas-Kanade flow from where the guess puts them; then robust Gauss-Newton over their
     pixel and inverse depth and over the distance of the current depth image from the keyframe's surfaces.
     """
-    K, noise = view.K, view.noise
+    K, noise = np.array(view.K, np.float64, order="C"), view.noise
     T = np.linalg.inv(guess) @ keyframe.T_world_camera
     points, xy = _followed(keyframe, view, T)
     if len(points) < _FEWEST:
@@ -250,14 +255,8 @@ def align(keyframe: Keyframe, view: DepthView, guess: npt.NDArray[np.float64]) -
     for iteration in range(_ITERATIONS):
         cut = 3.0 if iteration < 3 else 1.5
         normal, slope = np.zeros((6, 6)), np.zeros(6)
-        for residual, jacobian, limit in (
-            *_corner_errors(T, K, points, xy, w, noise, cut),
-            _surface_errors(T, keyframe, view),
-        ):
-            weight = 1 / (1 + (residual**2).sum(axis=1) / limit**2) ** 2
-            weighted = (jacobian * weight[:, None, None]).reshape(-1, 6)
-            normal += weighted.T @ jacobian.reshape(-1, 6)
-            slope += weighted.T @ residual.ravel()
+        _add_corners(normal, slope, T, K, points, xy, w, 1.5 * noise, cut)
+        _add_surfaces(normal, slope, T, K, keyframe.surface_points, keyframe.normals, view.inverse_depth, noise)
         step = -np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), slope)
         T = rigid_motion(step) @ T
         if np.abs(step).max() < _CONVERGED:
@@ -295,52 +294,81 @@ def _followed(
     return keyframe.corner_points[inside][good], xy[good]
 
 
-_Errors = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]
+@compiled("void(float64[:, ::1], float64[:, ::1], int64, float64[::1])")
+def _move(T: Floats, points: Floats, n: int, moved: Floats) -> None:
+    """Writes point n of (N, 3), moved by T (4, 4), into `moved` (3,)."""
+    for a in range(3):
+        moved[a] = T[a, 0] * points[n, 0] + T[a, 1] * points[n, 1] + T[a, 2] * points[n, 2] + T[a, 3]
 
 
-def _corner_errors(
-    T: npt.NDArray[np.float64],
-    K: npt.NDArray[np.float64],
-    points: npt.NDArray[np.float64],
-    xy: npt.NDArray[np.float64],
-    w: npt.NDArray[np.float64],
+@compiled(
+    "void(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1],"
+    " float64[::1], float64, float64)"
+)
+def _add_corners(
+    normal: Floats, slope: Floats, T: Floats, K: Floats, points: Floats, xy: Floats, w: Floats, noise: float, cut: float
+) -> None:
+    """Adds the errors of pixels xy (N, 2) and of inverse depth w (N,), 0 for none, in units of their noise, to the
+    normal equations at T. points: (N, 3) of the keyframe's camera. cut: pixels beyond which an error counts little."""
+    point, change = np.empty(3), np.zeros(3)
+    for n in range(len(points)):
+        _move(T, points, n, point)
+        z = max(point[2], 0.05)
+        across = (K[0, 0] * point[0] / z + K[0, 2] - xy[n, 0]) / _PIXEL_NOISE
+        down = (K[1, 1] * point[1] / z + K[1, 2] - xy[n, 1]) / _PIXEL_NOISE
+        weight = 1 / (1 + (across * across + down * down) / (cut / _PIXEL_NOISE) ** 2) ** 2
+        change[0], change[1], change[2] = K[0, 0] / z / _PIXEL_NOISE, 0.0, -K[0, 0] * point[0] / z**2 / _PIXEL_NOISE
+        add_error(normal, slope, point, change, across, weight)
+        change[0], change[1], change[2] = 0.0, K[1, 1] / z / _PIXEL_NOISE, -K[1, 1] * point[1] / z**2 / _PIXEL_NOISE
+        add_error(normal, slope, point, change, down, weight)
+        if w[n] > 0:
+            error = (1 / z - w[n]) / noise
+            change[0], change[1], change[2] = 0.0, 0.0, -1 / z**2 / noise
+            add_error(normal, slope, point, change, error, 1 / (1 + error**2 / (2 * cut) ** 2) ** 2)
+
+
+@compiled(
+    "void(float64[:, ::1], float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[:, ::1],"
+    " float32[:, ::1], float64)"
+)
+def _add_surfaces(
+    normal: Floats,
+    slope: Floats,
+    T: Floats,
+    K: Floats,
+    points: Floats,
+    normals: Floats,
+    inverse_depth: npt.NDArray[np.float32],
     noise: float,
-    cut: float,
-) -> tuple[_Errors, _Errors]:
-    """Errors of pixels (N, 2) and of inverse depth (N, 1) in units of their noise, and their slopes (N, r, 6)."""
-    moved = points @ T[:3, :3].T + T[:3, 3]
-    x, y, z = moved[:, 0], moved[:, 1], np.maximum(moved[:, 2], 0.05)
-    zero = np.zeros_like(z)
-    slopes = np.stack(
-        [K[0, 0] / z, zero, -K[0, 0] * x / z**2, zero, K[1, 1] / z, -K[1, 1] * y / z**2, zero, zero, -1 / z**2], axis=1
-    ).reshape(-1, 3, 3)
-    slopes = np.concatenate([np.cross(moved[:, None], slopes), slopes], axis=2)
-    pixel = (_projected(moved, K) - xy) / _PIXEL_NOISE
-    depth = np.where(w > 0, 1 / z - w, 0.0)[:, None] / (1.5 * noise)
-    return (pixel, slopes[:, :2] / _PIXEL_NOISE, cut / _PIXEL_NOISE), (
-        depth,
-        np.where(w > 0, 1.0, 0.0)[:, None, None] * slopes[:, 2:] / (1.5 * noise),
-        2 * cut,
-    )
-
-
-def _surface_errors(T: npt.NDArray[np.float64], keyframe: Keyframe, view: DepthView) -> _Errors:
-    """Distances (M, 1) of what the current depth image shows from the keyframe's surfaces, and slopes (M, 1, 6)."""
-    K = view.K
-    points = keyframe.surface_points @ T[:3, :3].T + T[:3, 3]
-    normals = keyframe.normals @ T[:3, :3].T
-    pixel = np.rint(_projected(points, K)).astype(np.int64)
-    seen = (points[:, 2] > 0.05) & (pixel >= 0).all(axis=1) & (pixel < view.size).all(axis=1)
-    points, normals, pixel = points[seen], normals[seen], pixel[seen]
-    w = view.inverse_depth[pixel[:, 1], pixel[:, 0]].astype(np.float64)
-    z = 1 / np.maximum(w, 1e-3)
-    now = np.stack([(pixel[:, 0] - K[0, 2]) / K[0, 0] * z, (pixel[:, 1] - K[1, 2]) / K[1, 1] * z, z], axis=1)
-    distance = ((now - points) * normals).sum(axis=1)
-    same = (w > 0) & (np.abs(distance) < _REACH_M) & (np.linalg.norm(now - points, axis=1) < 2 * _REACH_M)
-    now, normals, distance, z = now[same], normals[same], distance[same], z[same]
-    scale = (_SURFACE_NOISE_M + view.noise * z**2)[:, None]
-    slopes = -np.concatenate([np.cross(now, normals), normals], axis=1)
-    return distance[:, None] / scale, (slopes / scale)[:, None], 2.5
+) -> None:
+    """Adds the distances of what the current depth image shows from the keyframe's surfaces, in units of their noise,
+    to the normal equations at T. points, normals: (M, 3) of the keyframe's camera. inverse_depth: (H, W) of the view,
+    with that noise."""
+    height, width = inverse_depth.shape
+    point, now, direction, change = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for n in range(len(points)):
+        _move(T, points, n, point)
+        z = max(point[2], 0.05)
+        u, v = np.rint(K[0, 0] * point[0] / z + K[0, 2]), np.rint(K[1, 1] * point[1] / z + K[1, 2])
+        if not (point[2] > 0.05 and 0 <= u < width and 0 <= v < height):
+            continue
+        w = inverse_depth[int(v), int(u)]
+        if not w > 0:
+            continue
+        z = 1 / max(float(w), 1e-3)
+        now[0], now[1], now[2] = (u - K[0, 2]) / K[0, 0] * z, (v - K[1, 2]) / K[1, 1] * z, z
+        distance, apart = 0.0, 0.0
+        for a in range(3):
+            direction[a] = T[a, 0] * normals[n, 0] + T[a, 1] * normals[n, 1] + T[a, 2] * normals[n, 2]
+            distance += (now[a] - point[a]) * direction[a]
+            apart += (now[a] - point[a]) ** 2
+        if abs(distance) >= _REACH_M or np.sqrt(apart) >= 2 * _REACH_M:
+            continue
+        scale = _SURFACE_NOISE_M + noise * z**2
+        for a in range(3):
+            change[a] = -direction[a] / scale
+        error = distance / scale
+        add_error(normal, slope, now, change, error, 1 / (1 + error**2 / _SURFACE_CUT**2) ** 2)
 
 
 def _keyframe(view: DepthView, T: npt.NDArray[np.float64]) -> Keyframe:

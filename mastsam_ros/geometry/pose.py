@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.types import InputError
 
 MIN_POINTS = 12
@@ -202,6 +203,69 @@ def _best_sample(
     return T[np.argmin(cost)]
 
 
+@compiled("void(float64[:, ::1], float64[::1], float64[::1], float64[::1], float64, float64)")
+def add_error(
+    normal: npt.NDArray[np.float64],
+    slope: npt.NDArray[np.float64],
+    point: npt.NDArray[np.float64],
+    change: npt.NDArray[np.float64],
+    error: float,
+    weight: float,
+) -> None:
+    """Adds one weighted error to the normal equations (6, 6) and (6,) of a small motion, see `rigid_motion`.
+
+    point: (3,), the moved point; change: (3,), how much the error grows as the point moves.
+    """
+    row = (
+        point[1] * change[2] - point[2] * change[1],
+        point[2] * change[0] - point[0] * change[2],
+        point[0] * change[1] - point[1] * change[0],
+        change[0],
+        change[1],
+        change[2],
+    )
+    for a in range(6):
+        slope[a] += weight * row[a] * error
+        for b in range(6):
+            normal[a, b] += weight * row[a] * row[b]
+
+
+@compiled(
+    "Tuple((float64[:, ::1], float64[::1]))(float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1],"
+    " float64[::1])"
+)
+def _normal_equations(
+    T: npt.NDArray[np.float64],
+    source: npt.NDArray[np.float64],
+    measured: npt.NDArray[np.float64],
+    sigma: npt.NDArray[np.float64],
+    confidence: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Of the errors that `_refine` makes small, at T: (6, 6) and (6,)."""
+    normal, slope = np.zeros((6, 6)), np.zeros(6)
+    point, change, error = np.empty(3), np.empty(3), np.empty(3)
+    for n in range(len(source)):
+        for a in range(3):
+            point[a] = T[a, 3]
+            for b in range(3):
+                point[a] += T[a, b] * source[n, b]
+        w = 1 / max(point[2], 1e-3)
+        x, y = point[0] * w, point[1] * w
+        error[0] = x / sigma[0] - measured[n, 0]
+        error[1] = y / sigma[1] - measured[n, 1]
+        error[2] = w / sigma[2] - measured[n, 2]
+        squared = error[0] ** 2 + error[1] ** 2 + error[2] ** 2
+        weight = confidence[n] / (1 + squared / (3 * OUTLIER_SIGMAS**2)) ** 2
+        # Slopes of x/z, y/z, 1/z along the moved point's coordinates.
+        change[0], change[1], change[2] = w / sigma[0], 0.0, -x * w / sigma[0]
+        add_error(normal, slope, point, change, error[0], weight)
+        change[0], change[1], change[2] = 0.0, w / sigma[1], -y * w / sigma[1]
+        add_error(normal, slope, point, change, error[1], weight)
+        change[1], change[2] = 0.0, -w * w / sigma[2]
+        add_error(normal, slope, point, change, error[2], weight)
+    return normal, slope
+
+
 def _refine(
     T: npt.NDArray[np.float64],
     source: npt.NDArray[np.float64],
@@ -211,19 +275,8 @@ def _refine(
 ) -> npt.NDArray[np.float64]:
     """Gauss-Newton over the errors in (x/z, y/z, 1/z), reweighted after Geman and McClure."""
     for _ in range(REFINEMENTS):
-        moved = source @ T[:3, :3].T + T[:3, 3]
-        x, y, w = _projected(moved).T
-        residual = np.stack([x, y, w], 1) / sigma - measured
-        weight = confidence / (1 + np.sum(residual**2, 1) / (3 * OUTLIER_SIGMAS**2)) ** 2
-        zero = np.zeros_like(x)
-        # Slopes of x/z, y/z, 1/z along the moved point's coordinates.
-        slopes = np.stack([w, zero, -x * w, zero, w, -y * w, zero, zero, -w * w], 1).reshape(-1, 3, 3)
-        slopes /= sigma[:, None]
-        turning = np.cross(moved[:, None], slopes)
-        jacobian = np.concatenate([turning, slopes], 2)
-        weighted = (jacobian * weight[:, None, None]).reshape(-1, 6)
-        normal = weighted.T @ jacobian.reshape(-1, 6)
-        step = -np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), weighted.T @ residual.ravel())
+        normal, slope = _normal_equations(T, source, measured, sigma, confidence)
+        step = -np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), slope)
         T = rigid_motion(step) @ T
         if np.abs(step).max() < CONVERGED:
             break
