@@ -39,7 +39,7 @@ def explained(settings: Settings) -> tuple[Settings, str]:
     if "auto" in (settings.matcher.name, settings.segmenter.name):
         names, reason = _chosen(settings, directory)
         settings = settings.updated(names)
-    if settings.device == "auto" and settings.segmenter.name == "regions" and settings.matcher.name == "flow":
+    if settings.device == "auto" and settings.segmenter.name == "regions" and settings.matcher.name != "mast3r":
         settings = settings.updated({"device": "cpu"})  # where the embedded default computes
     files = {}
     if settings.matcher.name == "mast3r":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
 from mastsam_ros.tracker.self_check import SelfChecker
 from mastsam_ros.tracker.settling import settled
+from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
     CandidateMasks,
     EditError,
@@ -72,26 +73,43 @@ _PATIENCE = 5
 """Frames in a row that may fail before the tracks start anew: what to match with is then too long ago."""
 
 
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What a frame is matched with: a view at working size, and its tracks, index (H, W) int64, n + 1 = active[n]."""
+
+    view: Frame
+    index: torch.Tensor
+    active: tuple[int, ...]
+
+
 class Mastsam:
     """Instance masks whose ids stay the same from view to view (paper, section IV).
 
     matcher, segmenter: anything with the methods of `Matcher` and `Segmenter`. One object serves one camera.
-    ids: where new ids come from; objects that share it never give the same one.
+    ids: where new ids come from; objects that share it never give the same one. world: of cameras whose frames bring
+    their poses in one frame; those that share it (and the ids) keep one map, in which a thing has one id for all of
+    them. They step one after the other.
     """
 
     def __init__(
-        self, matcher: Matcher, segmenter: Segmenter, settings: Settings | None = None, ids: IdCounter | None = None
+        self,
+        matcher: Matcher,
+        segmenter: Segmenter,
+        settings: Settings | None = None,
+        ids: IdCounter | None = None,
+        world: World | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.device = torch_device(self.settings.device)
         self.matcher = matcher
         self.segmenter = segmenter
         tracker = self.settings.tracker
-        self._identities = Identities(tracker, ids)
+        world = world or World(self.settings.geometry)
+        self._identities = Identities(tracker, ids, world.constraints)
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
         self._seen = SeenViews(tracker)
-        self.map = MapRevival(self.settings.geometry)
+        self.map = MapRevival(self.settings.geometry, world, self._identities)
         self.structure = Structure(self.settings.geometry)
         self._pointmaps = PointmapLifter()
         self._editor = Editor(self._identities, self.map, tracker)
@@ -107,6 +125,7 @@ class Mastsam:
         self._second_core = ThreadPoolExecutor(1, thread_name_prefix="mastsam")
         self._faults = 0
         self._committed = False
+        self._in_order = True
 
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
@@ -160,8 +179,8 @@ class Mastsam:
         self.map.odometry.given |= len(saved.voxels) > 0 and not saved.keyframes
         self.map.map.adopt(saved.voxels, saved.instances)
         self._identities.adopt(saved.instances, saved.next_id)
-        self._identities.constraints = saved.edits
-        self._identities.constraints.keep_only(saved.instances)
+        saved.edits.keep_only(saved.instances)
+        self._identities.constraints.become(saved.edits)
         return True
 
     def add_instance(
@@ -197,6 +216,29 @@ class Mastsam:
     def rename_instance(self, id: int, label: str) -> None:
         """Gives an instance a name; an empty one takes it away."""
         self._editor.rename(id, label)
+
+    def moment(self) -> Moment | None:
+        """The last view as it is now, edits included; None before the first."""
+        if self._previous is None:
+            return None
+        return Moment(self._previous, self._editor.index, tuple(self._identities.active))
+
+    def go_on_from(self, moment: Moment | None, became: Mapping[int, int] | None = None) -> None:
+        """Has the next frame matched with an earlier view, or with none, not with the last: for views without order.
+
+        became: the ids that ids which ended since then go on as. What the segmenter knows of motion is forgotten.
+        """
+        self._in_order = False
+        self._checker.reset()
+        if moment is None:
+            self._previous, active, table = None, list[int](), [0]
+        else:
+            goes_on = [_last(id, became or {}) for id in moment.active]
+            active = [id for id in dict.fromkeys(goes_on) if self._identities.exists(id)]
+            table = [0, *(active.index(id) + 1 if id in active else 0 for id in goes_on)]
+            self._previous = moment.view
+            self._editor.index = look_up(torch.tensor(table, device=self.device), moment.index)
+        self._identities.look_at(active)
 
     def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
         """The last step's result with the edits made since; otherwise they show from the next frame on.
@@ -255,6 +297,7 @@ class Mastsam:
         if self._previous is not None and self._previous.image.shape != view.image.shape:
             self.reset(f"image size changed to {frame.width}x{frame.height}")
         self._identities.begin_frame()
+        self._follow_other_cameras()
         tracker, previous = self.settings.tracker, self._previous
 
         with self._meanwhile(timer, lambda: self._look_ahead(view)):
@@ -266,7 +309,8 @@ class Mastsam:
         carried, figures = None, None
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
-        with self._meanwhile(timer, lambda: self.segmenter.set_frame(view, matches)):
+        follows = matches if self._in_order else None
+        with self._meanwhile(timer, lambda: self.segmenter.set_frame(view, follows)):
             if active:
                 with timer("carry"), one_thread(self.device):
                     carried = carry(self._editor.index, len(active), matches, tracker)
@@ -295,11 +339,12 @@ class Mastsam:
             with timer("settle"), one_thread(self.device):
                 index = settled(index, carried.index, self._outlined(active, figures), self._image(view))
         self._committed = True
+        self.map.followed()
         with timer("identify"), one_thread(self.device):
             index = self.map.divide(index, active, self._identities)
             index, on_host, active = self._compact(index, active)
             for id, into in self._identities.joined:
-                self.map.merge(id, into)
+                self.map.merge(id, into, self._identities.evidence(EventKind.MERGED, id))
             active = self.map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
@@ -315,7 +360,7 @@ class Mastsam:
             with timer("remember"):
                 self._seen.remember(view, owners, self._frames)
         with timer("map"):
-            self.map.remember(owners, self._identities.known())
+            self.map.remember(owners, self._identities.known_anywhere())
         with timer("lift"):
             points = self._lifted(frame, view, labels, matches)
         events = (*self._take_pending(), *self._identities.told())
@@ -325,6 +370,22 @@ class Mastsam:
             check = self._checker.check(shown, matches, merged)
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, timer, check)
+
+    def _follow_other_cameras(self) -> None:
+        """Ids that turned out to be one thing while other cameras stepped are one here, too."""
+        identities = self._identities
+        for join in self.map.joins:
+            if not identities.exists(join.id):
+                continue
+            active = identities.active
+            if join.id in active and join.into in active:
+                kept = [id for id in active if id != join.id]
+                places = [1 + kept.index(join.into if id == join.id else id) for id in active]
+                table = torch.tensor([0, *places], device=self.device)
+                self._editor.index = look_up(table, self._editor.index)
+                identities.active = kept
+            identities.goes_on_as(join.id, join.into, "one thing for several cameras")
+            identities.weigh(EventKind.MERGED, join.id, join.evidence)
 
     @contextmanager
     def _meanwhile(self, timer: _StageTimer, work: Callable[[], None]) -> Iterator[None]:
@@ -347,7 +408,7 @@ class Mastsam:
 
     def _look_ahead(self, view: Frame) -> None:
         if isinstance(self.segmenter, LookingAhead):
-            self.segmenter.look_ahead(view, self._previous is not None)
+            self.segmenter.look_ahead(view, self._previous is not None and self._in_order)
 
     def _view(self, frame: Frame) -> Frame:
         if frame.depth is not None and not self.settings.frame.use_depth:
@@ -405,7 +466,8 @@ class Mastsam:
         return [n for n, id in enumerate(active) if id in shaped] if shaped else []
 
     def _separation(self, first: int, second: int) -> Separation:
-        return Separation.APART if self._identities.apart(first, second) else self.map.separation(first, second)
+        apart = self._identities.apart(first, second) or self.map.two_things(first, second)
+        return Separation.APART if apart else self.map.separation(first, second)
 
     def _without_overlap(
         self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
@@ -538,8 +600,11 @@ class Mastsam:
         lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
         # What lies where a part of a merged or removed instance is belongs to it, in view or not.
         parts = {id for id in identities.known() if identities.constraints.linked(id)}
-        placed = self.map.recognise(new, count, lost | parts, parts)
+        elsewhere = self.map.elsewhere()
+        placed = self.map.recognise(new, count, lost | parts | elsewhere, parts)
         found = {n: (id, "lies where it was lost") for n, id in placed.items()}
+        for id in elsewhere.intersection(placed.values()):
+            identities.meet(id)
         if not tracker.revival or matches is None:
             return found
         recent = [id for id in identities.lost() if identities[id].missing <= tracker.revival_frames]
@@ -664,17 +729,30 @@ class Mastsam:
 
 
 def create_mastsam(
-    settings: Settings | None = None, like: Mastsam | None = None, ids: IdCounter | None = None
+    settings: Settings | None = None,
+    like: Mastsam | None = None,
+    ids: IdCounter | None = None,
+    world: World | None = None,
 ) -> Mastsam:
     """A pipeline with the matcher and the segmenter that the settings name.
 
-    like: the pipeline of another camera with the same models; the new one shares their networks. ids: as `Mastsam`'s.
+    like: the pipeline of another camera with the same models; the new one shares their networks. ids, world: as
+    `Mastsam`'s.
     Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
     """
     settings = resolved(settings or Settings())
     matcher = create_matcher(settings, like.matcher if like is not None else None)
     segmenter = create_segmenter(settings, like.segmenter if like is not None else None)
-    return Mastsam(matcher, segmenter, settings, ids)
+    return Mastsam(matcher, segmenter, settings, ids, world)
+
+
+def _last(id: int, became: Mapping[int, int]) -> int:
+    """What an id goes on as in the end."""
+    for _ in range(len(became)):
+        if id not in became:
+            break
+        id = became[id]
+    return id
 
 
 class _StageTimer:

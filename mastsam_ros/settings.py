@@ -83,8 +83,9 @@ class MatcherSettings(_Checked):
 
     name: str = _setting(
         "auto",
-        "Matcher: flow (embedded default), mast3r (a GPU and its weights), or auto: mast3r where both are there.",
-        choices=("auto", "flow", "mast3r"),
+        "Matcher: flow (embedded default), features (slower; for views that lie far apart, and `mastsam run"
+        " --unordered`), mast3r (a GPU and its weights), or auto: mast3r where both are there.",
+        choices=("auto", "flow", "features", "mast3r"),
         read_only=True,
     )
 
@@ -299,6 +300,12 @@ class NodeSettings(_Checked):
         " ~/NAME/labels and so on. Empty: one camera without a name.",
         read_only=True,
     )
+    share_map: bool = _setting(
+        True,
+        "Several cameras whose poses come from outside (pose_topic) keep one map together: what two of them see has one"
+        " id. The map is then published on ~/map and ~/map_instances.",
+        read_only=True,
+    )
     image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
     compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
     camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
@@ -339,7 +346,7 @@ class NodeSettings(_Checked):
     map_file: str = _setting(
         "",
         "The map is loaded from this file at the start, and saved there at the end and by ~/save_map: .ply, .json and"
-        " .npz, as by `mastsam run --map`. Empty: neither. With several cameras _NAME is added.",
+        " .npz, as by `mastsam run --map`. Empty: neither. With several cameras that do not share one, _NAME is added.",
         read_only=True,
     )
     pose_topic: str = _setting(
@@ -382,6 +389,11 @@ class NodeSettings(_Checked):
             raise SettingsError(f"node.cameras must be different names, got '{self.cameras}'")
         return names
 
+    @property
+    def one_world(self) -> bool:
+        """True for several cameras that keep one map."""
+        return self.share_map and len(self.camera_names) > 1 and bool(self.pose_topic)
+
     def map_frame_of(self, camera: str) -> str:
         """The frame that this camera's map is in. Of several cameras each has a world of its own, with a frame of its
         own, unless poses from outside place them all in one."""
@@ -392,7 +404,7 @@ class NodeSettings(_Checked):
         if not self.map_file:
             return None
         path = Path(self.map_file).expanduser()
-        return path.with_name(f"{path.stem}_{camera}") if camera else path
+        return path.with_name(f"{path.stem}_{camera}") if camera and not self.one_world else path
 
     def for_camera(self, name: str) -> NodeSettings:
         """The same with the topics of this camera. Raises SettingsError for a topic that all cameras would share."""

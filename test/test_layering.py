@@ -20,7 +20,7 @@ LAYERS = [
     {"types", "masks", "settings", "settings_arguments", "device", "compiled", "weights", "checkpoints", "backends"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
-    {"cli", "run", "replay", "node_session", "demo", "ros", "__main__"},
+    {"cli", "run", "unordered", "replay", "node_session", "demo", "ros", "__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 NEVER = {("matchers", "segmenters"), ("segmenters", "matchers")}

@@ -123,14 +123,14 @@ class InstanceMap:
 
     def observe(
         self, points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], rgb: npt.NDArray[np.uint8], frame: int
-    ) -> None:
+    ) -> Voxels:
         """Adds what one frame shows: points (N, 3) in the world, their ids (N,) > 0 and colours (N, 3).
 
-        In each voxel the frame has one vote, for the id that most of its points there have.
+        In each voxel the frame has one vote, for the id that most of its points there have. Returns these voxels.
         """
         seen = self._gathered(points, instance, rgb, frame)
         if not len(seen):
-            return
+            return seen
         for id in np.unique(seen.instance).tolist():
             known = self.instances.setdefault(id, Instance(0, frame))
             known.views, known.last_seen = known.views + 1, frame
@@ -138,6 +138,7 @@ class InstanceMap:
         old = place >= 0
         self._update(place[old], seen.kept(old))
         self.voxels = self.voxels.joined(seen.kept(~old))
+        return seen
 
     def adopt(self, voxels: Voxels, instances: dict[int, Instance]) -> None:
         """Goes on with the voxels and instances of an earlier run, which were all seen before frame 0."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mastsam_ros.backends import resolved
 from mastsam_ros.types import Frame, Matches
@@ -18,6 +18,14 @@ class Matcher(Protocol):
         """Matches from `previous` to `current`, in pixels of each."""
 
 
+@runtime_checkable
+class Connecting(Matcher, Protocol):
+    """A matcher that can say in short how well two views match. Nobody has to be: otherwise they are matched for it."""
+
+    def connection(self, first: Frame, second: Frame) -> float:
+        """How much of the second picture shows what the first shows; 0 for two places."""
+
+
 def create_matcher(settings: Settings, like: Matcher | None = None) -> Matcher:
     """The matcher that `settings.matcher.name` names, on the device that `settings.device` names.
 
@@ -31,6 +39,10 @@ def create_matcher(settings: Settings, like: Matcher | None = None) -> Matcher:
 
         network = like.network if isinstance(like, Mast3rMatcher) else None
         return Mast3rMatcher(settings.mast3r, torch_device(settings.device), network)
+    if settings.matcher.name == "features":
+        from mastsam_ros.matchers.features import FeatureMatcher
+
+        return FeatureMatcher(settings.flow)
     from mastsam_ros.matchers.flow import FlowMatcher
 
     return FlowMatcher(settings.flow)

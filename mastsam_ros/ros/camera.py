@@ -56,7 +56,11 @@ class Camera:
         self.inputs: Inputs | None = None
         """The subscriptions, while there are any."""
         self._map_frame = settings().node.map_frame_of(name)
-        self.outputs = Outputs(node, self.prefix, self._map_frame)
+        shares = settings().node.one_world
+        self.keeps_map = not shares or name == settings().node.camera_names[0]
+        """False where another camera loads, publishes and saves the map that this one shares."""
+        map_prefix = "~/" if shares else self.prefix
+        self.outputs = Outputs(node, self.prefix, map_prefix if self.keeps_map else None, self._map_frame)
         self._fault = self._misplaced = ""
         self._pose = PoseState.UNKNOWN
         self._last_stamp_ns: int | None = None
@@ -117,7 +121,7 @@ class Camera:
         if self._poses.given:
             mastsam.expect_poses()
         path = self._settings().node.map_path(self.name)
-        if path is not None:
+        if path is not None and self.keeps_map:
             loaded = mastsam.load_map(path)
             count = len(mastsam.world_map().instances)
             self._logger.info(f"map loaded from {path}: {count} instances" if loaded else f"no map at {path} yet")
@@ -151,9 +155,10 @@ class Camera:
         return f"instance {mastsam.add_instance([(x, y)])} at ({x:.0f}, {y:.0f})"
 
     def publish_map(self, mastsam: Mastsam) -> None:
-        """The map as it is now."""
-        now_ns = self._node.get_clock().now().nanoseconds
-        self.outputs.publish_map(mastsam.world_map(), now_ns if self._last_stamp_ns is None else self._last_stamp_ns)
+        """The map as it is now, with the stamp of the last frame that was entered."""
+        world = mastsam.world_map()
+        entered_ns = max((instance.last_seen_ns for instance in world.instances), default=0)
+        self.outputs.publish_map(world, entered_ns or self._last_stamp_ns or self._node.get_clock().now().nanoseconds)
 
     def process(self, mastsam: Mastsam, messages: Input) -> None:
         """One frame from its messages to what is published; faults are told and cost this frame."""

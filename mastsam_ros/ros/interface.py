@@ -112,6 +112,9 @@ OUTPUTS = {
 }
 """By name below `~/`, or `~/NAME/` for one of several cameras. Reliable."""
 
+MAP = ("map", "map_instances")
+"""What is published below `~/` once, where several cameras share a map."""
+
 DIAGNOSTICS = Topic(
     "/diagnostics",
     "diagnostic_msgs/msg/DiagnosticArray",

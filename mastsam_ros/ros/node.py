@@ -40,6 +40,7 @@ from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.identity import IdCounter
+from mastsam_ros.tracker.world import World
 from mastsam_ros.types import Frame, MastsamError, ModelError, SettingsError
 
 _STOP_TIMEOUT_S = 5.0
@@ -56,12 +57,14 @@ class MastsamNode(LifecycleNode):
     and goes through configure and activate by itself; a fault on that way is raised out of the executor's spin.
 
     create: makes the pipeline of a camera from the settings, the pipeline of another camera to share its models with,
-    or None, and the source of ids.
+    or None, the source of ids, and the world to share its map with other cameras in, or None.
 
     Raises SettingsError if it was started with an unknown parameter or a wrong value.
     """
 
-    def __init__(self, create: Callable[[Settings, Mastsam | None, IdCounter], Mastsam] = create_mastsam) -> None:
+    def __init__(
+        self, create: Callable[[Settings, Mastsam | None, IdCounter, World | None], Mastsam] = create_mastsam
+    ) -> None:
         super().__init__("mastsam", automatically_declare_parameters_from_overrides=True)
         self._complaints = Complaints(self.get_logger())
         self._log_handler = RosLogHandler(self.get_logger())
@@ -194,7 +197,8 @@ class MastsamNode(LifecycleNode):
         return True
 
     def _save_maps(self) -> None:
-        answers = [self._ask(number, camera.save_map) for number, camera in enumerate(self._cameras)]
+        keepers = [(number, camera) for number, camera in enumerate(self._cameras) if camera.keeps_map]
+        answers = [self._ask(number, camera.save_map) for number, camera in keepers]
         wait(answers, _SAVE_TIMEOUT_S)
         for answer in answers:
             error = answer.exception() if answer.done() else f"the model is busy for over {_SAVE_TIMEOUT_S:g} s"
@@ -230,7 +234,8 @@ class MastsamNode(LifecycleNode):
 
     def _create_models(self) -> list[Mastsam]:
         settings = self._tunable.settings
-        first = self._create_pipeline(settings, None, self._ids)
+        world = World(settings.geometry) if settings.node.one_world else None
+        first = self._create_pipeline(settings, None, self._ids, world)
         names = first.settings
         self._chosen = {
             "matcher": names.matcher.name,
@@ -238,7 +243,8 @@ class MastsamNode(LifecycleNode):
             "device": str(first.device),
         }
         warm_up(first)
-        mastsams = [first, *(self._create_pipeline(first.settings, first, self._ids) for _ in self._cameras[1:])]
+        others = self._cameras[1:]
+        mastsams = [first, *(self._create_pipeline(first.settings, first, self._ids, world) for _ in others)]
         for camera, mastsam in zip(self._cameras, mastsams, strict=True):
             camera.prepare(mastsam)
         return mastsams

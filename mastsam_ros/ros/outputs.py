@@ -23,7 +23,7 @@ from mastsam_ros.ros.conversions import (
     rgb_message,
     stamp_nanoseconds,
 )
-from mastsam_ros.ros.interface import OUTPUTS, Topic
+from mastsam_ros.ros.interface import MAP, OUTPUTS, Topic
 from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.ros.qos import output_qos
 from mastsam_ros.types import FrameResult, WorldMap
@@ -33,11 +33,15 @@ from mastsam_ros.viz import overlay
 class Outputs:
     """Publishes one camera's results. Large messages are made only while somebody subscribes to them.
 
-    prefix: what the topics' names begin with, `~/` or `~/NAME/`. map_frame: the frame of the odometry and the map.
+    prefix: what the topics' names begin with, `~/` or `~/NAME/`. map_prefix: the same of the map's, or None where
+    another camera publishes it. map_frame: the frame of the odometry and the map.
     """
 
-    def __init__(self, node: Node, prefix: str, map_frame: str) -> None:
-        self._publishers = {name: create_publisher(node, topic, prefix) for name, topic in OUTPUTS.items()}
+    def __init__(self, node: Node, prefix: str, map_prefix: str | None, map_frame: str) -> None:
+        prefixes = {name: map_prefix if name in MAP else prefix for name in OUTPUTS}
+        self._publishers = {
+            name: create_publisher(node, OUTPUTS[name], where) for name, where in prefixes.items() if where is not None
+        }
         self._map_frame = map_frame
         self._map_listeners = 0
         self._map_published_s = -np.inf
@@ -60,7 +64,7 @@ class Outputs:
 
     def map_is_due(self, interval_s: float) -> bool:
         """True if somebody listens to the map, and it was not published for so long or not since they came."""
-        listeners = self._heard("map") + self._heard("map_instances")
+        listeners = sum(self._heard(name) for name in MAP)
         new, self._map_listeners = listeners > self._map_listeners, listeners
         return listeners > 0 and (new or time.monotonic() - self._map_published_s >= interval_s)
 
@@ -73,7 +77,8 @@ class Outputs:
         self._map_published_s = time.monotonic()
 
     def _heard(self, name: str) -> int:
-        return int(self._publishers[name].get_subscription_count())
+        publisher = self._publishers.get(name)
+        return int(publisher.get_subscription_count()) if publisher is not None else 0
 
     def _publish(self, name: str, message: Any) -> None:
         self._publishers[name].publish(message)

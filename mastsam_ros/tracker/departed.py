@@ -79,12 +79,12 @@ class Departed:
         self._was = {id: was for id, was in self._was.items() if id in lost}
         self._gone &= self._was.keys()
 
-    def update(self, map: InstanceMap, lost: Set[int], empty: Set[int]) -> None:
-        """lost: every lost id; empty: those whose place is in view and empty."""
-        for id in (lost - self._was.keys()) & map.instances.keys():
+    def update(self, map: InstanceMap, lost: Mapping[int, int], empty: Set[int]) -> None:
+        """lost: every lost id, and the frame in which it was last seen; empty: those whose place is seen to be empty."""
+        for id in (lost.keys() - self._was.keys()) & map.instances.keys():
             like = Likeness.of(map, id)
             if like is not None and like.size[0] < _LARGEST_M:
-                self._was[id] = (like, map.instances[id].last_seen)
+                self._was[id] = (like, lost[id])
         self._gone |= empty & self._was.keys()
 
     def elsewhere(

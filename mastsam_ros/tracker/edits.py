@@ -38,14 +38,14 @@ class Editor:
 
     def rename(self, id: int, label: str) -> None:
         """Gives an instance a name; "" takes it away. Raises EditError for an unknown id."""
-        self._tracks_of(id)  # it exists
+        self._tracks_anywhere(id)  # it exists
         self._name(id, label.strip())
 
     def remove(self, id: int) -> None:
         """Ends an instance. Its tracks go on unseen, so that it is not found again. Raises EditError."""
-        self._tracks_of(id)  # it exists
-        tracks = [track for track in self._identities.known() if self._shown_as(track) == id]
-        self._detach(sorted(tracks), 0)
+        tracks = {life.id for life in self._tracks_anywhere(id)}
+        shown = {track for track in self._identities.known() if self._shown_as(track) == id}
+        self._detach(sorted(tracks | shown), 0)
         self._said.merged(id, 0)
         self._tell(EventKind.REMOVED, id, reason="asked for")
 
@@ -54,7 +54,7 @@ class Editor:
         ids = list(dict.fromkeys(ids))
         if len(ids) < 2:
             raise EditError(f"two or more different ids make one instance, got {ids}")
-        tracks = {id: self._tracks_of(id) for id in ids}
+        tracks = {id: self._tracks_anywhere(id) for id in ids}
         into, was_lost = ids[0], not _in_view(tracks[ids[0]])
         for id in ids[1:]:
             for life in tracks[id]:
@@ -136,6 +136,13 @@ class Editor:
             raise EditError(f"there is no instance {id}: there are {known + more or 'none yet'}")
         return instances[id]
 
+    def _tracks_anywhere(self, id: int) -> list[Life]:
+        """The tracks of an instance, here or with another camera of the same world."""
+        for other in self._identities.others:
+            if id not in self._identities.instances() and id in (there := other.instances()):
+                return there[id]
+        return self._tracks_of(id)
+
     def _shown_as(self, track: int) -> int:
         return self._said.instance(self._identities.shown_as(track))
 
@@ -143,7 +150,8 @@ class Editor:
         """The tracks are parts of that instance, and no longer only shown as a part of another track."""
         for track in tracks:
             self._said.link(track, instance)
-            self._identities.confirm(track)
+            if self._identities.exists(track):
+                self._identities.confirm(track)
 
     def _known_as(self, track: int) -> int:
         """The id of the instance that a track is, which it is from now on."""

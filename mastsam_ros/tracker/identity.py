@@ -56,14 +56,18 @@ class IdCounter:
 class Identities:
     """The ids that exist: `active` ones own pixels, lost ones may come back, the others are gone for good.
 
-    constraints: what people said of them. Events tell of instances, as people see them.
+    constraints: what people said of them. Events tell of instances, as people see them. others: the trackers of other
+    cameras in the same world, which share the constraints.
     """
 
-    def __init__(self, settings: TrackerSettings, ids: IdCounter | None = None) -> None:
+    def __init__(
+        self, settings: TrackerSettings, ids: IdCounter | None = None, constraints: Constraints | None = None
+    ) -> None:
         self.settings = settings
         self._lives: dict[int, Life] = {}
         self._ids = ids or IdCounter()
-        self.constraints = Constraints()
+        self.constraints = Constraints() if constraints is None else constraints
+        self.others: list[Identities] = []
         self.active: list[int] = []
         """Ids in the order of the index image: `active[n]` owns the pixels with index n + 1."""
         self.events: list[TrackEvent] = []
@@ -89,7 +93,8 @@ class Identities:
 
     def restore(self, snapshot: tuple[list[Life], list[int], Constraints]) -> None:
         """Undoes what happened since the snapshot; ids that were given since are never given again."""
-        lives, self.active, self.constraints = snapshot
+        lives, self.active, said = snapshot
+        self.constraints.become(said)
         self._lives = {life.id: life for life in lives}
         self.events = []
 
@@ -103,7 +108,7 @@ class Identities:
     def reset(self, reason: str) -> TrackEvent:
         """Ends every track; ids go on counting. Returns the event that says so."""
         self._lives.clear()
-        self.constraints = Constraints()
+        self.constraints.become(Constraints())
         self.active = []
         self.events = []
         return TrackEvent(EventKind.RESET, 0, reason=reason)
@@ -111,6 +116,10 @@ class Identities:
     def weigh(self, kind: EventKind, id: int, evidence: float) -> None:
         """Says how sure, in [0, 1], what happens to the id in this frame is."""
         self._evidence[kind, id] = evidence
+
+    def evidence(self, kind: EventKind, id: int) -> float:
+        """What was said of how sure it is, 1 if nothing was."""
+        return self._evidence.get((kind, id), 1.0)
 
     def told(self) -> tuple[TrackEvent, ...]:
         """What happened since `begin_frame`, each event with its evidence: 1 for what a person asked for.
@@ -137,6 +146,43 @@ class Identities:
     def known(self) -> set[int]:
         """Every id that exists."""
         return set(self._lives)
+
+    def known_anywhere(self) -> set[int]:
+        """Every id that this tracker or one of the others knows."""
+        return self.known().union(*(other.known() for other in self.others))
+
+    def look_at(self, ids: list[int]) -> None:
+        """An earlier view is looked at again, in which these ids were active; nothing is told of that."""
+        for life in list(self._lives.values()):
+            if life.id in ids:
+                life.missing = 0
+                if life.state is TrackState.LOST:
+                    life.state = TrackState.TRACKED
+            elif life.state is TrackState.TRACKED:
+                life.state, life.missing = TrackState.LOST, 1
+            elif life.state is TrackState.TENTATIVE:
+                del self._lives[life.id]
+        self.active = list(ids)
+
+    def meet(self, id: int) -> None:
+        """An id that others gave is known here, too: as a lost one that may come into view."""
+        age = max((other[id].age for other in self.others if other.exists(id)), default=1)
+        self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, age=age, missing=1)
+
+    def goes_on_as(self, id: int, into: int, reason: str) -> None:
+        """What was tracked as `id` is `into`, a lost one or one that only others know."""
+        life, is_new = self._lives[id], into not in self._lives
+        if is_new:
+            self.meet(into)
+        survivor = self._lives[into]
+        survivor.score, survivor.quality = life.score, life.quality
+        if life.state is not TrackState.LOST:
+            if is_new:
+                survivor.state, survivor.missing = TrackState.TRACKED, 0
+            elif survivor.state is TrackState.LOST:
+                self.revive(into, reason)
+        self.active = [into if known == id else known for known in self.active]
+        self.merge(id, into, reason)
 
     def lost(self) -> list[int]:
         """Ids that are out of view and may come back, in the order of birth."""
@@ -279,9 +325,10 @@ class Identities:
                 life.missing += 1
                 if life.missing > self.settings.forget_after:
                     del self._lives[life.id]
-                    if not self._others_of(self.constraints.instance(life.id), life.id):
+                    elsewhere = any(other.exists(life.id) for other in self.others)
+                    if not elsewhere and not self._others_of(self.constraints.instance(life.id), life.id):
                         self._tell(EventKind.REMOVED, life.id, "lost for too long")
-        self.constraints.keep_only(self._lives)
+        self.constraints.keep_only(self.known_anywhere() if self.others else self._lives)
 
     def shown_as(self, id: int) -> int:
         """The id under which the pixels of `id` are shown: its own, or that of what a tentative id is part of.

@@ -16,11 +16,12 @@ from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
 from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
-from mastsam_ros.settings import GeometrySettings
+from mastsam_ros.settings import GeometrySettings, TrackerSettings
 from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.departed import Departed
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.moving import MovingTracks, off_moving, own_motion
+from mastsam_ros.tracker.world import Join, World
 from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
 _LOG = logging.getLogger(__name__)
@@ -46,15 +47,20 @@ _GROWN = 2.5
 
 
 class MapRevival:
-    """The map of one camera, and what it says about who is who. Without depth, K or a pose it says nothing."""
+    """The map that one camera sees, and what it says about who is who. Without depth, K or a pose it says nothing.
 
-    def __init__(self, settings: GeometrySettings) -> None:
+    identities: the camera's tracker. world: where its map is, of its own or shared with other cameras.
+    """
+
+    def __init__(
+        self, settings: GeometrySettings, world: World | None = None, identities: Identities | None = None
+    ) -> None:
         self.odometry = Odometry(FORWARD_LEFT_UP)
-        self.map = InstanceMap(settings)
+        self._world = world or World(settings)
+        self._member = self._world.join(identities or Identities(TrackerSettings()))
         self.pose = PoseState.UNKNOWN
         """Where the pose of the current view comes from."""
         self._view: _PlacedView | None = None
-        self._seen_ns: dict[int, int] = {}
         self.agreement: dict[tuple[int, int], float] = {}
         """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
         self._own_world = False
@@ -63,6 +69,11 @@ class MapRevival:
         self._motion: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None = None
         """Of the current view's places, as `own_motion` gives it; None where there is no view before it."""
         self._owners: npt.NDArray[np.uint16] | None = None
+
+    @property
+    def map(self) -> InstanceMap:
+        """The world's map."""
+        return self._world.map
 
     @property
     def settings(self) -> GeometrySettings:
@@ -83,7 +94,7 @@ class MapRevival:
     def reset(self) -> None:
         """Forgets the map and where the camera is."""
         self.odometry.reset()
-        self.map.reset()
+        self._world.reset()
         self._moving.reset()
         self._departed.reset()
         self._view, self._motion, self._owners, self._own_world = None, None, None, False
@@ -94,13 +105,14 @@ class MapRevival:
 
         Returns the matches, corrected where the pose knows better.
         """
+        self._world.begin(number)
         before, self._view, self._motion = self._view, None, None
         given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
         if given and self._own_world:
             _LOG.warning("poses come from outside from now on: the map starts anew in their world")
-            self.map.reset()
+            self._world.reset()
         T = self.odometry.track(view, off_moving(matches, self._owners, self._moving.ids))
         if T is None:
             self.pose = PoseState.LOST if self.odometry.lost else PoseState.UNKNOWN
@@ -114,6 +126,25 @@ class MapRevival:
         here = self._view
         self._motion = own_motion(here.points, here.rows, here.columns, before.view, before.T, matches)
         return matches
+
+    def elsewhere(self) -> set[int]:
+        """Ids in the map that only other cameras know."""
+        return self._world.elsewhere(self._member)
+
+    @property
+    def joins(self) -> list[Join]:
+        """The ids that other cameras, or the map, have joined, and that this camera does not know to be one yet."""
+        return self._member.joins
+
+    def followed(self) -> None:
+        """The tracker knows of the joins now."""
+        for join in self._member.joins:
+            self._member.goes_on_as(join.id, join.into)
+        self._member.joins = []
+
+    def two_things(self, first: int, second: int) -> bool:
+        """True if another camera of this world has seen both ids at the same time."""
+        return self._world.two_things(first, second, but=self._member)
 
     def recognise(
         self, new: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
@@ -192,20 +223,22 @@ class MapRevival:
         """
         view, lost = self._view, set(identities.lost())
         self._departed.keep_only(lost)
-        if view is None or not lost:
+        elsewhere = self.elsewhere()
+        if view is None or not (lost or elsewhere):
             return active
         result = list(active)
-        for n, id in self._claims(index, len(active), lost).items():
-            known = self.map.instances.get(id)
-            if identities.constraints.edited(active[n]):
+        for n, id in self._claims(index, len(active), lost | elsewhere).items():
+            if identities.constraints.edited(active[n]) or self.two_things(active[n], id):
                 continue
+            if id in elsewhere:
+                self._world.same(active[n], id, self.agreement[id, n])
             # Two that were in view at the same time are two.
-            if known is not None and identities[active[n]].age <= view.number - known.last_seen:
+            elif id in self.map.instances and identities[active[n]].age <= view.number - self._last_seen(id):
                 self._reunited(active[n], id, "lies where {} was lost", self.agreement[id, n], identities)
                 result[n] = id
         lost -= set(result)
         empty = {id for id, where in self._presence(lost).items() if where is Presence.GONE}
-        self._departed.update(self.map, lost, empty)
+        self._departed.update(self.map, {id: self._last_seen(id) for id in lost}, empty)
         born = {id: view.number - identities[id].age for id in result if not identities.constraints.edited(id)}
         for id, (old, evidence) in self._departed.elsewhere(self.map, born, self.odometry.keyframes, view.K).items():
             self._reunited(id, old, "looks like {}, which is gone from its place", evidence, identities)
@@ -217,7 +250,11 @@ class MapRevival:
         identities.merge(young, old, how.format("the other"))
         for kind, told in ((EventKind.REVIVED, old), (EventKind.MERGED, young)):
             identities.weigh(kind, told, evidence)
-        self.map.merge(young, old)
+        self.merge(young, old, evidence)
+
+    def _last_seen(self, id: int) -> int:
+        """This camera's last frame that shows the id; one before all others if none does."""
+        return self._member.sightings.get(id, (-1, -1))[1]
 
     def divide(self, index: torch.Tensor, active: list[int], identities: Identities) -> torch.Tensor:
         """Brings parts back that a person split off: where the map has them, they end the mask that took them in.
@@ -252,15 +289,16 @@ class MapRevival:
         points = view.points[inside]
         ray = points - view.T[:3, 3].astype(np.float32)
         voxel = self.map.look_up(points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
-        self.map.relabel(np.unique(voxel[voxel >= 0]), id, view.number)
+        self.map.relabel(np.unique(voxel[voxel >= 0]), id, self._world.number)
+        self._member.sightings.setdefault(id, (view.number, view.number))
 
     def separation(self, first: int, second: int) -> Separation:
         """How far two ids are known to be two things in the map."""
         return Separation.UNKNOWN if self._view is None else self.map.separation(first, second)
 
-    def merge(self, id: int, into: int) -> None:
-        """What the map has of `id` is that of `into` from now on."""
-        self.map.merge(id, into)
+    def merge(self, id: int, into: int, evidence: float = 1.0) -> None:
+        """What the map has of `id` is that of `into` from now on, for the other cameras of this world, too."""
+        self._world.merged(self._member, id, into, evidence)
 
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
@@ -296,16 +334,20 @@ class MapRevival:
             self._moving.keep_only(known)
             self.map.forget(leaving)
             entered &= ~(flowing & (np.abs(motion).max(axis=1) > 1)) & ~np.isin(instance, list(out))
-        self.map.observe(view.points[entered], instance[entered], view.rgb[entered], view.number)
+        world, member, stamp_ns = self._world, self._member, view.view.stamp_ns
+        seen = self.map.observe(view.points[entered], instance[entered], view.rgb[entered], world.number)
+        member.saw(np.unique(seen.instance), view.number)
         self.map.forget(self.map.instances.keys() - known)
         self.map.bound(view.T[:3, 3])
-        in_view = {id: view.view.stamp_ns for id, seen in self.map.instances.items() if seen.last_seen == view.number}
-        self._seen_ns = {id: at for id, at in (self._seen_ns | in_view).items() if id in self.map.instances}
+        member.sightings = {id: at for id, at in member.sightings.items() if id in known}
+        in_view = {id: stamp_ns for id, seen_ in self.map.instances.items() if seen_.last_seen == world.number}
+        world.seen_ns = {id: at for id, at in (world.seen_ns | in_view).items() if id in self.map.instances}
+        world.compare(member, stamp_ns, seen)
 
     def world(self, said: Constraints) -> WorldMap:
         """The map as it is now, its tracks as the instances that people see."""
         map, seen_ns = self.map.renamed(said.instance), dict[int, int]()
-        for track, at in self._seen_ns.items():
+        for track, at in self._world.seen_ns.items():
             seen_ns[said.instance(track)] = max(at, seen_ns.get(said.instance(track), 0))
         cloud, extents = map.cloud(), map.extents()
         voxels = np.bincount(cloud.instance, minlength=1)

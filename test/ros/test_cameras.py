@@ -11,10 +11,14 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from sensor_msgs.msg import Image
+from geometry_msgs.msg import TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool, Trigger
 
-from mastsam_ros.msg import InstanceArray, TrackEvent
+from mastsam_ros.geometry.transforms import quaternion_xyzw
+from mastsam_ros.io.sample_scene import SampleScene, SceneView
+from mastsam_ros.msg import InstanceArray, MapInstanceArray, TrackEvent
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.tracker.identity import IdCounter
 from mastsam_ros.types import Frame
@@ -111,3 +115,72 @@ def test_wrong_names_are_one_line(start_node, arguments, line):
     assert node.process.wait(40) == 1
     node.end()
     assert [said for said in node.lines if said.startswith(line)] and "Traceback" not in node.log, node.log
+
+
+# One world: both cameras are mounted on one robot, and localisation tells where it is.
+
+
+def stamped(robot, parent: str, child: str, T: np.ndarray, stamp_ns: int) -> TransformStamped:
+    message = TransformStamped(header=robot.header(stamp_ns), child_frame_id=child)
+    message.header.frame_id = parent
+    move, turn = message.transform.translation, message.transform.rotation
+    move.x, move.y, move.z = T[:3, 3].tolist()
+    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(T[:3, :3]).tolist()
+    return message
+
+
+@pytest.fixture(scope="module")
+def views() -> dict[str, list[SceneView]]:
+    scene = SampleScene(4, "orbit", 40, 200, 150, objects=5)
+    return {name: [scene.render(first + n) for n in range(4)] for name, first in (("front", 0), ("rear", 14))}
+
+
+def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_path):
+    tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not there: make build")
+    arguments = ("-p", "node.pose_topic:=tf", "-p", "node.depth_topic:=depth", "-p", "node.map_interval_s:=0.0")
+    node = start_node(*TWO, *arguments, "-p", f"node.map_file:={tmp_path / 'room'}")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    # By two moving frames: what lies between each camera and the robot differs from frame to frame in this scene.
+    moving = robot.publisher(tf2_msgs.TFMessage, "/tf")
+    fixed = robot.node.create_publisher(tf2_msgs.TFMessage, "/tf_static", latched)
+    fixed.publish(
+        tf2_msgs.TFMessage(
+            transforms=[stamped(robot, f"{name}_link", f"{name}_optical", np.eye(4), 0) for name in views]
+        )
+    )
+    for name in views:
+        robot.listen(Image, f"/mastsam/{name}/labels")
+        robot.listen(TrackEvent, f"/mastsam/{name}/events")
+    robot.listen(MapInstanceArray, "/mastsam/map_instances")
+    senders = {name: {kind: robot.publisher(Image, f"/{name}/{kind}") for kind in ("image", "depth")} for name in views}
+    infos = {name: robot.publisher(CameraInfo, f"/{name}/camera_info") for name in views}
+    for n in range(4):
+        stamp_ns = (n + 1) * 100_000_000
+        for name, seen in views.items():
+            frame = seen[n].frame
+            link = stamped(robot, "map", f"{name}_link", frame.T_world_camera, stamp_ns)
+            moving.publish(tf2_msgs.TFMessage(transforms=[link]))
+            infos[name].publish(CameraInfo(width=200, height=150, k=frame.K.ravel().tolist()))
+            robot.wait_until(lambda: False, 0.5 if n == 0 else 0.1)  # they come by other ways than the images
+            image = robot.image(frame.image, stamp_ns)
+            depth = Image(height=150, width=200, step=800, encoding="32FC1", data=frame.depth.tobytes())
+            depth.header = image.header
+            image.header.frame_id = f"{name}_optical"
+            senders[name]["depth"].publish(depth)
+            senders[name]["image"].publish(image)
+            robot.wait(f"/mastsam/{name}/labels", n + 1)
+    assert "no pose from outside" not in node.log, node.log
+    ids = {}
+    for name, seen in views.items():
+        labels = labels_of(robot.received[f"/mastsam/{name}/labels"][-1])
+        for number in np.unique(seen[-1].instance).tolist():
+            if number and (seen[-1].instance == number).sum() >= 60:
+                ids.setdefault(number, {})[name] = int(np.bincount(labels[seen[-1].instance == number]).argmax())
+    both = [found for found in ids.values() if len(found) == 2]
+    assert len(both) >= 5 and np.mean([found["front"] == found["rear"] > 0 for found in both]) >= 0.8, ids
+    assert robot.wait_until(lambda: robot.received["/mastsam/map_instances"])
+    known = {instance.id for instance in robot.received["/mastsam/map_instances"][-1].instances}
+    assert {found["front"] for found in both} & known and robot.node.count_publishers("/mastsam/front/map") == 0
+    assert robot.call(Trigger, "/mastsam/rear/save_map", Trigger.Request()).success
+    assert {file.name for file in tmp_path.glob("room*")} == {"room.ply", "room.json", "room.npz"}
+    assert node.end() == 0 and "Traceback" not in node.log, node.log

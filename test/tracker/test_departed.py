@@ -44,8 +44,9 @@ def keyframe(z: float) -> Keyframe:
 
 def departed(map: InstanceMap, empty: set[int]) -> Departed:
     result = Departed()
-    result.update(map, {OLD, OTHER}, set())
-    result.update(map, {OLD, OTHER}, empty)
+    lost = {id: map.instances[id].last_seen for id in (OLD, OTHER) if id in map.instances}
+    result.update(map, lost, set())
+    result.update(map, lost, empty)
     return result
 
 

@@ -1,0 +1,70 @@
+"""Views without order: matched each with each, segmented from the first one outwards, the best connected ones first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mastsam_ros.geometry.cameras import working_view
+from mastsam_ros.matchers.view_graph import Step, connections, spanning_order
+from mastsam_ros.settings import Settings
+from mastsam_ros.types import EventKind, Frame, FrameResult, InputError
+
+if TYPE_CHECKING:
+    from mastsam_ros.pipeline import Mastsam, Moment
+
+_LOG = logging.getLogger(__name__)
+
+Correct = Callable[[int, FrameResult], FrameResult]
+"""Given a view's place in the set and its result, makes the edits that are due and returns the result with them."""
+
+
+def without_order(settings: Settings) -> Settings:
+    """The settings for views without order: what looks back in time is off, and features in place of the flow."""
+    changes: dict[str, object] = {"geometry.map": False, "tracker.revival": False, "tracker.recall": False}
+    if settings.matcher.name == "flow":
+        changes["matcher.name"] = "features"
+    return settings.updated(changes)
+
+
+def plan(
+    mastsam: Mastsam, frames: Sequence[Frame], root: int | None = None, done: Callable[[int], None] = lambda _: None
+) -> list[Step]:
+    """In which order the views are segmented, and each from which other one. Costs a comparison of each two views.
+
+    root: the first one; None: the best connected. Raises InputError for pictures of different sizes.
+    """
+    views = [working_view(frame, mastsam.settings.working_pixels) for frame in frames]
+    for number, view in enumerate(views):
+        if view.image.shape != views[0].image.shape:
+            raise InputError(
+                f"views without order must have one size: picture {number} has {frames[number].width}x"
+                f"{frames[number].height}, the first {frames[0].width}x{frames[0].height}"
+            )
+    order = spanning_order(connections(mastsam.matcher, views, done), root)
+    alone = [step.view for step in order[1:] if step.origin is None]
+    if alone:
+        _LOG.warning(
+            "%d of %d views cannot be reached from the first one: their ids begin anew at %s",
+            len(order) - next(n for n, step in enumerate(order) if n and step.origin is None),
+            len(order),
+            ", ".join(str(view) for view in alone[:8]),
+        )
+    return order
+
+
+def stepped_without_order(
+    mastsam: Mastsam, frames: Sequence[Frame], order: Sequence[Step], correct: Correct | None = None
+) -> Iterator[tuple[int, FrameResult]]:
+    """Each view's place in the set and its result, in the order of the plan."""
+    moments: dict[int, Moment | None] = {}
+    became: dict[int, int] = {}
+    for step in order:
+        mastsam.go_on_from(None if step.origin is None else moments[step.origin], became)
+        result = mastsam.step(frames[step.view])
+        if correct is not None:
+            result = correct(step.view, result)
+        moments[step.view] = mastsam.moment()
+        became |= {event.id: event.other_id for event in result.events if event.kind is EventKind.MERGED}
+        yield step.view, result
