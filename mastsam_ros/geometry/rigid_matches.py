@@ -97,30 +97,30 @@ def _take_from_pose(
             z = projection[2, 0] * x + (projection[2, 1] * y + projection[2, 2]) + projection[2, 3] * w
             if not z > np.float32(1e-6):
                 continue
-            there_x = (projection[0, 0] * x + (projection[0, 1] * y + projection[0, 2]) + projection[0, 3] * w) / z
-            there_y = (projection[1, 0] * x + (projection[1, 1] * y + projection[1, 2]) + projection[1, 3] * w) / z
-            led_x, led_y = x + flow[v, u, 0], y + flow[v, u, 1]
-            if visible[v, u] and max(abs(there_x - led_x), abs(there_y - led_y)) <= _AGREE_PX:
+            rigid_x = (projection[0, 0] * x + (projection[0, 1] * y + projection[0, 2]) + projection[0, 3] * w) / z - x
+            rigid_y = (projection[1, 0] * x + (projection[1, 1] * y + projection[1, 2]) + projection[1, 3] * w) / z - y
+            if visible[v, u] and max(abs(rigid_x - flow[v, u, 0]), abs(rigid_y - flow[v, u, 1])) <= _AGREE_PX:
                 continue
-            if not (0 <= there_x <= width - 1 and 0 <= there_y <= height - 1):
+            if not (0 <= x + rigid_x <= width - 1 and 0 <= y + rigid_y <= height - 1):
                 continue
-            row, column = int(np.rint(there_y)), int(np.rint(there_x))
+            row, column = int(np.rint(y + rigid_y)), int(np.rint(x + rigid_x))
             found = depth_before[row, column]
             expected = depth[v, u] * (along_z[0] * u + along_z[1] * v + along_z[2]) + along_z[3]
-            inverse = 1 / max(found, np.float32(1e-3))
-            if not (found > 0 and abs(inverse - 1 / max(expected, 1e-3)) < _SAME_DEPTH * inverse + _NOISE):
+            inverse = np.float32(1) / max(found, np.float32(1e-3))
+            limit = np.float32(_SAME_DEPTH) * inverse + np.float32(_NOISE)
+            if not (found > 0 and abs(inverse - 1 / max(expected, 1e-3)) < limit):
                 continue
             if visible[v, u]:
-                led_row = int(min(max(np.rint(led_y), 0), height - 1))
-                led_column = int(min(max(np.rint(led_x), 0), width - 1))
-                by_pose, by_flow = 0, 0
+                led_row = int(min(max(np.rint(y + flow[v, u, 1]), 0), height - 1))
+                led_column = int(min(max(np.rint(x + flow[v, u, 0]), 0), width - 1))
+                by_pose, by_flow = np.float32(0), np.float32(0)
                 for c in range(3):
-                    by_pose += abs(int(image_before[row, column, c]) - int(image[v, u, c]))
-                    by_flow += abs(int(image_before[led_row, led_column, c]) - int(image[v, u, c]))
-                if by_pose > by_flow + 3 * _COLOUR_MARGIN:
+                    by_pose += np.float32(abs(int(image_before[row, column, c]) - int(image[v, u, c])))
+                    by_flow += np.float32(abs(int(image_before[led_row, led_column, c]) - int(image[v, u, c])))
+                if by_pose / np.float32(3) > by_flow / np.float32(3) + np.float32(_COLOUR_MARGIN):
                     continue
             rest[v, u] = True
-            flow[v, u, 0], flow[v, u, 1] = there_x - x, there_y - y
+            flow[v, u, 0], flow[v, u, 1] = rigid_x, rigid_y
     return rest
 
 
