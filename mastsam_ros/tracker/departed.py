@@ -80,7 +80,7 @@ class Departed:
         self._gone &= self._was.keys()
 
     def update(self, map: InstanceMap, lost: Mapping[int, int], empty: Set[int]) -> None:
-        """lost: every lost id, and the frame in which it was last seen; empty: those whose place is seen to be empty."""
+        """lost: every lost id, and the frame that last showed it; empty: those whose place is in view and empty."""
         for id in (lost.keys() - self._was.keys()) & map.instances.keys():
             like = Likeness.of(map, id)
             if like is not None and like.size[0] < _LARGEST_M:
