@@ -123,13 +123,18 @@ def _tell(folder: RunFolder, status: int, points: bool) -> None:
     summary = folder.summary()
     how = "stopped after" if status else "done:"
     sys.stdout.write(
-        f"{how} {summary['frames']} frames, {summary['fps'] or 0:.1f} frames/s, {summary['tracks']} tracks"
+        f"{how} {_counted(summary['frames'], 'frame')}, {summary['fps'] or 0:.1f} frames/s,"
+        f" {_counted(summary['tracks'], 'track')}"
         f" -> {folder.folder}\n"
     )
     if points and not folder.cloud_count:
         sys.stdout.write(
             "no points: the source has neither depth nor intrinsics nor motion, or geometry.points is off\n"
         )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def versions() -> dict[str, str]:

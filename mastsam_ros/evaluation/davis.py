@@ -228,6 +228,9 @@ def boundary_accuracies(
         for index in np.flatnonzero(close_true):
             counts = int(good_mine[index]), int(mine.counts[index]), int(close_true[index]), len(y)
             accuracies[instance, mine.ids[index]] = _boundary_f(*counts)
+    if not len(mine.ids) and not len(true.ids) and labels.flat[0] > 0 and truth.flat[0] > 0:
+        # Both fill the picture: neither has a boundary, which is agreement.
+        accuracies[int(truth.flat[0]), int(labels.flat[0])] = 1.0
     return accuracies
 
 

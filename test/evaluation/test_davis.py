@@ -80,6 +80,13 @@ def test_empty_masks():
     assert davis.boundary_accuracy(empty, square) == 0.0
 
 
+def test_two_that_fill_the_picture_agree():
+    truth, labels = np.full((20, 30), 3, np.uint16), np.full((20, 30), 7, np.uint16)
+    assert davis.boundary_accuracy(labels == 7, truth == 3) == 1.0
+    assert davis.boundary_accuracies(labels, truth) == {(3, 7): 1.0}
+    assert davis.boundary_accuracies(np.zeros_like(labels), truth) == {}
+
+
 def test_sizes_must_agree():
     with pytest.raises(InputError, match="one size"):
         davis.region_similarity(np.zeros((2, 2), bool), np.zeros((3, 2), bool))
