@@ -300,7 +300,7 @@ class Mastsam:
         self._follow_other_cameras()
         tracker, previous = self.settings.tracker, self._previous
 
-        with self._meanwhile(timer, lambda: self._look_ahead(view)):
+        with self._meanwhile(timer, "segment", lambda: self._look_ahead(view)):
             with timer("match"):
                 matches = self.matcher.match(previous, view) if previous is not None else None
             with timer("pose"):
@@ -310,7 +310,7 @@ class Mastsam:
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
         follows = matches if self._in_order else None
-        with self._meanwhile(timer, lambda: self.segmenter.set_frame(view, follows)):
+        with self._meanwhile(timer, "segment", lambda: self.segmenter.set_frame(view, follows)):
             if active:
                 with timer("carry"), one_thread(self.device):
                     carried = carry(self._editor.index, len(active), matches, tracker)
@@ -356,18 +356,15 @@ class Mastsam:
             owners = without_crumbs(self._owners(on_host, active), 2 * tracker.min_area_share * index.numel())
             shown = self._identities.constraints.as_instances(owners)
             labels = enlarge(shown, frame.image)
-        if tracker.recall:
-            with timer("remember"):
-                self._seen.remember(view, owners, self._frames)
-        with timer("map"):
-            self.map.remember(owners, self._identities.known_anywhere())
-        with timer("lift"):
-            points = self._lifted(frame, view, labels, matches)
-        events = (*self._take_pending(), *self._identities.told())
-        tracks = self._tracks(labels, points)
-        with timer("check"):
-            merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
-            check = self._checker.check(shown, matches, merged)
+        known = self._identities.known_anywhere()
+        with self._meanwhile(timer, "map", lambda: self._remember(view, owners, known)):
+            with timer("lift"):
+                points = self._lifted(frame, view, labels, matches)
+            events = (*self._take_pending(), *self._identities.told())
+            tracks = self._tracks(labels, points)
+            with timer("check"):
+                merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
+                check = self._checker.check(shown, matches, merged)
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, timer, check)
 
@@ -388,13 +385,14 @@ class Mastsam:
             identities.weigh(EventKind.MERGED, join.id, join.evidence)
 
     @contextmanager
-    def _meanwhile(self, timer: _StageTimer, work: Callable[[], None]) -> Iterator[None]:
-        """Lets the segmenter work on the second core while the body runs; before the body if it cannot.
+    def _meanwhile(self, timer: _StageTimer, stage: str, work: Callable[[], None]) -> Iterator[None]:
+        """Does the work of a stage on the second core while the body runs; before the body if the segmenter does not
+        use one.
 
-        What the step waits for is the segmenter's time. A fault of either is raised here, when both have ended.
+        What the step waits for is the stage's time. A fault of either is raised here, when both have ended.
         """
         if not isinstance(self.segmenter, LookingAhead):
-            with timer("segment"):
+            with timer(stage):
                 work()
             yield
             return
@@ -402,9 +400,15 @@ class Mastsam:
         try:
             yield
         finally:
-            with timer("segment"):
+            with timer(stage):
                 wait([done])
         done.result()
+
+    def _remember(self, view: Frame, owners: npt.NDArray[np.uint16], known: set[int]) -> None:
+        """What later frames are compared with: the view with its labels, and the map."""
+        if self.settings.tracker.recall:
+            self._seen.remember(view, owners, self._frames)
+        self.map.remember(owners, known)
 
     def _look_ahead(self, view: Frame) -> None:
         if isinstance(self.segmenter, LookingAhead):
