@@ -50,7 +50,13 @@ def bench_davis(sequences: list[LabelledSequence], settings: Settings) -> dict[s
 
 def davis_table(runs: dict[str, Run]) -> str:
     """The table of the videos; the mean's frames per second are all frames by all time."""
-    columns = [*COLUMNS["best-mask"], *COLUMNS["best-track"], *COLUMNS["consistency"][:1], *ALWAYS]
+    columns = [
+        *COLUMNS["best-mask"],
+        *COLUMNS["best-track"],
+        COLUMNS["consistency"][0],
+        COLUMNS["consistency"][3],
+        *ALWAYS,
+    ]
     rows: list[tuple[str, list[Any]]] = [
         (name, [*(column.value(run.score) for column in columns), run.frames_per_second]) for name, run in runs.items()
     ]
@@ -71,7 +77,7 @@ def bench_scenes(sequences: list[LabelledSequence], settings: Settings) -> dict[
 
 def scenes_table(runs: dict[str, Run]) -> str:
     """The table of the scenes."""
-    shown = ("found", "tube IoU", "kept", "scene PQ", "ids made", "ids true")
+    shown = ("found", "tube IoU", "kept", "kept own", "scene PQ", "ids made", "ids true")
     columns = [*(column for column in COLUMNS["identity"] if column.head in shown), COLUMNS["consistency"][1], *ALWAYS]
     rows = [
         (name, [*(column.value(run.score) for column in columns), float(np.mean(run.step_ms))])

@@ -63,6 +63,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("found", ".2f", _part("identity", "found")),
         Column("tube IoU", ".3f", _part("identity", "tube_iou")),
         Column("kept", ".2f", _part("identity", "kept")),
+        Column("kept own", ".2f", _part("identity", "kept_own")),
         Column("kept after leaving", ".2f", _part("identity", "kept_after_leaving")),
         Column("scene PQ", ".3f", _part("identity", "scene_pq")),
         Column("ids made", ".0f", _part("identity", "ids_made")),
@@ -78,6 +79,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("consistency %", ".2f", lambda score: score.consistency),
         Column("H %", ".2f", lambda score: score.H),
         Column("exact H %", ".2f", lambda score: score.H_exact),
+        Column("matched %", ".1f", lambda score: None if score.matched is None else 100 * score.matched),
     ),
     "retrieval": tuple(
         Column(f"{low:.0f}-{high:.0f} deg", ".3f", _recall(place))

@@ -8,15 +8,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mastsam_ros.evaluation.measured import FIGURES, KINDS, RGB_D, Changes, Figures, Source
+from mastsam_ros.evaluation.measured import FIGURES, KINDS, RGB, RGB_D, VIDEO, Changes, Figures, Source
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.settings import Scalar, Settings
 from mastsam_ros.types import MastsamError
 
 GRID: dict[str, tuple[tuple[Scalar, ...], tuple[str, ...]]] = {
-    "regions.boundary_cost": ((12.0, 17.0, 24.0), KINDS),
-    "regions.contrast_weight": ((1.0, 2.0, 4.0), KINDS),
-    "regions.prior_weight": ((0.3, 0.6, 1.2), KINDS),
+    "regions.boundary_cost": ((12.0, 17.0, 24.0), (VIDEO, RGB)),
+    "regions.contrast_weight": ((1.0, 2.0, 4.0), (VIDEO, RGB)),
+    "regions.prior_weight": ((0.3, 0.6, 1.2), (VIDEO, RGB)),
     "tracker.confirm_part_after": ((12, 24, 48), KINDS),
     "regions.crease_angle_deg": ((30.0, 40.0, 50.0), (RGB_D,)),
 }

@@ -71,15 +71,26 @@ def scene_pq(tubes: TubeOverlap) -> float:
 # ---- ids kept and ids made --------------------------------------------------------------------------------------
 
 
-def ids_kept(overlaps: Sequence[FrameOverlap], objects: Collection[int] | None = None, share: float = 0.15) -> float:
+def ids_kept(
+    overlaps: Sequence[FrameOverlap], objects: Collection[int] | None = None, share: float = 0.15, own: bool = False
+) -> float:
     """Share of the objects with the same id in the first and the last `share` of the frames.
 
     An object's id is the one that covers most of it (unlabelled pixels count as an id that is never kept).
-    Objects not in view in both ends do not count; NaN if there are none.
+    Objects not in view in both ends do not count; NaN if there are none. own: an id that covers most of another
+    instance too, at either end, is not kept: an object that was never told from its table keeps the table's id.
     """
     length = max(1, round(share * len(overlaps)))
     start, end = main_ids(overlaps[:length]), main_ids(overlaps[-length:])
+    if own:
+        start, end = _unshared(start), _unshared(end)
     return _share_equal(start, end, objects)
+
+
+def _unshared(ids: dict[int, int]) -> dict[int, int]:
+    """The same with 0 for ids that several instances have."""
+    taken = list(ids.values())
+    return {instance: id if taken.count(id) == 1 else 0 for instance, id in ids.items()}
 
 
 def ids_kept_after_leaving(
@@ -238,11 +249,15 @@ def association_quality(tubes: TubeOverlap) -> float:
 
 @dataclass(frozen=True)
 class IdentityScore:
-    """Every identity metric of one sequence. ids_made: ids that ever appear; ids_true: instances that do."""
+    """Every identity metric of one sequence. ids_made: ids that ever appear; ids_true: instances that do.
+
+    kept_own: kept, and under an id that is no other instance's.
+    """
 
     found: float
     tube_iou: float
     kept: float
+    kept_own: float
     kept_after_leaving: float
     scene_pq: float
     ids_made: int
@@ -263,6 +278,7 @@ def identity_score(overlaps: Sequence[FrameOverlap], objects: Collection[int] | 
         found=tube.found,
         tube_iou=tube.mean_iou,
         kept=ids_kept(overlaps, objects),
+        kept_own=ids_kept(overlaps, objects, own=True),
         kept_after_leaving=ids_kept_after_leaving(overlaps, objects),
         scene_pq=scene_pq(tubes),
         ids_made=len(tubes.ids),

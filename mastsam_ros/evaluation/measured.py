@@ -29,13 +29,18 @@ _PROTOCOLS = {
     RGB: ("identity", "consistency"),
     RGB_D: ("identity", "consistency"),
 }
-_SCENE = tuple(c for c in COLUMNS["identity"] if c.head in ("found", "tube IoU", "kept", "ids made"))
+_SCENE = tuple(c for c in COLUMNS["identity"] if c.head in ("found", "tube IoU", "kept own", "ids made"))
 FIGURES: dict[str, tuple[Column, ...]] = {
     VIDEO: (*COLUMNS["best-mask"][:2], *COLUMNS["best-track"], COLUMNS["consistency"][0]),
     RGB: (*_SCENE, COLUMNS["consistency"][1]),
     RGB_D: (*_SCENE, COLUMNS["consistency"][1]),
 }
-_MATTERS = ("evaluation", "geometry", "matchers", "segmenters", "tracker", "pipeline.py", "masks.py", "types.py")
+_MATTERS = (
+    *("geometry/", "matchers/", "segmenters/", "tracker/", "pipeline.py", "compiled.py", "masks.py", "types.py"),
+    *(f"evaluation/{name}.py" for name in ("consistency", "datasets", "identity", "masks", "measured", "overlaps")),
+    *(f"evaluation/{name}.py" for name in ("protocols", "runs")),
+)
+"""How the paths of the files begin that the figures can depend on."""
 Changes = tuple[tuple[str, Scalar], ...]
 """Settings that differ from those that were given, as pairs of path and value."""
 Figures = dict[str, float | None]
@@ -115,7 +120,7 @@ def code_version() -> str:
     """A digest of the files that the figures can depend on."""
     package, digest = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] in _MATTERS:
+        if path.relative_to(package).as_posix().startswith(_MATTERS):
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -42,7 +42,8 @@ class SequenceScore:
 
     coverage: mean share of labelled pixels; masks_per_frame: mean number of ids; degenerate: (nearly)
     everything is one id, so that consistency says nothing. consistency: percent of matched pixels with
-    equal ids (consecutive frames). H: percent, over all views of a scene; H_exact: the same by radius search.
+    equal ids (consecutive frames). matched: share of the pixels that it judges: where the flow does not come home
+    there is nothing to compare. H: percent, over all views of a scene; H_exact: the same by radius search.
     retrieval: recall by view angle. notes: why a figure is missing.
     """
 
@@ -56,6 +57,7 @@ class SequenceScore:
     davis: DavisScore | None = None
     identity: IdentityScore | None = None
     consistency: float | None = None
+    matched: float | None = None
     H: float | None = None
     H_exact: float | None = None
     retrieval: tuple[AngleRecall, ...] = ()
@@ -124,7 +126,7 @@ class SequenceScorer:
         self._protocols = protocols
         self._flow = flow_cache or FlowCache()
         self._overlaps: FrameLog[FrameOverlap] = FrameLog()
-        self._pairs = array("d")
+        self._pairs, self._matched = array("d"), array("d")
         self._poses: list[npt.NDArray[np.float64] | None] = []
         self._voxels = LabelConsistency()
         self._exact = ExactLabelConsistency(len(sequence.frames)) if exact else None
@@ -173,6 +175,7 @@ class SequenceScorer:
                 images = (image_before, image) if image_before is not None and image is not None else None
                 matched = self._flow.matched(path_before, files.image, images)
                 self._pairs.append(pair_consistency(labels_before, labels, matched))
+                self._matched.append(float((matched >= 0).mean()))
             self._before = (files.image, labels, image)
 
     def score(self) -> SequenceScore:
@@ -196,6 +199,7 @@ class SequenceScorer:
             davis=self._davis.score() if "davis" in wanted else None,
             identity=identity_score(overlaps, self._sequence.objects) if "identity" in wanted else None,
             consistency=None if np.isnan(consistency) else consistency,
+            matched=float(np.mean(self._matched)) if self._matched else None,
             H=None if np.isnan(H) else H,
             H_exact=None if np.isnan(H_exact) else H_exact,
             retrieval=self._retrieval() if "retrieval" in wanted else (),

@@ -51,6 +51,17 @@ def test_ids_kept(overlaps_of):
     assert identity.ids_kept(overlaps_of(flicker, truth)) == 1.0
 
 
+def test_an_id_that_others_have_too_is_kept_but_not_own(overlaps_of):
+    truth = frames(*["1122334"] * 8)
+    never_told_apart = frames(*["5555667"] * 8)
+    assert identity.ids_kept(overlaps_of(never_told_apart, truth)) == 1.0
+    assert identity.ids_kept(overlaps_of(never_told_apart, truth), own=True) == 0.5
+    assert identity.ids_kept(overlaps_of(never_told_apart, truth), objects={1, 3}, own=True) == 0.5
+    merged_later = frames(*["5566778"] * 6, *["5566668"] * 2)
+    assert identity.ids_kept(overlaps_of(merged_later, truth)) == 0.75
+    assert identity.ids_kept(overlaps_of(merged_later, truth), own=True) == 0.5
+
+
 def test_mostly_unlabelled_is_not_kept(overlaps_of):
     truth = frames(*["1111"] * 8)
     assert identity.ids_kept(overlaps_of(frames(*["3000"] * 8), truth)) == 0.0
