@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.types import Frame
 
 _SMOOTH_BEND = 0.03
@@ -75,14 +76,29 @@ def shrink_depth(depth: npt.NDArray[np.float32], width: int, height: int) -> npt
     import cv2
 
     nearest = cv2.resize(depth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    measured = depth > 0
-    inverse = np.zeros_like(depth)
-    inverse[measured] = 1 / depth[measured]
-    bend = np.array([1, -2, 1], np.float32)
-    one = np.ones(1, np.float32)
-    across = np.abs(cv2.sepFilter2D(inverse, cv2.CV_32F, bend, one))
-    down = np.abs(cv2.sepFilter2D(inverse, cv2.CV_32F, one, bend))
-    smooth = (np.maximum(across, down) < _SMOOTH_BEND * inverse).astype(np.float32)
+    inverse, smooth = _inverse_and_smooth(np.ascontiguousarray(depth, np.float32))
     whole = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_AREA) > 0.999
     mean = cv2.resize(inverse, (width, height), interpolation=cv2.INTER_AREA)
     return np.where(whole, 1 / np.maximum(mean, 1e-6), nearest).astype(np.float32)
+
+
+@compiled("UniTuple(float32[:, ::1], 2)(Array(float32, 2, 'C', readonly=True))")
+def _inverse_and_smooth(
+    depth: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Inverse depth (H, W), 0 where there is none, and 1 where it bends no more than a surface does, else 0."""
+    height, width = depth.shape
+    inverse, smooth = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    for v in range(height):
+        for u in range(width):
+            if depth[v, u] > 0:
+                inverse[v, u] = np.float32(1) / depth[v, u]
+    for v in range(height):
+        above, below = (v - 1 if v else min(1, height - 1)), (v + 1 if v + 1 < height else max(height - 2, 0))
+        for u in range(width):
+            left, right = (u - 1 if u else min(1, width - 1)), (u + 1 if u + 1 < width else max(width - 2, 0))
+            twice = inverse[v, u] + inverse[v, u]
+            across = abs(inverse[v, left] - twice + inverse[v, right])
+            down = abs(inverse[above, u] - twice + inverse[below, u])
+            smooth[v, u] = max(across, down) < np.float32(_SMOOTH_BEND) * inverse[v, u]
+    return inverse, smooth

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.geometry.cameras import points_at
 from mastsam_ros.geometry.flow_depth import InverseDepth
 from mastsam_ros.settings import GeometrySettings
@@ -18,6 +19,23 @@ _UNSURE, _HALF_SURE = 0.1, 0.03
 _LEAST_INVERSE = 1e-6
 
 
+_DEPTH = "Array(float32, 2, 'C', readonly=True)"
+"""Images that come with a message cannot be written."""
+
+
+@compiled(f"bool_({_DEPTH}, int64, int64, float32)")
+def _is_edge(depth: npt.NDArray[np.float32], v: int, u: int, ratio: np.float32) -> bool:
+    """Whether a pixel's depth differs from that of one of its four neighbours by more than a share of it."""
+    here = depth[v, u]
+    for dy, dx in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        y, x = v + dy, u + dx
+        if 0 <= y < depth.shape[0] and 0 <= x < depth.shape[1]:
+            near = depth[y, x]
+            if near > 0 and here > 0 and abs(here - near) > ratio * min(here, near):
+                return True
+    return False
+
+
 def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySettings) -> LabelledCloud | None:
     """The labelled cloud of one frame, in its camera's optical frame; None without depth or K.
 
@@ -26,17 +44,16 @@ def lift(frame: Frame, labels: npt.NDArray[np.uint16], settings: GeometrySetting
     """
     if frame.depth is None or frame.K is None:
         return None
-    depth, stride = frame.depth, settings.points_stride
-    sampled = depth[::stride, ::stride]
-    keep = (sampled > 0) & (sampled <= settings.max_depth_m) & ~depth_edges(depth, settings.edge_ratio, stride)
-    rows, columns = (stride * place for place in np.nonzero(keep))
-    xyz = points_at(depth, frame.K, rows, columns)
-    return LabelledCloud(
-        xyz=xyz,
-        rgb=frame.image[rows, columns],
-        instance=labels[rows, columns].astype(np.uint32),
-        confidence=(1.0 / (1.0 + (xyz[:, 2] / 4.0) ** 2)).astype(np.float32),
+    xyz, rgb, instance, confidence = _points(
+        np.ascontiguousarray(frame.depth),
+        np.ascontiguousarray(frame.image),
+        np.ascontiguousarray(labels),
+        settings.points_stride,
+        (float(frame.K[0, 0]), float(frame.K[1, 1]), float(frame.K[0, 2]), float(frame.K[1, 2])),
+        settings.max_depth_m,
+        settings.edge_ratio,
     )
+    return LabelledCloud(xyz=xyz, rgb=rgb, instance=instance, confidence=confidence)
 
 
 def lift_structure(
@@ -72,9 +89,11 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
 
     Instances with fewer than 10 points are left out.
     """
-    order = np.argsort(cloud.instance, kind="stable")
-    ids, starts = np.unique(cloud.instance[order], return_index=True)
-    groups = np.split(cloud.xyz[order].T.astype(np.float64), starts[1:], axis=1)
+    # Numbers of 16 bits are sorted by counting.
+    order = np.argsort(cloud.instance.astype(np.uint16), kind="stable")
+    count = np.bincount(cloud.instance.astype(np.int64))
+    ids = np.flatnonzero(count)
+    groups = np.split(np.ascontiguousarray(cloud.xyz[order].T), np.cumsum(count[ids])[:-1], axis=1)
     extents = {}
     for instance, points in zip(ids.tolist(), groups, strict=bool(len(cloud))):  # nothing still splits into one group
         if instance and points.shape[1] >= 10:
@@ -83,13 +102,14 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
     return extents
 
 
-def _quantiles(ordered: npt.NDArray[np.float64], shares: tuple[float, ...]) -> Iterator[npt.NDArray[np.float64]]:
+def _quantiles(ordered: npt.NDArray[np.float32], shares: tuple[float, ...]) -> Iterator[npt.NDArray[np.float64]]:
     """Quantiles (3,) of ordered rows (3, N), as numpy's, which takes longer for the many small groups of a frame."""
     last = ordered.shape[1] - 1
     for share in shares:
         below = int(share * last)
         rest = share * last - below
-        yield (1 - rest) * ordered[:, below] + rest * ordered[:, min(below + 1, last)]
+        low, high = (ordered[:, place].astype(np.float64) for place in (below, min(below + 1, last)))
+        yield (1 - rest) * low + rest * high
 
 
 def depth_edges(depth: npt.NDArray[np.float32], ratio: float, stride: int = 1) -> npt.NDArray[np.bool_]:
@@ -97,13 +117,53 @@ def depth_edges(depth: npt.NDArray[np.float32], ratio: float, stride: int = 1) -
 
     depth: (H, W), 0 = no depth, which is no edge. Returns depth[::stride, ::stride]'s size.
     """
+    return _edges(np.ascontiguousarray(depth, np.float32), ratio, stride)
+
+
+@compiled(f"bool_[:, ::1]({_DEPTH}, float64, int64)")
+def _edges(depth: npt.NDArray[np.float32], ratio: float, stride: int) -> npt.NDArray[np.bool_]:
+    """As `depth_edges`."""
     height, width = depth.shape
-    framed = np.zeros((height + 2, width + 2), depth.dtype)
-    framed[1:-1, 1:-1] = depth
-    here = depth[::stride, ::stride]
-    edges = np.zeros(here.shape, dtype=bool)
-    for row, column in ((0, 1), (2, 1), (1, 0), (1, 2)):
-        near = framed[row : row + height : stride, column : column + width : stride]
-        nearer = np.minimum(here, near)
-        edges |= (np.abs(here - near) > ratio * nearer) & (nearer > 0)
+    edges = np.zeros((-(-height // stride), -(-width // stride)), np.bool_)
+    for row in range(edges.shape[0]):
+        for column in range(edges.shape[1]):
+            edges[row, column] = _is_edge(depth, row * stride, column * stride, np.float32(ratio))
     return edges
+
+
+@compiled(
+    f"Tuple((float32[:, ::1], uint8[:, ::1], uint32[::1], float32[::1]))({_DEPTH},"
+    " Array(uint8, 3, 'C', readonly=True), Array(uint16, 2, 'C', readonly=True), int64, UniTuple(float64, 4), float64,"
+    " float64)"
+)
+def _points(
+    depth: npt.NDArray[np.float32],
+    image: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.uint16],
+    stride: int,
+    camera: tuple[float, float, float, float],
+    farthest: float,
+    ratio: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+    """What `lift` puts in a cloud. camera: fx, fy, cx, cy."""
+    height, width = depth.shape
+    most = (-(-height // stride)) * (-(-width // stride))
+    xyz, rgb = np.empty((most, 3), np.float32), np.empty((most, 3), np.uint8)
+    instance, confidence = np.empty(most, np.uint32), np.empty(most, np.float32)
+    fx, fy = np.float32(camera[0]), np.float32(camera[1])
+    cx, cy = np.float32(camera[2]), np.float32(camera[3])
+    count = 0
+    for v in range(0, height, stride):
+        y = (np.float32(v) - cy) / fy
+        for u in range(0, width, stride):
+            z = depth[v, u]
+            if not (z > 0 and z <= farthest) or _is_edge(depth, v, u, np.float32(ratio)):
+                continue
+            xyz[count, 0], xyz[count, 1], xyz[count, 2] = (np.float32(u) - cx) / fx * z, y * z, z
+            for c in range(3):
+                rgb[count, c] = image[v, u, c]
+            instance[count] = labels[v, u]
+            share = z / np.float32(4)
+            confidence[count] = np.float32(1) / (np.float32(1) + share * share)
+            count += 1
+    return xyz[:count].copy(), rgb[:count].copy(), instance[:count].copy(), confidence[:count].copy()
