@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csc_matrix
 
 from mastsam_ros.device import one_thread
 from mastsam_ros.masks import PartitionMasks, look_up
@@ -23,6 +22,7 @@ from mastsam_ros.segmenters.regions.superpixels import (
     gradient_magnitude,
     smoothed,
 )
+from mastsam_ros.segmenters.regions.votes import agreement, gathered, votes_of
 from mastsam_ros.settings import RegionsSettings
 from mastsam_ros.types import (
     CandidateMasks,
@@ -39,8 +39,6 @@ _VOTE = 0.25
 _INHERIT = 0.3
 """Share of a region that must have been carried from somewhere for its superpixels without a vote to go to the track
 that most of it was carried from: what comes into view beside many parts of one region is none of its own."""
-_KNOWN = 0.4
-"""Share of a region that must have been carried from somewhere to compare it with the tracks."""
 _AGREES = 0.4
 """IoU with a carried mask from which on a region is preferred."""
 _SAME = 0.25
@@ -125,14 +123,10 @@ class RegionSegmenter:
         count = len(prompts)
         if prompts.carried is None:
             return self._pointed(prompts)
-        carried = np.asarray(prompts.carried.cpu().numpy())
-        votes = np.bincount(
-            graph.labels.ravel().astype(np.int64) * (count + 1) + carried.ravel(),
-            minlength=graph.count * (count + 1),
-        ).reshape(graph.count, count + 1)
-        votes = votes[:, 1:].astype(np.float64)
+        carried = np.ascontiguousarray(prompts.carried.cpu().numpy(), np.int64)
+        votes = votes_of(graph.labels, carried, graph.count, count)
         whole = votes.sum(axis=0)
-        iou = _agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
+        iou = agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
         trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
         # Few regions agree with any track.
         node, track = np.nonzero(iou > _AGREES)
@@ -140,10 +134,9 @@ class RegionSegmenter:
         np.maximum.at(preferred, node, (iou[node, track] - _AGREES) / (1 - _AGREES) * trust[track])
         self._cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * preferred)
         regions = int(self._cut.max()) + 1
-        superpixels = np.arange(graph.count + 1)
-        region_votes = csc_matrix((np.ones(graph.count), self._cut, superpixels), shape=(regions, graph.count)) @ votes
+        region_votes = gathered(votes, self._cut, regions)
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
-        region_iou = _agreement(region_votes, region_area, whole)
+        region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
         return self._candidates(carried, voted, region_of)
@@ -257,25 +250,9 @@ class RegionSegmenter:
         return CandidateMasks(torch.from_numpy(masks), torch.from_numpy(scores))
 
 
-def _agreement(
-    votes: npt.NDArray[np.float64], area: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """IoU (R, N) of R regions with N carried masks over the pixels that were carried from anywhere.
-
-    votes: (R, N) pixels; area: (R,); whole: (N,) pixels of each carried mask.
-    """
-    known = votes.sum(axis=1)
-    iou = votes / np.maximum(known[:, None] + whole[None] - votes, 1)
-    iou[known < _KNOWN * area] = 0
-    return iou
-
-
 def _body_of(carried: npt.NDArray[np.int64], bodies: npt.NDArray[np.int32], count: int) -> list[int]:
     """For each of `count` tracks the body that holds most of it, 0 if most of it is outside all of them."""
-    bodies_count = int(bodies.max(initial=0)) + 1
-    shared = np.bincount(carried.ravel() * bodies_count + bodies.ravel(), minlength=(count + 1) * bodies_count).reshape(
-        count + 1, bodies_count
-    )[1:]
+    shared = votes_of(bodies, carried, int(bodies.max(initial=0)) + 1, count).T
     whole = shared.sum(axis=1)
     shared[:, 0] = 0
     in_bodies = shared.sum(axis=1) >= np.maximum(1, _BODY_MAJORITY * whole)
