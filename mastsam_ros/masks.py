@@ -7,7 +7,11 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import looking_is_free, places
 from mastsam_ros.types import CandidateMasks
+
+_MASKS_AT_ONCE = 16
+"""Masks that are compared at once: few enough that what is made of them stays small beside them."""
 
 
 def index_masks(index: torch.Tensor, count: int) -> torch.Tensor:
@@ -55,8 +59,7 @@ def select(candidates: CandidateMasks, best: torch.Tensor, found: torch.Tensor) 
     if isinstance(candidates, CompactCandidates):
         return candidates.select(best, found)
     masks = candidates.masks[torch.arange(len(candidates), device=candidates.masks.device), best]
-    masks[~found] = False
-    return TrackMasks(masks)
+    return TrackMasks(masks.masked_fill_(~found[:, None, None], False))
 
 
 def shared_with_carried(
@@ -171,23 +174,30 @@ class TrackMasks:
         flat = self._dense[:, ::stride, ::stride].flatten(1).float()
         return flat @ flat.T
 
-    def owners(self, order: list[int]) -> torch.Tensor:
-        """(H, W) int64: n + 1 of the last track in `order` (any of 0..N-1) whose mask holds the pixel, 0 for none."""
-        painted = torch.zeros(self._dense.shape[1:], dtype=torch.int32, device=self._dense.device)
-        for n in order:
-            painted.masked_fill_(self._dense[n], n + 1)
-        return painted.long()
+    def owners(self, rank: torch.Tensor) -> torch.Tensor:
+        """(H, W) int64: n + 1 of the track of the highest rank whose mask holds the pixel, 0 for none.
+
+        rank: (N,) int64, of each track its place 1..N in some order; 0 for those that own nothing.
+        """
+        highest = torch.zeros(self.shape, dtype=torch.int16, device=rank.device)
+        small = rank.to(torch.int16)[:, None, None]
+        for start in range(0, len(rank), _MASKS_AT_ONCE):
+            some, masks = small[start : start + _MASKS_AT_ONCE], self._dense[start : start + _MASKS_AT_ONCE]
+            torch.maximum(highest, (masks * some).amax(dim=0), out=highest)
+        return look_up(_of_rank(rank), highest.int())
 
     def hold(self, index: torch.Tensor) -> torch.Tensor:
         """(H, W) bool: pixels that the mask of the track there holds. index: (H, W) int64, n + 1 where track n is."""
         claims = torch.gather(self._dense.flatten(1), 0, (index.flatten()[None] - 1).clamp(min=0))[0]
         return claims.view(index.shape) & (index > 0)
 
-    def replaced(self, tracks: list[int], index: torch.Tensor) -> TrackMasks:
-        """The masks of these tracks are where `index` (H, W) int64 is n + 1 instead."""
-        dense = self._dense.clone()
-        for n in tracks:
-            dense[n] = index == n + 1
+    def replaced(self, these: torch.Tensor, index: torch.Tensor) -> TrackMasks:
+        """The masks of these tracks, (N,) bool, are where `index` (H, W) int64 is n + 1 instead."""
+        if looking_is_free(these.device) and not these.any():
+            return self
+        dense, tracks = self._dense.clone(), places(these)
+        instead = index.to(torch.int16)[None] == (tracks + 1).to(torch.int16)[:, None, None]
+        dense[tracks] = torch.where(these[tracks, None, None], instead, dense[tracks])
         return TrackMasks(dense)
 
     def emptied(self, shows: torch.Tensor) -> TrackMasks:
@@ -223,7 +233,7 @@ class PartitionTrackMasks(TrackMasks):
         """(values,): for each value of image c the largest of the numbers (N,) >= 0 of the masks there, else 0."""
         table = torch.zeros(self._values, dtype=torch.int64, device=numbers.device)
         mine = (self.image == c) & (self.value >= 0)
-        return table.scatter_reduce_(0, self.value[mine], numbers[mine], "amax")
+        return table.scatter_reduce_(0, torch.where(mine, self.value, 0), torch.where(mine, numbers, 0), "amax")
 
     def areas(self) -> torch.Tensor:
         """As `TrackMasks.areas`."""
@@ -254,16 +264,12 @@ class PartitionTrackMasks(TrackMasks):
         there = self.value >= 0
         return (shared * (there[:, None] & there[None])).float()
 
-    def owners(self, order: list[int]) -> torch.Tensor:
+    def owners(self, rank: torch.Tensor) -> torch.Tensor:
         """As `TrackMasks.owners`."""
-        device = self.value.device
-        owner = torch.tensor([-1, *order], device=device) + 1
-        rank = torch.zeros(len(self) + 1, dtype=torch.int64, device=device)
-        rank = rank.index_copy_(0, owner, torch.arange(len(owner), device=device))[1:]
-        highest = torch.zeros(self.shape, dtype=torch.int64, device=device)
+        highest = torch.zeros(self.shape, dtype=torch.int64, device=rank.device)
         for c, image in enumerate(self.images):
             highest = torch.maximum(highest, look_up(self._of_values(c, rank), image.long()))
-        return look_up(owner, highest)
+        return look_up(_of_rank(rank), highest)
 
     def hold(self, index: torch.Tensor) -> torch.Tensor:
         """As `TrackMasks.hold`."""
@@ -274,14 +280,24 @@ class PartitionTrackMasks(TrackMasks):
             held |= look_up(wanted, index) == image
         return held
 
-    def replaced(self, tracks: list[int], index: torch.Tensor) -> PartitionTrackMasks:
+    def replaced(self, these: torch.Tensor, index: torch.Tensor) -> PartitionTrackMasks:
         """As `TrackMasks.replaced`."""
-        rows = torch.tensor(tracks, device=self.value.device)
+        if looking_is_free(these.device) and not these.any():
+            return self
         images = torch.cat([self.images, index.to(self.images.dtype)[None]])
+        own = torch.arange(1, len(these) + 1, device=these.device)
         return PartitionTrackMasks(
-            images, self.image.index_fill(0, rows, len(images) - 1), self.value.index_copy(0, rows, rows + 1)
+            images, torch.where(these, len(images) - 1, self.image), torch.where(these, own, self.value)
         )
 
     def emptied(self, shows: torch.Tensor) -> PartitionTrackMasks:
         """As `TrackMasks.emptied`."""
         return PartitionTrackMasks(self.images, self.image, torch.where(shows, self.value, -1))
+
+
+def _of_rank(rank: torch.Tensor) -> torch.Tensor:
+    """(N + 1,) int64: n + 1 of the track n of each rank (N,), 0 for rank 0."""
+    table = torch.zeros(len(rank) + 1, dtype=torch.int64, device=rank.device)
+    table.scatter_(0, rank, torch.arange(1, len(rank) + 1, device=rank.device))
+    table[0] = 0
+    return table

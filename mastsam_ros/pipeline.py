@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.backends import resolved
-from mastsam_ros.device import one_thread, torch_device
+from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.lifting import instance_extents, lift, lift_structure
-from mastsam_ros.geometry.pointmaps import PointmapLifter
+from mastsam_ros.geometry.pointmaps import PointmapLifter, PointmapPair
 from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.masks import TrackMasks, look_up
@@ -39,7 +39,7 @@ from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
-from mastsam_ros.tracker.self_check import SelfChecker
+from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.tracker.settling import settled
 from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
@@ -249,7 +249,7 @@ class Mastsam:
         if self._blank or self._previous is None:
             return result
         index, active = self._editor.index, self._identities.active
-        owners = self._owners(index.cpu().numpy(), active)
+        owners = self._owners(on_host(index)[0], active)
         owners = without_crumbs(owners, 2 * self.settings.tracker.min_area_share * index.numel())
         labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
         points = result.points if frame.depth is None else self._lifted(frame, self._view(frame), labels, None)
@@ -306,7 +306,7 @@ class Mastsam:
             with timer("pose"):
                 matches = self.map.locate(view, matches, self._frames)
                 self.structure.locate(view, matches)
-        carried, figures = None, None
+        carried, figures, uncovered = None, None, view.height * view.width
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
         follows = matches if self._in_order else None
@@ -317,54 +317,57 @@ class Mastsam:
                 with timer("recall"), one_thread(self.device):
                     active, carried = self._recalled(view, active, carried)
                 with timer("prompt"), one_thread(self.device):
-                    confidence = torch.from_numpy(self._identities.confidence()).to(self.device)
+                    confidence = upload(self._identities.confidence(), self.device)
+                    may_stand_in = upload(self._identities.may_stand_in(), self.device)
                     prompts = prompts_from(carried, confidence, tracker)
         if carried is not None:
             with timer("predict"):
                 answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
             with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
-                figures = chosen.figures()
-                masks = self._as_people_said(active, carried, self._coast(active, carried, chosen, figures), figures)
+                chosen = chosen.standing_in(may_stand_in, carried)
             with timer("overlap"), one_thread(self.device):
-                index = self._without_overlap(active, carried, masks, figures)
+                index, uncovered, figures = self._without_overlap(active, carried, chosen)
         with timer("discover"):
             with one_thread(self.device):
-                region = uncovered_region(index, self._frames, tracker) if previous is not None else None
+                due = previous is not None
+                region = uncovered_region(index, uncovered, self._frames, tracker) if due else None
             if previous is None or region is not None:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
                     self._discover(answer, view, active, index, region, carried, matches, figures)
         if carried is not None and figures is not None and tracker.settle_outlines:
             with timer("settle"), one_thread(self.device):
-                index = settled(index, carried.index, self._outlined(active, figures), self._image(view))
+                index = settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
         self._committed = True
         self.map.followed()
         with timer("identify"), one_thread(self.device):
             index = self.map.divide(index, active, self._identities)
-            index, on_host, active = self._compact(index, active)
+            image, places, pair = self._fetched(view, index, matches)
+            index, image, active = self._compact(index, image, active)
             for id, into in self._identities.joined:
                 self.map.merge(id, into, self._identities.evidence(EventKind.MERGED, id))
             active = self.map.reunite(index, active, self._identities)
             self._identities.end_frame(active, self.map.waiting(self._identities))
             if tracker.revival:
-                areas = 4.0 * np.bincount(on_host[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
-                self._lost.remember(active, appearances(index, len(active), self._image(view)), areas.tolist())
+                areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
+                looks = appearances(index, len(active), view.image_on(self.device))
+                self._lost.remember(active, looks, areas.tolist())
         self._editor.index, self._previous = index, view
         self._recent.add(view, frame.width, frame.height)
         with timer("outline"), one_thread(self.device):
-            owners = without_crumbs(self._owners(on_host, active), 2 * tracker.min_area_share * index.numel())
+            owners = without_crumbs(self._owners(image, active), 2 * tracker.min_area_share * index.numel())
             shown = self._identities.constraints.as_instances(owners)
             labels = enlarge(shown, frame.image)
         known = self._identities.known_anywhere()
         with self._meanwhile(timer, "map", lambda: self._remember(view, owners, known)):
             with timer("lift"):
-                points = self._lifted(frame, view, labels, matches)
+                points = self._lifted(frame, view, labels, pair)
             events = (*self._take_pending(), *self._identities.told())
             tracks = self._tracks(labels, points)
             with timer("check"):
                 merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
-                check = self._checker.check(shown, matches, merged)
+                check = self._checker.check(shown, places, merged)
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, timer, check)
 
@@ -419,9 +422,6 @@ class Mastsam:
             frame = Frame(frame.image, frame.stamp_ns, frame.frame_id, frame.K, None, frame.T_world_camera)
         return working_view(frame, self.settings.working_pixels)
 
-    def _image(self, view: Frame) -> torch.Tensor:
-        return torch.from_numpy(view.image).to(self.device)
-
     def _recalled(self, view: Frame, active: list[int], carried: Carried) -> tuple[list[int], Carried]:
         """Lost tracks come back where an earlier view shows them; where the map knows the place, the map decides."""
         tracker, identities = self.settings.tracker, self._identities
@@ -438,25 +438,14 @@ class Mastsam:
         identities.active = list(active)
         return active, carried
 
-    def _coast(self, active: list[int], carried: Carried, chosen: Chosen, figures: Figures) -> TrackMasks:
-        """The chosen masks; tracks that no candidate answered keep their carried one for a few frames."""
-        standing_in = []
-        for n, id in enumerate(active):
-            if figures.found[n]:
-                self._identities.seen(id, figures.agreement[n], figures.score[n])
-            elif self._identities.coasted(id):
-                standing_in.append(n)
-        if not standing_in:
-            return chosen.masks
-        return chosen.masks.replaced(standing_in, carried.index)
-
     def _as_people_said(self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures) -> TrackMasks:
         """A mask that a person made is kept where the segmenter has another mind; what they told apart stays apart."""
         said = self._identities.constraints
         if not said.shaped and not said.cuts:
             return masks
         shaped = [n for n in self._shaped(active) if figures.found[n] and figures.agreement[n] < _OTHER_MIND]
-        masks = masks.replaced(shaped, carried.index) if shaped else masks
+        if shaped:
+            masks = masks.replaced(upload([n in shaped for n in range(len(active))], self.device), carried.index)
         cut = [(n, m) for n, id in enumerate(active) for m, other in enumerate(active) if said.cut(id, other)]
         if not cut:
             return masks
@@ -474,30 +463,46 @@ class Mastsam:
         return Separation.APART if apart else self.map.separation(first, second)
 
     def _without_overlap(
-        self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures
-    ) -> torch.Tensor:
-        """Step 6: joins tracks whose masks coincide, then gives each pixel one id. Returns the index (H, W)."""
-        joined, hidden = self._overlap.join(active, self._identities.ages(), masks, figures.agreement, self._separation)
-        standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if self._identities.doubted(id)]
+        self, active: list[int], carried: Carried, chosen: Chosen
+    ) -> tuple[torch.Tensor, int, Figures]:
+        """Step 6: joins tracks whose masks coincide, and gives each pixel one id.
+
+        Returns the index (H, W), how many of its pixels are nobody's, and the figures of what was chosen. What the host
+        decides by comes in one transfer, and in nearly every frame its decisions change no pixel but by their number.
+        """
+        identities, masks, order = self._identities, chosen.masks, chosen.preference()
+        shared, index = self._overlap.shared_iou(masks), one_id_per_pixel(masks, order, carried.index)
+        numbers, iou, uncovered = on_host(chosen.numbers(), shared, (index == 0).sum())
+        figures = Figures.of(numbers)
+        for id, found, agreement, score in zip(active, figures.found, figures.agreement, figures.score, strict=True):
+            if found:
+                identities.seen(id, agreement, score)
+            else:
+                identities.coasted(id)
+        masks = self._as_people_said(active, carried, masks, figures)
+        if masks is not chosen.masks:
+            (iou,) = on_host(self._overlap.shared_iou(masks))
+        joined, hidden = self._overlap.join(active, identities.ages(), iou, figures.agreement, self._separation)
+        standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if identities.doubted(id)]
         if standing_in:
             hidden -= set(standing_in)
-            masks = masks.replaced([active.index(id) for id in standing_in], carried.index)
+            masks = masks.replaced(upload([id in standing_in for id in active], self.device), carried.index)
         if hidden:
-            shows = torch.tensor([id not in hidden for id in active], device=self.device)
-            masks = masks.emptied(shows)
-        priority = list(figures.together)
-        for n in self._shaped(active):
-            priority[n] += _PREFERRED
-        index = one_id_per_pixel(masks, priority, carried.index)
+            masks = masks.emptied(upload([id not in hidden for id in active], self.device))
+        shaped = self._shaped(active)
+        if shaped or masks is not chosen.masks:
+            preferred = upload([_PREFERRED * (n in shaped) for n in range(len(active))], self.device, torch.float32)
+            index = one_id_per_pixel(masks, order + preferred, carried.index)
+            (uncovered,) = on_host((index == 0).sum())
         if joined:
             place = {id: n for n, id in enumerate(active)}
-            table = torch.arange(len(active) + 1, device=self.device)
+            table = np.arange(len(active) + 1)
             for id, into in joined.items():
                 table[place[id] + 1] = place[into] + 1
-                self._identities.merge(id, into)
-                self._identities.weigh(EventKind.MERGED, id, self._overlap.iou[id])
-            index = look_up(table, index)
-        return index
+                identities.merge(id, into)
+                identities.weigh(EventKind.MERGED, id, self._overlap.iou[id])
+            index = look_up(upload(table, self.device), index)
+        return index, int(uncovered), figures
 
     def _discover(
         self,
@@ -512,12 +517,11 @@ class Mastsam:
     ) -> None:
         """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
-        new, scores = new_masks(answer, region, tracker)
-        if not len(scores):
+        new, scores, area = new_masks(answer, region, tracker)
+        if not scores:
             return
-        image = self._image(view)
+        image = view.image_on(self.device)
         recognised = self._recognised(new, len(scores), image, matches, index, active)
-        area = occurrences(new.flatten(), len(scores) + 1)[1:].tolist()
         parents, held = parents_of(
             new,
             len(scores),
@@ -531,8 +535,8 @@ class Mastsam:
         held = [was_part and not beyond for was_part, beyond in zip(held, outside, strict=True)]
         wholes = self._parts_of_wholes(new, len(scores), active, carried)
         first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
-        place = torch.zeros(len(scores) + 1, dtype=torch.int64, device=self.device)
-        for n, (score, parent) in enumerate(zip(scores.tolist(), parents, strict=True)):
+        place = np.zeros(len(scores) + 1, dtype=np.int64)
+        for n, (score, parent) in enumerate(zip(scores, parents, strict=True)):
             if n in recognised:
                 id, reason = recognised[n]
                 if id in active and identities.constraints.linked(id):
@@ -554,7 +558,7 @@ class Mastsam:
                 id = identities.born(score, shown_as, sure, free, held[n])
             active.append(id)
             place[n + 1] = len(active)
-        index += place[new]
+        index += look_up(upload(place, self.device), new)
 
     def _outlined(self, active: list[int], figures: Figures) -> torch.Tensor:
         """(N,) bool: the segmenter is sure of the outline of this track, or of what it is shown as."""
@@ -562,7 +566,7 @@ class Mastsam:
         # What is new in this frame stands behind the tracks that were asked for.
         sure = {id for id, score in zip(active, figures.score, strict=False) if score >= threshold}
         outlined = [id in sure or identities.shown_as(id) in sure for id in active]
-        return torch.tensor(outlined, device=self.device)
+        return upload(outlined, self.device)
 
     def _parts_of_wholes(
         self, new: torch.Tensor, count: int, active: list[int], carried: Carried | None
@@ -599,7 +603,7 @@ class Mastsam:
     ) -> dict[int, tuple[int, str]]:
         """New mask (0-based) -> the id that it is, lost or cut in two by what stands before it, and how it is known."""
         tracker, identities = self.settings.tracker, self._identities
-        owned = occurrences(index.flatten(), len(active) + 1)[1:].tolist()
+        owned = on_host(occurrences(index.flatten(), len(active) + 1)[1:])[0].tolist()
         present = {id: area > 0 for id, area in zip(active, owned, strict=True) if identities.exists(id)}
         lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
         # What lies where a part of a merged or removed instance is belongs to it, in view or not.
@@ -623,13 +627,29 @@ class Mastsam:
             found |= {n: (id, reason) for n, id in pairs.items() if n not in found}
         return found
 
-    def _compact(self, index: torch.Tensor, active: list[int]) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int]]:
+    def _fetched(
+        self, view: Frame, index: torch.Tensor, matches: Matches | None
+    ) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.float32] | None, PointmapPair | None]:
+        """The index (H, W), some matches' places and what the pointmaps are lifted from, on the host.
+
+        This is the one transfer of images out of the device.
+        """
+        wanted = [index if looking_is_free(self.device) else index.to(torch.int32)]
+        if matches is None:
+            return on_host(*wanted)[0], None, None
+        lifts = self.settings.geometry.points and view.depth is None
+        pair = PointmapPair.of(matches, self.settings.geometry) if lifts else None
+        image, places, *values = on_host(*wanted, sampled_places(matches), *(pair.values if pair is not None else ()))
+        return image, places, None if pair is None else replace(pair, values=tuple(values))
+
+    def _compact(
+        self, index: torch.Tensor, image: npt.NDArray[np.integer], active: list[int]
+    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int]]:
         """Drops ids that own (almost) no pixels and numbers the rest anew: the index, the same on the host, the ids.
 
-        This is the one transfer of an image out of the device.
+        image: the index on the host.
         """
-        on_host = index.cpu().numpy()
-        area = np.bincount(on_host.ravel(), minlength=len(active) + 1)[1:].tolist()
+        area = np.bincount(image.ravel(), minlength=len(active) + 1)[1:].tolist()
         smallest = max(1.0, self.settings.tracker.min_area_share * index.numel() / 4)
         table = np.zeros(len(active) + 1, np.int64)
         kept: list[int] = []
@@ -644,14 +664,14 @@ class Mastsam:
             else:
                 self._identities.disappear(id)
         self._lost.keep_only(self._identities.known())
-        return look_up(torch.from_numpy(table).to(self.device), index), np.take(table, on_host), kept
+        return look_up(upload(table, self.device), index), np.take(table, image), kept
 
-    def _owners(self, on_host: npt.NDArray[np.int64], active: list[int]) -> npt.NDArray[np.uint16]:
+    def _owners(self, image: npt.NDArray[np.integer], active: list[int]) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 tracks at working size from the index, tentative tracks under their parent's id."""
-        return np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), on_host)
+        return np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), image)
 
     def _lifted(
-        self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches | None
+        self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], pair: PointmapPair | None
     ) -> LabelledCloud | None:
         """Step 8: points from depth at full size where there is any, else from the matcher's pointmap."""
         if not self.settings.geometry.points:
@@ -661,9 +681,9 @@ class Mastsam:
         if self.structure.depth is not None:
             metric = self.structure.metric
             return lift_structure(view, labels, self.structure.depth, metric, self.settings.geometry)
-        if matches is None:
+        if pair is None:
             return None
-        return self._pointmaps.lift(self._frames, view, labels, matches, self.settings.geometry)
+        return self._pointmaps.lift(self._frames, view, labels, pair, self.settings.geometry)
 
     def _tracks(self, labels: npt.NDArray[np.uint16], points: LabelledCloud | None) -> tuple[Track, ...]:
         boxes = bounding_boxes(labels)

@@ -113,6 +113,16 @@ class Frame:
         """Columns of the image."""
         return int(self.image.shape[1])
 
+    def image_on(self, device: torch.device) -> torch.Tensor:
+        """The image (H, W, 3) uint8 there; it is taken there once, and kept as long as the frame."""
+        from mastsam_ros.device import upload
+
+        kept: torch.Tensor | None = self.__dict__.get("_image_on_device")
+        if kept is None or kept.device != device:
+            kept = upload(np.ascontiguousarray(self.image), device)
+            object.__setattr__(self, "_image_on_device", kept)
+        return kept
+
 
 def _describe(value: Any) -> str:
     if isinstance(value, np.ndarray):

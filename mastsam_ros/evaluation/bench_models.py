@@ -16,7 +16,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mastsam_ros.device import one_thread, out_of_memory_told, torch_device
+from mastsam_ros.device import looking_is_free, one_thread, out_of_memory_told, torch_device
 from mastsam_ros.evaluation.bench_growth import long_run
-from mastsam_ros.evaluation.host_reads import HostReads
+from mastsam_ros.evaluation.host_reads import HostReads, PretendedDevice
 from mastsam_ros.evaluation.tables import table, write_json, write_text
 from mastsam_ros.matchers import Matcher
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
@@ -100,7 +100,7 @@ class Timings:
     """Milliseconds of every frame, per stage and for the whole step; peak memory; the networks' work per stage.
 
     host_reads: how often one step waits for the device because the host reads from it; image_reads: of these, how
-    often more than four bytes per pixel.
+    often more than a byte per pixel; uploads: how often it waits for what it takes there.
     """
 
     step: list[float] = field(default_factory=list)
@@ -111,6 +111,7 @@ class Timings:
     weight_bytes: dict[str, int] = field(default_factory=dict)
     host_reads: int = 0
     image_reads: int = 0
+    uploads: int = 0
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -123,6 +124,7 @@ class Timings:
             "weight_bytes": self.weight_bytes,
             "host_reads": self.host_reads,
             "image_reads": self.image_reads,
+            "uploads": self.uploads,
         }
 
 
@@ -154,7 +156,7 @@ class Clock:
 
     def now_ms(self) -> float:
         """The steady clock once a GPU has nothing left to do; of a CPU, its time spent here: others may use it too."""
-        if self.device.type == "cpu":
+        if looking_is_free(self.device):
             return time.process_time() * 1e3
         torch.cuda.synchronize(self.device)
         return time.perf_counter() * 1e3
@@ -296,11 +298,8 @@ def measure(models: Models, tracks: int, settings: Settings, frames: int, plain:
     memory = PeakMemory(device)
     with out_of_memory_told("this row needs a larger one"):
         sam, mast3r = random_sam(models, device), random_mast3r(models, device)
-        matcher = (PlainMatcher if plain else Mast3rMatcher)(settings.mast3r, device, mast3r)
-        segmenter = (PlainSegmenter if plain else PromptedSegmenter)(TransformersNetwork(sam), settings.sam, device)
-        clock, picture = Clock(device), StillPicture(models, tracks, device)
-        still = StillMatcher(matcher, picture, clock), StillSegmenter(segmenter, picture, clock)
-        mastsam = Mastsam(*still, settings)
+        composed = _Composed(models, tracks, settings, sam, mast3r, plain)
+        mastsam, picture, clock = composed.on(device)
         for _ in range(_WARM_UP):
             mastsam.step(picture.frame())
         clock.counting = True
@@ -308,8 +307,11 @@ def measure(models: Models, tracks: int, settings: Settings, frames: int, plain:
             mastsam.step(picture.frame())
         clock.counting = False
         timings = clock.timings
-        timings.host_reads = reads.total
-        timings.image_reads = sum(size > 4 * models.height * models.width for size in reads.transfers)
+        if looking_is_free(device):
+            reads = composed.reads_of_a_gpu()
+            gc.collect()
+        timings.host_reads, timings.uploads = reads.total, reads.uploads.total()
+        timings.image_reads = sum(size > models.height * models.width for size in reads.transfers)
         encoder = _bytes(sam.vision_encoder)
         timings.weight_bytes = {"match": _bytes(mast3r), "encode": encoder, "predict": _bytes(sam) - encoder}
         timings.stages.clear()
@@ -317,6 +319,42 @@ def measure(models: Models, tracks: int, settings: Settings, frames: int, plain:
         timings.tracks = _time_steps(mastsam, picture, clock, frames)
     timings.peak_gb = memory.peak_gb()
     return timings
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """The pipeline with these networks round a picture of so many tracks."""
+
+    models: Models
+    tracks: int
+    settings: Settings
+    sam: Any
+    mast3r: Mast3rNetwork
+    plain: bool
+
+    def on(self, device: torch.device) -> tuple[Mastsam, StillPicture, Clock]:
+        """With everything on the device."""
+        settings, clock = self.settings, Clock(device)
+        matcher = (PlainMatcher if self.plain else Mast3rMatcher)(settings.mast3r, device, self.mast3r)
+        network = TransformersNetwork(self.sam)
+        segmenter = (PlainSegmenter if self.plain else PromptedSegmenter)(network, settings.sam, device)
+        picture = StillPicture(self.models, self.tracks, device)
+        still = StillMatcher(matcher, picture, clock), StillSegmenter(segmenter, picture, clock)
+        mastsam = Mastsam(*still, settings)
+        mastsam.device = device
+        return mastsam, picture, clock
+
+    def reads_of_a_gpu(self) -> HostReads:
+        """What a step would read from a GPU, and take there and wait for, counted without one."""
+        cpu = torch.device("cpu")
+        pretending = replace(self, sam=random_sam(self.models, cpu), mast3r=random_mast3r(self.models, cpu))
+        with PretendedDevice() as reads:
+            mastsam, picture, clock = pretending.on(reads.device)
+            clock.resting = True
+            for _ in range(_WARM_UP):
+                reads.restart()
+                mastsam.step(picture.frame())
+        return reads
 
 
 def _time_steps(mastsam: Mastsam, picture: StillPicture, clock: Clock, frames: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.device import on_host
 from mastsam_ros.geometry.cameras import back_project
 from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
 from mastsam_ros.geometry.pose import RelativePose, add_error, camera_motion, rigid_motion
@@ -191,7 +192,7 @@ class Odometry:
             return None
         before, T = self._previous
         some = slice(None, None, -(-len(matches) // _MATCHES))
-        xy0, xy1, weights = (values[some].cpu().numpy() for values in (matches.xy0, matches.xy1, matches.confidence))
+        xy0, xy1, weights = on_host(matches.xy0[some], matches.xy1[some], matches.confidence[some])
         motion = camera_motion(xy0, xy1, before.depth, view.depth, before.K, view.K, weights, _LEAST_NOISE)
         return T @ motion.T if motion is not None and motion.share > 0.3 else None
 

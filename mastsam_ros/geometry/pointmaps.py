@@ -14,7 +14,7 @@ from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import Frame, LabelledCloud, Matches, Pointmap
 
 _LATTICE = 8000
-"""Pixels, evenly spread, that pose and scale are estimated from: so few go to the host at little cost..."""
+"""Pixels, evenly spread, that pose and scale are estimated from: so few are quickly gone through..."""
 _POSE_POINTS = 2000
 """... and so many of them at most the pose needs; more add time, not precision."""
 _LEAST_POINTS, _LEAST_SHARE = 30, 0.3
@@ -22,6 +22,46 @@ _LEAST_POINTS, _LEAST_SHARE = 30, 0.3
 _PIXEL_TOLERANCE = 2.0
 _OWN_WORD = 0.1
 """A metric pair's own scale counts for so much beside the carried one: about ten pairs' mean holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class PointmapPair:
+    """What a pair of views is lifted from, on the device or, once its `values` were fetched, on the host.
+
+    values: every `stride`-th pixel of the current view's pointmap, (h, w, 4) float32, points and confidence, 0 also at
+    edges; and a lattice of every `step`-th pixel of it and, where there is one, of the previous view's, (1 or 2, h, w,
+    4). size: (height, width) of the pointmaps.
+    """
+
+    values: tuple[torch.Tensor, ...] | tuple[npt.NDArray[np.float32], ...]
+    step: int
+    stride: int
+    size: tuple[int, int]
+    metric: bool
+
+    @staticmethod
+    def of(matches: Matches, settings: GeometrySettings) -> PointmapPair | None:
+        """From the matches' pointmaps; None where there are none."""
+        now, before = matches.pointmap1, matches.pointmap0
+        if now is None:
+            return None
+        height, width = now.confidence.shape
+        step, stride = max(1, math.isqrt(height * width // _LATTICE)), settings.points_stride
+        both = [now]
+        if before is not None and before.confidence.shape == now.confidence.shape:
+            both.append(before)
+        lattice = torch.stack([_sampled(one, step, one.confidence) for one in both])
+        # Seen from the previous camera, whose frame they are in: the current one's place is not known yet.
+        distance = torch.where(now.confidence > 0, now.points.norm(dim=-1), 0)
+        chosen = torch.where(_edges(distance, settings.edge_ratio), 0, now.confidence)
+        sampled = _sampled(now, stride, chosen)
+        return PointmapPair((sampled, lattice), step, stride, (height, width), now.metric)
+
+
+def _sampled(pointmap: Pointmap, step: int, confidence: torch.Tensor) -> torch.Tensor:
+    """(h, w, 4) float32: every `step`-th pixel's point, and its confidence of (H, W)."""
+    every = slice(None, None, step)
+    return torch.cat([pointmap.points[every, every], confidence[every, every, None]], dim=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +75,10 @@ class _Lattice:
     size: tuple[int, int]
 
     @staticmethod
-    def of(pointmaps: list[Pointmap]) -> list[_Lattice]:
-        """Those of pointmaps of one size, in one transfer from the device."""
-        height, width = pointmaps[0].confidence.shape
-        step = max(1, math.isqrt(height * width // _LATTICE))
-        every = slice(None, None, step)
-        values = [torch.cat([p.points[every, every], p.confidence[every, every, None]], dim=-1) for p in pointmaps]
-        numbers = torch.stack(values).cpu().numpy()
-        return [_Lattice(one[..., :3].astype(np.float64), one[..., 3], step, (height, width)) for one in numbers]
+    def of(pair: PointmapPair) -> list[_Lattice]:
+        """Those of the pair: the current view's, and the previous one's if it is there."""
+        lattices = np.asarray(pair.values[1])
+        return [_Lattice(one[..., :3].astype(np.float64), one[..., 3], pair.step, pair.size) for one in lattices]
 
 
 class PointmapLifter:
@@ -67,32 +103,27 @@ class PointmapLifter:
         self._log_scale, self._seen = 0.0, None
 
     def lift(
-        self, number: int, view: Frame, labels: npt.NDArray[np.uint16], matches: Matches, settings: GeometrySettings
+        self, number: int, view: Frame, labels: npt.NDArray[np.uint16], pair: PointmapPair, settings: GeometrySettings
     ) -> LabelledCloud | None:
-        """The labelled cloud of frame `number`, in its camera's optical frame, from `matches.pointmap1`.
+        """The labelled cloud of frame `number`, in its camera's optical frame, from the pair that it ends.
 
-        labels: (H, W) uint16 at any size. The pointmap is in the previous frame's camera; where the current camera is
-        in there follows from the pixels that its points are seen at. Without K the focal length is that of
-        `pointmap0`, which the same camera saw. None without a pointmap, or where the points do not agree on one pose.
-        `metric` as the pointmap says; points beyond `max_depth_m` are left out where it is.
+        labels: (H, W) uint16 at any size. pair: its values on the host. The pointmap is in the previous frame's camera;
+        where the current camera is in there follows from the pixels that its points are seen at. Without K the focal
+        length is that of the previous view's own pointmap, which the same camera saw. None where the points do not
+        agree on one pose. `metric` as the pointmap says; points beyond `max_depth_m` are left out where it is.
         """
-        pointmap, before = matches.pointmap1, matches.pointmap0
-        if pointmap is None:
-            return None
-        if before is not None and before.confidence.shape == pointmap.confidence.shape:
-            now, own = _Lattice.of([pointmap, before])
-        else:
-            (now,), own = _Lattice.of([pointmap]), None
+        now, *rest = _Lattice.of(pair)
+        own = rest[0] if rest else None
         seen, self._seen = self._seen, None
         K = view.K if view.K is not None else _intrinsics(own)
         T = camera_in_pointmap(now.points, now.confidence, K, now.step) if K is not None else None
         if T is None:
             return None
         if own is not None:
-            self._carry_scale(seen[1] if seen is not None and seen[0] == number - 1 else None, own, pointmap.metric)
+            self._carry_scale(seen[1] if seen is not None and seen[0] == number - 1 else None, own, pair.metric)
         in_camera = now.points @ T[2, :3] + T[2, 3]
         self._seen = number, np.where((now.confidence > 0) & (in_camera > 0), in_camera * self.scale, 0)
-        return _cloud(view, labels, pointmap, T, self.scale, settings)
+        return _cloud(view, labels, pair, T, self.scale, settings)
 
     def _carry_scale(self, seen: npt.NDArray[np.float64] | None, own: _Lattice, metric: bool) -> None:
         """seen: (h, w) depth of the pair's first frame at the carried scale, 0 = none; own: the same as it sees it."""
@@ -108,32 +139,30 @@ class PointmapLifter:
 def _cloud(
     view: Frame,
     labels: npt.NDArray[np.uint16],
-    pointmap: Pointmap,
+    pair: PointmapPair,
     T_camera_pointmap: npt.NDArray[np.float64],
     scale: float,
     settings: GeometrySettings,
 ) -> LabelledCloud:
-    """The points moved and chosen where they are, and one transfer of what is left of them."""
-    T = torch.from_numpy(T_camera_pointmap).to(pointmap.points)
-    xyz = (pointmap.points @ T[:3, :3].T + T[:3, 3]) * scale
-    depth = torch.where((pointmap.confidence > 0) & (xyz[..., 2] > 0), xyz[..., 2], 0)
-    keep = (depth > 0) & ~_edges(depth, settings.edge_ratio)
-    if pointmap.metric:
-        keep &= depth <= settings.max_depth_m
-    every = slice(None, None, settings.points_stride)
-    chosen = torch.where(keep, pointmap.confidence, 0)
-    sampled = torch.cat([xyz[every, every], chosen[every, every, None]], dim=-1).cpu().numpy()
-    rows, columns = np.nonzero(sampled[..., 3] > 0)
-    sampled, rows, columns = sampled[rows, columns], rows * settings.points_stride, columns * settings.points_stride
-    height, width = keep.shape
+    """The sampled points in the current camera, those that are behind it or too far left out."""
+    sampled = np.asarray(pair.values[0])
+    T = T_camera_pointmap.astype(np.float32)
+    xyz = (sampled[..., :3] @ T[:3, :3].T + T[:3, 3]) * np.float32(scale)
+    keep = (sampled[..., 3] > 0) & (xyz[..., 2] > 0)
+    if pair.metric:
+        keep &= xyz[..., 2] <= settings.max_depth_m
+    rows, columns = np.nonzero(keep)
+    xyz, confidence = xyz[rows, columns], sampled[rows, columns, 3]
+    rows, columns = rows * pair.stride, columns * pair.stride
+    height, width = pair.size
     if labels.shape != (height, width):
         labels = np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16)
     return LabelledCloud(
-        xyz=np.ascontiguousarray(sampled[:, :3]),
+        xyz=np.ascontiguousarray(xyz, dtype=np.float32),
         rgb=view.image[rows, columns],
         instance=labels[rows, columns].astype(np.uint32),
-        confidence=sampled[:, 3].clip(0, 1),
-        metric=pointmap.metric,
+        confidence=confidence.clip(0, 1),
+        metric=pair.metric,
     )
 
 

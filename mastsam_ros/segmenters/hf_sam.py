@@ -48,7 +48,9 @@ class TransformersNetwork:
 
     def encode(self, image: torch.Tensor) -> dict[str, Any]:
         """image (1, 3, side, side) -> what the model's forward takes in place of the image."""
-        features = self._model.get_image_embeddings(image.to(self._dtype))
+        # The models make the indices of their relative positions anew in every block: there, not on the host.
+        with image.device:
+            features = self._model.get_image_embeddings(image.to(self._dtype))
         if self._is_hq:
             embeddings, levels = features
             return {"image_embeddings": embeddings.to(self._dtype), "intermediate_embeddings": self._all(levels)}
@@ -58,12 +60,17 @@ class TransformersNetwork:
         return [level.to(self._dtype) for level in levels]
 
     def decode(
-        self, features: dict[str, Any], xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
+        self,
+        features: dict[str, Any],
+        xy: torch.Tensor,
+        labels: torch.Tensor,
+        masks: torch.Tensor | None,
+        boxes: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2), labels (N, K), masks (N, m, m) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
         if masks is None:
             points = {"input_points": xy[None], "input_labels": labels[None]}
-            if len(labels) and labels.shape[1] > 2 and bool((labels[:, -1] == 3).all()):
+            if boxes and labels.shape[1] > 2:
                 points = {"input_points": xy[None, :, :-2], "input_labels": labels[None, :, :-2]}
                 points["input_boxes"] = xy[None, :, -2:].flatten(2)
             answer = self._model(**points, multimask_output=True, **features)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from mastsam_ros.device import out_of_memory_told
+from mastsam_ros.device import constant, looking_is_free, on_host, out_of_memory_told, upload
 from mastsam_ros.masks import TrackMasks, index_masks, shared_with_carried
 from mastsam_ros.settings import SamSettings
 from mastsam_ros.types import (
@@ -55,11 +56,11 @@ class PromptableNetwork(Protocol):
         """image (1, 3, side, side) float32, normalised -> features, whatever `decode` takes."""
 
     def decode(
-        self, features: Any, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
+        self, features: Any, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None, boxes: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2) float32 pixels of the network's image, labels (N, K) -> logits (N, 3, h, w), IoU (N, 3).
 
-        Where people drew a box, its corners are the last two points of every prompt, labelled 2 and 3. masks:
+        boxes: people drew boxes, whose corners are the last two points of every prompt, labelled 2 and 3. masks:
         (N, mask_side, mask_side) float32 logits of mask prompts, or None. The logits that come out cover the
         whole square too; IoU is the network's own estimate for each mask. Called under autocast: positions of points
         are to be embedded outside it, half precision knows pixels only to several of them.
@@ -91,13 +92,13 @@ class SquareMapping:
         size = (self.used_height, self.used_width)
         if size != (self.height, self.width):
             pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
+        mean, std = (constant(values, pixels.device)[:, None, None] for values in (_MEAN, _STD))
         pixels = (pixels - mean) / std
         return F.pad(pixels, (0, self.side - self.used_width, 0, self.side - self.used_height))
 
     def to_network(self, xy: torch.Tensor) -> torch.Tensor:
         """Pixels of the frame (..., 2) -> pixels of the square."""
-        scale = xy.new_tensor((self.used_width / self.width, self.used_height / self.height))
+        scale = constant((self.used_width / self.width, self.used_height / self.height), xy.device)
         return (xy + 0.5) * scale - 0.5
 
     def on_frame(self, logits: torch.Tensor) -> torch.Tensor:
@@ -199,7 +200,7 @@ class PromptedSegmenter:
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Encodes the image; the one costly step of a frame. `matches` are not used."""
         self._mapping = SquareMapping.of_size(frame.height, frame.width, self.network.side, self.network.keeps_aspect)
-        image = torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device)
+        image = frame.image_on(self._device)
         self._features = None  # before the new ones: two frames' need not fit beside each other
         with self._precision(), out_of_memory_told(_CURE):
             self._features = self.network.encode(self._mapping.square(image))
@@ -216,13 +217,16 @@ class PromptedSegmenter:
         xy, labels = prompts.xy, prompts.labels
         if prompts.boxes is not None:
             xy = torch.cat([xy, prompts.boxes.view(-1, 2, 2)], dim=1)
-            labels = torch.cat([labels, labels.new_tensor([[2, 3]]).expand(len(labels), -1)], dim=1)
-        parts = list(self._answers(xy, labels, self._mask_prompts(prompts)))
+            corners = torch.tensor([[2, 3]], dtype=labels.dtype).expand(len(labels), -1)
+            labels = torch.cat([labels, upload(corners, labels.device)], dim=1)
+        parts = list(self._answers(xy, labels, self._mask_prompts(prompts), prompts.boxes is not None))
         if not parts:
             none = torch.zeros(0, 3, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
             return CandidateMasks(none, torch.zeros(0, 3, device=self._device))
         logits, scores = (torch.cat(kind) for kind in zip(*parts, strict=True))
-        return LogitMasks(mapping, logits, _finite(scores).clamp(0, 1))
+        if looking_is_free(scores.device):  # elsewhere, what chooses from the answer sees it
+            _require_finite(bool(scores.isfinite().all()))
+        return LogitMasks(mapping, logits, scores.clamp(0, 1))
 
     @torch.no_grad()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -238,22 +242,27 @@ class PromptedSegmenter:
         xy = self._grid(inside)[:, None]
         labels = torch.ones(xy.shape[:2], dtype=torch.int64, device=self._device)
         kept_logits, kept_scores = [], []
+        finite = torch.ones((), dtype=torch.bool, device=self._device)
         for logits, iou in self._answers(xy, labels, None):
             on_image = mapping.covered(logits.shape[2], logits.shape[3], self._device)
             certain = ((logits > _STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
             possible = ((logits > -_STABILITY_OFFSET) & on_image).flatten(2).sum(dim=2)
             stable = certain >= self._settings.min_stability * possible.clamp(min=1)
-            sure = (_finite(iou) >= self._settings.min_iou) & stable & (certain > 0)
+            finite = finite & iou.isfinite().all()
+            sure = (iou >= self._settings.min_iou) & stable & (certain > 0)
             kept = torch.nonzero(sure.flatten()).flatten()
             kept_logits.append(logits.flatten(0, 1)[kept])
             kept_scores.append(iou.flatten()[kept])
-        if not kept_logits or not sum(len(scores) for scores in kept_scores):
+        if not sum(len(scores) for scores in kept_scores):
+            _require_finite(bool(on_host(finite)[0]))
             empty = torch.zeros(0, 1, mapping.height, mapping.width, dtype=torch.bool, device=self._device)
             return CandidateMasks(empty, torch.zeros(0, 1, device=self._device))
         all_logits, all_scores = torch.cat(kept_logits), torch.cat(kept_scores)
         order = all_scores.argsort(descending=True, stable=True)
         on_image = mapping.covered(all_logits.shape[1], all_logits.shape[2], self._device)
-        best = order[first_of_each(all_logits[order] > 0, on_image, self._settings.nms_iou)]
+        alike, all_finite = on_host(alike_masks(all_logits[order] > 0, on_image, self._settings.nms_iou), finite)
+        _require_finite(bool(all_finite))
+        best = order[upload(first_of_each(alike), self._device)]
         masks = mapping.masks(all_logits[best, None])
         return CandidateMasks(masks & inside, all_scores[best, None].clamp(0, 1))
 
@@ -266,17 +275,17 @@ class PromptedSegmenter:
         return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     def _answers(
-        self, xy: torch.Tensor, labels: torch.Tensor, masks: _MaskPrompts | None
+        self, xy: torch.Tensor, labels: torch.Tensor, masks: _MaskPrompts | None, boxes: bool = False
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """The decoder's answers, `prompts_per_call` at a time: float32 logits (n, 3, h, w) and IoU (n, 3)."""
         size = self._settings.prompts_per_call
-        at = self._current().to_network(xy.to(self._device))
-        labels = labels.to(self._device)
+        at = self._current().to_network(xy.to(self._device, non_blocking=True))
+        labels = labels.to(self._device, non_blocking=True)
         for start in range(0, len(at), size):
             part = slice(start, start + size)
             dense = None if masks is None else masks.logits(start, len(at[part]))
             with self._precision(), out_of_memory_told(_CURE):
-                logits, iou = self.network.decode(self._features, at[part], labels[part], dense)
+                logits, iou = self.network.decode(self._features, at[part], labels[part], dense, boxes)
             yield logits.float(), iou.float()
 
     def _mask_prompts(self, prompts: PointPrompts) -> _MaskPrompts | None:
@@ -312,27 +321,26 @@ class _MaskPrompts:
         return _MASK_LOGIT * self.trust[start : start + count, None, None] * (2 * share - 1)
 
 
-def first_of_each(masks: torch.Tensor, on_image: torch.Tensor, max_iou: float) -> torch.Tensor:
-    """Non-maximum suppression of masks (N, h, w) bool, best first: indices of those kept, in order.
-
-    A mask goes if its IoU with a kept better one exceeds `max_iou`, both within `on_image` (h, w) bool.
-    """
+def alike_masks(masks: torch.Tensor, on_image: torch.Tensor, max_iou: float) -> torch.Tensor:
+    """(N, N) bool: which of the masks (N, h, w) bool have an IoU above `max_iou`, within `on_image` (h, w) bool."""
     flat = (masks & on_image)[:, ::2, ::2].flatten(1).float()
     both = flat @ flat.T
     area = both.diagonal()
-    alike = both > max_iou * (area[:, None] + area - both)
-    beaten_by = alike.tril(diagonal=-1)
-    kept = torch.ones(len(masks), dtype=torch.bool, device=masks.device)
-    # Settles from the best mask down, at least one more per round: the result of the sequential rule.
-    for _ in range(len(masks)):
-        now = ~(beaten_by & kept).any(dim=1)
-        if torch.equal(now, kept):
-            break
-        kept = now
-    return torch.nonzero(kept).flatten()
+    return both > max_iou * (area[:, None] + area - both)
 
 
-def _finite(scores: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(scores).all():
+def first_of_each(alike: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Non-maximum suppression of N masks, best first, of which `alike` (N, N) are alike: indices of those kept.
+
+    A mask goes if it is like a kept better one.
+    """
+    kept = np.ones(len(alike), dtype=bool)
+    for n, those in enumerate(alike):
+        if kept[n]:
+            kept[n + 1 :] &= ~those[n + 1 :]
+    return np.flatnonzero(kept)
+
+
+def _require_finite(finite: bool) -> None:
+    if not finite:
         raise ModelError("the segmenter's network gave no finite numbers: set sam.precision to float32")
-    return scores

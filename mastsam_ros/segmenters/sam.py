@@ -36,10 +36,17 @@ class SamNetwork:
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """image (1, 3, side, side) -> features (1, C, side / 16, side / 16)."""
-        return self._model.image_encoder(image.to(self._dtype)).to(self._dtype)
+        # The package makes the indices of its relative positions anew in every block: there, not on the host.
+        with image.device:
+            return self._model.image_encoder(image.to(self._dtype)).to(self._dtype)
 
     def decode(
-        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
+        self,
+        features: torch.Tensor,
+        xy: torch.Tensor,
+        labels: torch.Tensor,
+        masks: torch.Tensor | None,
+        boxes: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2), labels (N, K), masks (N, m, m) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
         with torch.autocast(features.device.type, enabled=False):

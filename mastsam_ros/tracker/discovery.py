@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.masks import look_up, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import occurrences
 from mastsam_ros.types import CandidateMasks
 
 
-def uncovered_region(index: torch.Tensor, frame: int, settings: TrackerSettings) -> torch.Tensor | None:
+def uncovered_region(index: torch.Tensor, uncovered: int, frame: int, settings: TrackerSettings) -> torch.Tensor | None:
     """The region (H, W) bool to segment anew, or None if it is not yet time (paper, section IV-E).
 
-    It is time every `update_interval` frames, and at once where more than `urgent_share` of the picture is uncovered.
+    uncovered: pixels of it, as the host knows them already. It is time every `update_interval` frames, and at once
+    where more than `urgent_share` of the picture is uncovered.
     """
     if not settings.discovery:
         return None
-    region = index == 0
-    uncovered = int(region.sum())
-    smallest = settings.min_area_share * region.numel()
-    due = frame % settings.update_interval == 0 or uncovered > settings.urgent_share * region.numel()
-    return region if due and uncovered >= smallest else None
+    smallest = settings.min_area_share * index.numel()
+    due = frame % settings.update_interval == 0 or uncovered > settings.urgent_share * index.numel()
+    return index == 0 if due and uncovered >= smallest else None
 
 
 def new_masks(
     answer: CandidateMasks, region: torch.Tensor | None, settings: TrackerSettings
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Automatic masks without overlap: (H, W) int64, m + 1 where new mask m is, and their scores (M,).
+) -> tuple[torch.Tensor, list[float], list[int]]:
+    """Automatic masks without overlap: (H, W) int64, m + 1 where new mask m is, their scores and areas in pixels, M.
 
     Masks are cut to the region (H, W) bool. Where they overlap, the smaller one keeps the pixel: a part in front
     of a whole. What is left of a mask must have `min_area_share` of the picture.
@@ -37,12 +38,13 @@ def new_masks(
     masks = select(answer, best, torch.ones_like(best, dtype=torch.bool))
     if region is not None:
         masks = masks.within(region)
-    sizes = masks.areas().tolist()
+    sizes = masks.areas()
     smallest = settings.min_area_share * masks.shape.numel()
-    order = sorted((n for n, size in enumerate(sizes) if size >= smallest), key=lambda n: -sizes[n])
-    owner = masks.owners(order)
-    area = occurrences(owner.flatten(), len(masks) + 1)[1:]
-    kept = torch.nonzero(area >= smallest).flatten()
-    table = torch.zeros(len(masks) + 1, dtype=torch.int64, device=owner.device)
-    table[kept + 1] = torch.arange(1, len(kept) + 1, device=owner.device)
-    return look_up(table, owner), scores[kept]
+    # The largest first, and of equal ones the first; what is too small owns nothing.
+    order = sizes.argsort(descending=True, stable=True)
+    rank = torch.zeros_like(order).scatter_(0, order, torch.arange(1, len(order) + 1, device=order.device))
+    owner = masks.owners(torch.where(sizes >= smallest, rank, 0))
+    area, sure = on_host(occurrences(owner.flatten(), len(masks) + 1)[1:], scores)
+    kept = area >= smallest
+    table = np.append(0, np.where(kept, np.cumsum(kept), 0))
+    return look_up(upload(table, owner.device), owner), sure[kept].tolist(), area[kept].tolist()

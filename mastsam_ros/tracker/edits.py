@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.identity import Identities, Life
@@ -91,8 +92,8 @@ class Editor:
         """Makes the part that was pointed at an instance of its own. Returns its id. Raises EditError."""
         whole = {life.id for life in self._tracks_of(id)}
         number = {n: track for n, track in enumerate(self._identities.active, start=1) if self._shown_as(track) == id}
-        x, y = (torch.from_numpy(axis).round().long() for axis in what.xy.T)
-        there = self.index[y, x].tolist()
+        x, y = np.rint(what.xy).astype(np.int64).T
+        there = on_host(self.index)[0][y, x].tolist()
         if not set(there) <= number.keys():
             raise EditError(f"a point is not on instance {id}: every point must lie on the part of it to split off")
         hit = sorted({number[n] for n in there})
@@ -105,9 +106,9 @@ class Editor:
             self._detach(hit, part)
             self._tell(EventKind.BORN, part, reason=f"asked for: split off {id}")
         else:
-            inside = torch.isin(self.index, torch.tensor(list(number), device=self.index.device))
+            inside = torch.from_numpy(np.isin(on_host(self.index)[0], list(number)))
             mask, score = segment(_with_the_far_end(what, inside))
-            mask = mask & inside.cpu()
+            mask = mask & inside
             size, area = int(mask.sum()), int(inside.sum())
             if size < self._smallest or size > (1 - _REST) * area:
                 raise EditError(
@@ -179,15 +180,15 @@ class Editor:
         return id
 
     def _put(self, mask: torch.Tensor, n: int) -> None:
-        self.index = torch.where(mask.to(self.index.device), n + 1, self.index)
-        self._map.relabel(mask.cpu().numpy(), self._identities.active[n])
+        self.index = torch.where(upload(mask, self.index.device), n + 1, self.index)
+        self._map.relabel(mask.numpy(), self._identities.active[n])
 
     def _shared(self, mask: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Of every active track the pixels within the mask (N,), and all of its pixels (N,)."""
         count = len(self._identities.active) + 1
-        own = torch.bincount(self.index.flatten(), minlength=count)[1:]
-        shared = torch.bincount(self.index[mask.to(self.index.device)], minlength=count)[1:]
-        return shared.cpu().numpy(), own.cpu().numpy()
+        index = on_host(self.index)[0]
+        own = np.bincount(index.ravel(), minlength=count)[1:]
+        return np.bincount(index[mask.numpy()], minlength=count)[1:], own
 
     def _name(self, id: int, label: str) -> None:
         if label:

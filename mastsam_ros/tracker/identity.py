@@ -226,17 +226,22 @@ class Identities:
         if life.state is TrackState.TENTATIVE and confirmed:
             self._confirm(life, "seen in enough frames")
 
+    def may_stand_in(self) -> npt.NDArray[np.bool_]:
+        """(N,) of each active id: whether its carried mask may stand in for it if it is not found in this frame."""
+        lives = [self._lives[id] for id in self.active]
+        return np.array([self._stands_in(life, life.missing + 1) for life in lives], dtype=bool)
+
     def coasted(self, id: int) -> bool:
         """The id was not found; True while its carried mask may stand in for it."""
         life = self._lives[id]
         life.missing += 1
-        return self._stands_in(life)
+        return self._stands_in(life, life.missing)
 
     def doubted(self, id: int) -> bool:
         """What `seen` found was another thing's mask; True while the carried mask may stand in."""
         life = self._lives[id]
         life.missing = life.was_missing + 1
-        return self._stands_in(life)
+        return self._stands_in(life, life.missing)
 
     def grown(self, id: int) -> None:
         """The id has become large: it is shown as itself unless it was part of its parent."""
@@ -244,9 +249,9 @@ class Identities:
         if life.state is TrackState.TENTATIVE and life.free:
             self._confirm(life, "large enough to be seen")
 
-    def _stands_in(self, life: Life) -> bool:
+    def _stands_in(self, life: Life, missing: int) -> bool:
         mature = life.state is TrackState.TRACKED and life.hits >= self.settings.mature_after
-        return mature and life.missing <= self.settings.coast_frames
+        return mature and missing <= self.settings.coast_frames
 
     def merge(self, id: int, into: int, reason: str = "masks coincide") -> None:
         """The id ends; its pixels go on as `into`."""

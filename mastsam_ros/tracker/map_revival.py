@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.geometry.cameras import points_at
 from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
@@ -164,7 +165,7 @@ class MapRevival:
         view = self._view
         if view is None or not wanted or not count:
             return {}
-        mask = new.cpu().numpy()[view.rows, view.columns]
+        mask = on_host(new)[0][view.rows, view.columns]
         boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= _FEWEST}
         result: dict[int, dict[int, float]] = {}
         for id, (low, high) in self.map.boxes(wanted).items():
@@ -189,7 +190,7 @@ class MapRevival:
         view = self._view
         if view is None or not ids:
             return [False] * len(ids)
-        mask = new.cpu().numpy()[view.rows, view.columns]
+        mask = on_host(new)[0][view.rows, view.columns]
         on = (mask > 0) & (view.voxel >= 0)
         owner = np.array([0, *ids])
         same = self.map.voxels.instance[view.voxel[on]] == owner[mask[on]]
@@ -205,7 +206,7 @@ class MapRevival:
         view = self._view
         if view is None:
             return {}
-        masks, owners = new.cpu().numpy(), index.cpu().numpy()
+        masks, owners = on_host(new, index)
         count = int(masks.max())
         if not count:
             return {}
@@ -266,7 +267,7 @@ class MapRevival:
             return index
         for id in [lost for lost in identities.lost() if any(cut(lost, other) for other in active)]:
             others = [n + 1 for n, other in enumerate(active) if cut(id, other)]
-            mask = index.cpu().numpy()
+            mask = on_host(index)[0]
             there = np.zeros(mask.shape, np.uint8)
             known = view.voxel >= 0
             there[view.rows[known], view.columns[known]] = self.map.voxels.instance[view.voxel[known]] == id
@@ -276,7 +277,7 @@ class MapRevival:
             if (there > 0)[part].sum() < _FEWEST:
                 continue
             active.append(id)
-            index = torch.where(torch.from_numpy(part).to(index.device), len(active), index)
+            index = torch.where(upload(part, index.device), len(active), index)
             identities.revive(id, "lies where it was split off")
         return index
 
@@ -373,7 +374,7 @@ class MapRevival:
         view, self.agreement = self._view, {}
         if view is None or not wanted or not count:
             return {}
-        mask = index.cpu().numpy()[view.rows, view.columns]
+        mask = on_host(index)[0][view.rows, view.columns]
         on = (mask > 0) & (view.voxel >= 0)
         voxel, rgb, mask_on = view.voxel[on], view.rgb[on], mask[on]
         instance = self.map.voxels.instance[voxel]

@@ -6,8 +6,8 @@ from collections.abc import Set
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
 from mastsam_ros.types import Frame, Matches
 
@@ -80,9 +80,9 @@ def off_moving(matches: Matches | None, owners: npt.NDArray[np.uint16] | None, m
     if matches is None or owners is None or not moving or len(matches) == 0:
         return matches
     height, width = owners.shape
-    x, y = np.rint(matches.xy0.cpu().numpy()).astype(np.int64).T
+    x, y = np.rint(on_host(matches.xy0)[0]).astype(np.int64).T
     on = np.isin(owners, list(moving))[y.clip(0, height - 1), x.clip(0, width - 1)]
-    rest = torch.from_numpy(~on).to(matches.xy0.device)
+    rest = upload(np.flatnonzero(~on), matches.xy0.device)
     return Matches(matches.xy0[rest], matches.xy1[rest], matches.confidence[rest])
 
 
@@ -102,7 +102,7 @@ def own_motion(
     nothing = np.zeros((len(points), 3), np.float32), np.zeros(len(points), bool)
     if matches is None or matches.flow_back is None or before.depth is None or before.K is None:
         return nothing
-    flow = matches.flow_back.cpu().numpy()[rows, columns]
+    flow = on_host(matches.flow_back)[0][rows, columns]
     T: npt.NDArray[np.float32] = np.linalg.inv(T_world_before).astype(np.float32)
     there = points @ T[:3, :3].T + T[:3, 3]
     z = np.maximum(there[:, 2], np.float32(1e-3))
@@ -113,7 +113,7 @@ def own_motion(
     x, y = np.rint(led).astype(np.int64).T
     known = (there[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
     if matches.visible is not None:
-        known &= matches.visible.cpu().numpy()[rows, columns]
+        known &= on_host(matches.visible)[0][rows, columns]
     found = np.zeros(len(points), np.float32)
     found[known] = before.depth[y[known], x[known]]
     known &= found > 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mastsam_ros.geometry.instance_map import Separation
@@ -36,19 +37,28 @@ class OverlapFilter:
         """Undoes what happened since the snapshot."""
         self._streak = snapshot
 
+    def shared_iou(self, masks: TrackMasks) -> torch.Tensor:
+        """(N, N) float32: IoU of each two masks, for `join`, on their device; (0, 0) where nothing is to be joined."""
+        if not self.settings.overlap_filtering or len(masks) < 2:
+            return torch.zeros(0, 0)
+        # Whether masks coincide shows at half the resolution that choosing between candidates needs.
+        inter = masks.shared(2 * self.settings.agreement_stride)
+        area = inter.diagonal()
+        return inter / (area[:, None] + area[None] - inter).clamp(min=1)
+
     def join(
         self,
         ids: list[int],
         ages: list[int],
-        masks: TrackMasks,
+        iou: npt.NDArray[np.float32],
         agreement: list[float],
         separation: Callable[[int, int], Separation] = lambda _first, _second: Separation.UNKNOWN,
     ) -> tuple[dict[int, int], set[int]]:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
-        ids, ages: N each, in frames; masks: N; agreement: N, IoU of each mask with what was carried;
-        separation: of two ids; those with room between them are never joined, those that touch not at once.
+        ids, ages: N each, in frames; iou: (N, N), of `shared_iou`; agreement: N, IoU of each mask with what was
+        carried; separation: of two ids; those with room between them are never joined, those that touch not at once.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
         track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
@@ -57,11 +67,7 @@ class OverlapFilter:
         self.iou = {}
         if not self.settings.overlap_filtering or len(ids) < 2:
             return {}, set()
-        # Whether masks coincide shows at half the resolution that choosing between candidates needs.
-        inter = masks.shared(2 * self.settings.agreement_stride)
-        area = inter.diagonal()
-        iou = inter / (area[:, None] + area[None] - inter).clamp(min=1)
-        pairs = np.argwhere(torch.triu(iou >= self.settings.join_iou, diagonal=1).cpu().numpy()).tolist()
+        pairs = np.argwhere(np.triu(iou >= self.settings.join_iou, k=1)).tolist()
         streak: dict[tuple[int, int], int] = {}
         joined = []
         two_things: set[tuple[int, int]] = set()
@@ -130,13 +136,15 @@ def union_find(count: int, pairs: list[tuple[int, int]], seniority: list[int]) -
     return {element: find(element) for element in range(count)}
 
 
-def one_id_per_pixel(masks: TrackMasks, priority: Sequence[float], carried: torch.Tensor | None) -> torch.Tensor:
+def one_id_per_pixel(masks: TrackMasks, priority: torch.Tensor, carried: torch.Tensor | None) -> torch.Tensor:
     """Resolves what still overlaps: (H, W) int64, n + 1 where mask n owns the pixel, 0 where none does.
 
-    masks: N; priority: N, the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
+    masks: N; priority: (N,), the highest wins; carried: (H, W) int64 (n + 1) or None, a mask
     that was carried to a pixel it still claims keeps it whatever its priority.
     """
-    index = masks.owners(sorted(range(len(priority)), key=priority.__getitem__))
+    order = priority.argsort(stable=True)
+    rank = torch.zeros_like(order).scatter_(0, order, torch.arange(1, len(order) + 1, device=order.device))
+    index = masks.owners(rank)
     if carried is not None and len(masks):
         index = torch.where(masks.hold(carried), carried, index)
     return index

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import on_host, places
 from mastsam_ros.tracker.propagation import Carried, occurrences
 
 _CONTAINED = 0.5
@@ -30,39 +32,33 @@ def parents_of(
     """
     if count == 0 or tracks == 0:
         return [-1] * count, [False] * count
-    area = occurrences(new.flatten(), count + 1)[1:]
-    result, held = [-1] * count, [False] * count
-    if carried is not None:
+    if carried is None:
+        contained = track = torch.zeros(count, dtype=torch.int64, device=new.device)
+    else:
         votes = _carried_votes(new, count, tracks, carried)
         if outlined is not None:
-            votes[:, outlined] = 0
-        share = votes.max(dim=1)
-        contained, track = torch.stack([(share.values > _CONTAINED * area).long(), share.indices]).tolist()
-        result = [t if within else -1 for within, t in zip(contained, track, strict=True)]
-        held = [within > 0 for within in contained]
+            votes = votes.masked_fill(outlined, 0)
+        share, track = votes.max(dim=1)
+        contained = share > _CONTAINED * occurrences(new.flatten(), count + 1)[1:]
     border = _contacts(new, index, count, tracks)
     length = border.sum(dim=1, keepdim=True)
-    colour = mean_colours(new, count, image)
-    track_colour = mean_colours(index, tracks, image)
-    difference = (colour[:, None] - track_colour[None]).norm(dim=2)
+    difference = (mean_colours(new, count, image)[:, None] - mean_colours(index, tracks, image)[None]).norm(dim=2)
     if outlined is not None:
-        border[:, outlined] = 0
+        border = border.masked_fill(outlined, 0)
     difference = torch.where((border > 0) & (border >= _BORDER * length), difference, torch.inf)
-    closest = difference.min(dim=1)
-    touching, track = torch.stack([closest.values.isfinite().long(), closest.indices]).tolist()
-    for n in range(count):
-        if result[n] < 0 and touching[n]:
-            result[n] = track[n]
-    return result, held
+    least, alike = difference.min(dim=1)
+    parent = torch.where(contained > 0, track, torch.where(least.isfinite(), alike, -1))
+    parents, held = on_host(parent, contained > 0)
+    return parents.tolist(), held.tolist()
 
 
 def carried_from(new: torch.Tensor, count: int, tracks: int, carried: Carried) -> dict[int, int]:
     """New masks (0-based) most of whose pixels were carried from one track, and that track (0-based)."""
     if count == 0 or tracks == 0:
         return {}
-    area = torch.bincount(new.flatten(), minlength=count + 1)[1:]
-    share = _carried_votes(new, count, tracks, carried).max(dim=1)
-    return {n: int(share.indices[n]) for n in torch.nonzero(share.values > _CONTAINED * area).flatten().tolist()}
+    share, track = _carried_votes(new, count, tracks, carried).max(dim=1)
+    contained, origin = on_host(share > _CONTAINED * occurrences(new.flatten(), count + 1)[1:], track)
+    return {n: int(origin[n]) for n in np.flatnonzero(contained).tolist()}
 
 
 def _carried_votes(new: torch.Tensor, count: int, tracks: int, carried: Carried) -> torch.Tensor:
@@ -74,8 +70,9 @@ def _carried_votes(new: torch.Tensor, count: int, tracks: int, carried: Carried)
 def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -> torch.Tensor:
     """(count, tracks) int64: pairs of neighbouring pixels, one in the new mask and one in the track."""
     framed = F.pad(index, (1, 1, 1, 1))
-    row, column = torch.nonzero(new, as_tuple=True)
-    number = torch.index_select(new.flatten(), 0, row * new.shape[1] + column)
+    pixels = places(new.flatten() > 0)
+    row, column = pixels // new.shape[1], pixels % new.shape[1]
+    number = torch.index_select(new.flatten(), 0, pixels)
     width = framed.shape[1]
     place = (row + 1) * width + column + 1
     pairs = [

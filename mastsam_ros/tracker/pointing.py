@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.device import on_host
 from mastsam_ros.types import CandidateMasks, EditError, Frame, Matches, PointPrompts
 
 _KEPT_VIEWS = 20
@@ -116,15 +117,14 @@ def meant(candidates: CandidateMasks, what: Pointed) -> tuple[torch.Tensor, floa
     Of candidates that hold every point on the instance, none beside it, and fill the box: the best score.
     """
     best: tuple[float, float, int] | None = None
-    masks, scores = candidates.masks[0].cpu(), candidates.scores[0].tolist()
-    for n, score in enumerate(scores):
-        mask = masks[n].numpy()
+    masks, scores = on_host(candidates.masks[0], candidates.scores[0])
+    for n, (mask, score) in enumerate(zip(masks, scores.tolist(), strict=True)):
         if score <= 0 or not mask.any():
             continue
         fit = _fit(mask, what)
         if fit > 0 and (best is None or (fit, score) > best[:2]):
             best = (fit, score, n)
-    return None if best is None else (masks[best[2]], best[1])
+    return None if best is None else (torch.from_numpy(masks[best[2]]), best[1])
 
 
 def _fit(mask: npt.NDArray[np.bool_], what: Pointed) -> float:
@@ -165,17 +165,17 @@ def _inside(what: Pointed, view: Frame, width: int, height: int) -> Pointed:
 
 def _carried(what: Pointed, matches: Matches, view: Frame) -> Pointed:
     """One view further. Points beside the instance that are lost are left out."""
-    matched = matches.xy0.cpu().numpy(), matches.xy1.cpu().numpy()
+    xy0, xy1 = on_host(matches.xy0, matches.xy1)
     limit = np.array([view.width - 1, view.height - 1])
     reach = _REACH * max(view.width, view.height)
-    motion, found = _motions(what.xy, *matched, reach)
+    motion, found = _motions(what.xy, xy0, xy1, reach)
     xy = what.xy + motion
     found &= ((xy > -0.5) & (xy < limit + 0.5)).all(axis=1)
     box = what.box
     if box is not None:
         sides = [np.linspace(box[axis], box[axis + 2], _BOX_SAMPLES) for axis in (0, 1)]
         samples = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 2)
-        motion, known = _motions(samples, *matched, reach)
+        motion, known = _motions(samples, xy0, xy1, reach)
         if not known.any():
             raise EditError("what is in the box cannot be followed to the latest picture: give no stamp")
         box = box + np.tile(np.median(motion[known], axis=0), 2)

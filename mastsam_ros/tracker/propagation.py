@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import looking_is_free, places
 from mastsam_ros.masks import index_masks
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.types import Matches
@@ -21,8 +22,8 @@ class Carried:
 
     index: (H, W) int64, n + 1 where track n was carried to, 0 elsewhere. matched: (H, W) bool, the
     pixels that have a match, whatever it carries. xy: (M, 2) float32 carried points, thinned to one per
-    cell; track: (M,) int64, the point's track, 0-based. interior: (M,) bool, points that are surrounded
-    by points of their own track. count: number of tracks.
+    cell; track: (M,) int64, the point's track, 0-based, or -1: no point. interior: (M,) bool, points that are
+    surrounded by points of their own track. count: number of tracks.
     """
 
     index: torch.Tensor
@@ -49,28 +50,41 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
             torch.arange(height, device=index.device), torch.arange(width, device=index.device), indexing="ij"
         )
         xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
-        return _filtered(index, matched, xy1, None, count, settings)
+        there = torch.ones(len(xy1), dtype=torch.bool, device=index.device)
+        return _filtered(index, matched, xy1, None, there, count, settings)
     xy0, xy1 = matches.xy0.to(index.device), matches.xy1.to(index.device)
-    # Places, not masks: a mask makes the host ask the device for their number at every use.
-    kept = torch.nonzero(matches.confidence.to(index.device) >= settings.min_match_confidence).flatten()
-    if len(kept) < len(xy0):
-        xy0, xy1 = xy0.index_select(0, kept), xy1.index_select(0, kept)
     spacing = (height * width / max(1, len(xy1))) ** 0.5
-    sparse = spacing > _SPARSE
-    if not sparse:
-        carried, matched = _splat(index, xy0, xy1)
-        return _filtered(carried, matched, xy1, xy0, count, settings)
+    sure = matches.confidence.to(index.device) >= settings.min_match_confidence
+    xy0, xy1, there = _only(sure, xy0, xy1)
+    if spacing <= _SPARSE:
+        carried, matched = _splat(index, xy0, xy1, there)
+        return _filtered(carried, matched, xy1, xy0, there, count, settings)
     if settings.motion_filter and len(xy1):
         # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
-        agrees, common = _consensus(index, xy0, xy1 - xy0, max(settings.carry_cell, round(spacing)), settings)
-        agreeing = torch.nonzero(agrees).flatten()
-        xy0, xy1 = xy0[agreeing], (xy0 + common)[agreeing]
-    carried, matched = _densified(index, xy0, xy1, spacing)
-    return _filtered(carried, matched, xy1, None, count, settings)
+        cell = max(settings.carry_cell, round(spacing))
+        agrees, common = _consensus(index, xy0, xy1 - xy0, there, cell, settings)
+        xy0, xy1, there = _only(agrees & there, xy0, xy0 + common)
+    carried, matched = _densified(index, xy0, xy1, there, spacing)
+    return _filtered(carried, matched, xy1, None, there, count, settings)
 
 
-def _splat(index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Carried index and matched pixels, each match filling its own pixel."""
+def _only(
+    wanted: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The wanted (N,) bool of some points (N, 2) and where they went, and of what is left, which are wanted.
+
+    Only those are left where the device need not be waited for to know how many they are.
+    """
+    kept = places(wanted)
+    if len(kept) == len(wanted):
+        return xy0, xy1, wanted
+    return xy0.index_select(0, kept), xy1.index_select(0, kept), wanted.index_select(0, kept)
+
+
+def _splat(
+    index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor, there: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Carried index and matched pixels, each match that is `there` filling its own pixel."""
     height, width = index.shape
     x0 = xy0[:, 0].round().long().clamp(0, width - 1)
     y0 = xy0[:, 1].round().long().clamp(0, height - 1)
@@ -78,21 +92,27 @@ def _splat(index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor) -> tuple[t
     y1 = xy1[:, 1].round().long().clamp(0, height - 1)
     # The largest index wins where two points land on one pixel, so that the order of matches does not matter.
     carried = torch.full((height * width,), -1, dtype=torch.int64, device=index.device)
-    carried.scatter_reduce_(0, y1 * width + x1, index.flatten().index_select(0, y0 * width + x0), "amax")
+    value = index.flatten().index_select(0, y0 * width + x0).masked_fill_(~there, -1)
+    carried.scatter_reduce_(0, y1 * width + x1, value, "amax")
     return carried.view(height, width).clamp(min=0), (carried >= 0).view(height, width)
 
 
 def _consensus(
-    index: torch.Tensor, xy0: torch.Tensor, motion: torch.Tensor, cell: int, settings: TrackerSettings
+    index: torch.Tensor,
+    xy0: torch.Tensor,
+    motion: torch.Tensor,
+    there: torch.Tensor,
+    cell: int,
+    settings: TrackerSettings,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which matches move like those around them, (N,) bool, and how those move, (N, 2).
+    """Which matches move like those around them, (N,) bool, and how those move, (N, 2); only those `there` count.
 
     The surroundings are the 3x3 cells of the previous frame round the match, as far as they belong to the same
     track; their motion is the median. The tolerance grows with the noise that the frame shows.
     """
     height, width = index.shape
     rows, columns = -(-height // cell), -(-width // cell)
-    point, occupied = _one_per_cell(xy0, cell, rows, columns)
+    point, occupied = _one_per_cell(xy0, there, cell, rows, columns)
     x, y = xy0[:, 0].round().long().clamp(0, width - 1), xy0[:, 1].round().long().clamp(0, height - 1)
     number = index[y, x]
     of_cell = torch.where(occupied, number[point], -1).view(rows, columns)
@@ -140,15 +160,17 @@ def _lower_median(values: list[torch.Tensor], known: list[torch.Tensor]) -> torc
 
 
 def _densified(
-    index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor, spacing: float
+    index: torch.Tensor, xy0: torch.Tensor, xy1: torch.Tensor, there: torch.Tensor, spacing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Carried index and matched pixels from sparse matches: each pixel moves like the mean of the matches near it."""
+    """Carried index and matched pixels from sparse matches: each pixel moves like the mean of the matches near it that
+    are `there`."""
     height, width = index.shape
     cell = max(2, round(spacing))
     rows, columns = -(-height // cell), -(-width // cell)
     at = (xy1[:, 1] / cell).long().clamp(0, rows - 1) * columns + (xy1[:, 0] / cell).long().clamp(0, columns - 1)
     moved = torch.zeros(rows * columns, 3, dtype=torch.float64, device=index.device)
-    moved.index_add_(0, at, torch.cat([xy0 - xy1, torch.ones_like(xy0[:, :1])], dim=1).double())
+    one = torch.cat([xy0 - xy1, torch.ones_like(xy0[:, :1])], dim=1).double()
+    moved.index_add_(0, at, one.masked_fill_(~there[:, None], 0))
     field = moved.view(rows, columns, 3).permute(2, 0, 1)[None].float()
     near = F.avg_pool2d(field, 3, stride=1, padding=1, count_include_pad=False)
     field = torch.where(field[:, 2:] > 0, field, near)
@@ -170,12 +192,14 @@ def _filtered(
     matched: torch.Tensor,
     xy1: torch.Tensor,
     xy0: torch.Tensor | None,
+    there: torch.Tensor,
     count: int,
     settings: TrackerSettings,
 ) -> Carried:
     """Thins the points to one per cell, drops the noisy cells, and takes their pixels out of the carried index.
 
-    xy0: (N, 2), where each point was, if its motion is still to be compared with its neighbours', else None.
+    xy0: (N, 2), where each point was, if its motion is still to be compared with its neighbours', else None. there:
+    (N,) bool, points that count.
     """
     height, width = index.shape
     if len(xy1) == 0:
@@ -183,7 +207,7 @@ def _filtered(
         return Carried(torch.zeros_like(index), matched, xy1, none, none.bool(), count)
     cell = settings.carry_cell
     rows, columns = -(-height // cell), -(-width // cell)
-    point, occupied = _one_per_cell(xy1, cell, rows, columns)
+    point, occupied = _one_per_cell(xy1, there, cell, rows, columns)
     at = xy1[point]
     x, y = at[:, 0].round().long().clamp(0, width - 1), at[:, 1].round().long().clamp(0, height - 1)
     number = torch.where(occupied, index[y, x], torch.zeros_like(x)).view(rows, columns)
@@ -200,13 +224,16 @@ def _filtered(
     index = torch.where(of_pixel == index, torch.zeros_like(index), index)
     number = torch.where(keep, number, torch.zeros_like(number))
     around = [_shifted(number, dy, dx, 0) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
-    interior = torch.stack([other == number for other in around]).all(dim=0).flatten()
-    chosen = torch.nonzero(keep.flatten()).flatten()
-    return Carried(index, matched, at[chosen], number.flatten()[chosen] - 1, interior[chosen], count)
+    interior = torch.stack([other == number for other in around]).all(dim=0) & keep
+    chosen = places(keep.flatten())
+    return Carried(index, matched, at[chosen], number.flatten()[chosen] - 1, interior.flatten()[chosen], count)
 
 
-def _one_per_cell(xy: torch.Tensor, cell: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Per cell the point nearest its centre: index (rows * columns,) into xy, and whether there is one."""
+def _one_per_cell(
+    xy: torch.Tensor, there: torch.Tensor, cell: int, rows: int, columns: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Per cell the point nearest its centre of those that are `there`: index (rows * columns,) into xy, and whether
+    there is one."""
     x, y = xy[:, 0], xy[:, 1]
     column = (x / cell).long().clamp(0, columns - 1)
     row = (y / cell).long().clamp(0, rows - 1)
@@ -216,12 +243,15 @@ def _one_per_cell(xy: torch.Tensor, cell: int, rows: int, columns: int) -> tuple
     total = len(xy)
     key = distance * total + torch.arange(total, device=xy.device)
     empty = torch.iinfo(torch.int64).max
+    key.masked_fill_(~there, empty)
     best = torch.full((rows * columns,), empty, dtype=torch.int64, device=xy.device)
     best.scatter_reduce_(0, row * columns + column, key, "amin")
     occupied = best < empty
     return torch.where(occupied, best % total, torch.zeros_like(best)), occupied
 
 
+_ROUNDS = 8
+"""How often groups that touch are joined; each time all but those that began before all their neighbours go."""
 _AROUND = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 
 
@@ -237,29 +267,35 @@ def _connected_to_main_body(number: torch.Tensor, count: int, settings: TrackerS
 def connected_groups(number: torch.Tensor) -> torch.Tensor:
     """Connected groups (8 neighbours) of equal numbers in (rows, columns): the smallest flat index of each group.
 
-    Union-find in parallel (Shiloach and Vishkin): roots are hooked to smaller neighbours, then every cell jumps to
-    its root, a logarithmic number of times. Equal on every device.
+    Union-find in parallel (Shiloach and Vishkin) over the runs of each row: roots are hooked to smaller neighbours,
+    then every cell jumps to its root. One round does for what is not wound up; `_ROUNDS` do for far more than masks
+    ever show, and what winds even more may come out in parts.
     """
-    cells = torch.arange(number.numel(), device=number.device).view(number.shape)
-    others = torch.stack([_shifted(cells, dy, dx, -1) for dy, dx in _AROUND[4:]])
-    alike = torch.stack([_shifted(number, dy, dx, -1) == number for dy, dx in _AROUND[4:]]) & (others >= 0)
-    pairs = torch.nonzero(alike.flatten()).flatten()
-    a, b = pairs % number.numel(), others.flatten()[pairs]
-    group = cells.flatten().clone()
-    while True:
+    rows, columns = number.shape
+    cells = torch.arange(number.numel(), device=number.device).view(rows, columns)
+    starts = _shifted(number, 0, -1, -1) != number
+    group = torch.where(starts, cells, 0).cummax(dim=1).values.flatten()
+    others = torch.stack([_shifted(cells, -1, dx, -1) for dx in (-1, 0, 1)]).flatten()
+    alike = torch.stack([_shifted(number, -1, dx, -1) == number for dx in (-1, 0, 1)]).flatten() & (others >= 0)
+    pairs = places(alike)
+    a = pairs % number.numel()
+    # What is no pair is a cell beside itself: nothing comes of it.
+    b = torch.where(alike[pairs], others[pairs], a)
+    early = looking_is_free(number.device)
+    for _ in range(_ROUNDS):
         root_a, root_b = group[a], group[b]
-        apart = torch.nonzero(root_a != root_b).flatten()
-        if len(apart) == 0:
-            return group.view(number.shape)
-        a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
-        group.scatter_reduce_(0, torch.maximum(root_a, root_b), torch.minimum(root_a, root_b), "amin")
-        while True:
-            jumped = group[group]
-            further = jumped[jumped]
-            if torch.equal(further, jumped):
-                group = further
+        if early:
+            apart = torch.nonzero(root_a != root_b).flatten()
+            if len(apart) == 0:
                 break
-            group = further
+            a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
+        group.scatter_reduce_(0, torch.maximum(root_a, root_b), torch.minimum(root_a, root_b), "amin")
+        for _ in range(number.numel().bit_length()):
+            jumped = group[group]
+            if early and torch.equal(jumped, group):
+                break
+            group = jumped
+    return group.view(rows, columns)
 
 
 def occurrences(values: torch.Tensor, count: int) -> torch.Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import Carried, occurrences
 from mastsam_ros.types import MissingPackageError, PointPrompts
@@ -67,15 +69,15 @@ def library_kmeans(points: torch.Tensor, valid: torch.Tensor, clusters: int, lib
     Raises MissingPackageError if the library is not installed.
     """
     kmeans = _kmeans_class(library)
-    centroids = torch.zeros(len(points), clusters, 2, device=points.device)
-    for track, (own, there) in enumerate(zip(points, valid, strict=True)):
-        own = own[there].cpu().numpy()
+    centroids = np.zeros((len(points), clusters, 2), np.float32)
+    for track, (own, there) in enumerate(zip(*on_host(points, valid), strict=True)):
+        own = own[there]
         if len(own) == 0:
             continue
         fitted = kmeans(n_clusters=min(clusters, len(own)), n_init=1, random_state=0).fit(own)
-        centres = torch.as_tensor(fitted.cluster_centers_, dtype=torch.float32)
-        centroids[track] = centres[torch.arange(clusters) % len(centres)].to(points.device)
-    return centroids
+        centres = np.asarray(fitted.cluster_centers_, np.float32)
+        centroids[track] = centres[np.arange(clusters) % len(centres)]
+    return upload(centroids, points.device)
 
 
 def _kmeans_class(library: str) -> Any:
@@ -108,7 +110,7 @@ def _gathered(carried: Carried) -> tuple[torch.Tensor, torch.Tensor]:
     """Up to _POINTS_PER_TRACK points of each track, (N, P, 2) and (N, P) bool; interior ones where there are enough."""
     device = carried.xy.device
     inside = occurrences(torch.where(carried.interior, carried.track, carried.count), carried.count + 1)
-    usable = carried.interior | (inside < 4)[carried.track]
+    usable = (carried.track >= 0) & (carried.interior | (inside < 4)[carried.track])
     # Points that are not used stand last, under a number that no track has.
     track, order = torch.sort(torch.where(usable, carried.track, carried.count), stable=True)
     size = occurrences(track, carried.count + 1)[:-1]

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.types import Matches
 
@@ -53,7 +54,8 @@ def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appeara
     totals = totals[:, 1:].T
     size = totals[:, :1].clamp(min=1)
     mean = totals[:, 3:6] / size
-    square = totals[:, [6, 7, 8, 7, 9, 10, 8, 10, 11]].view(-1, 3, 3)
+    rr, rg, rb, gg, gb, bb = totals[:, 6:].unbind(dim=1)
+    square = torch.stack([rr, rg, rb, rg, gg, gb, rb, gb, bb], dim=1).view(-1, 3, 3)
     covariance = square / size[..., None] - mean[:, :, None] * mean[:, None, :]
     floor = torch.eye(3, dtype=torch.float64, device=index.device) * COLOUR_FLOOR
     return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor)
@@ -82,8 +84,9 @@ class LostTracks:
         areas: `seen.area` as the host knows it already.
         """
         self.likeness = {}
-        for n, (id, area) in enumerate(zip(ids, areas, strict=True)):
-            look = Appearance(seen.area[n], seen.centre[n], seen.mean[n], seen.covariance[n])
+        parts = (part.unbind() for part in (seen.area, seen.centre, seen.mean, seen.covariance))
+        for id, area, *part in zip(ids, areas, *parts, strict=True):
+            look = Appearance(*part)
             whole_area = self._whole_areas.get(id, 0.0)
             if area < _WHOLE * whole_area:
                 whole = self._last[id]
@@ -135,17 +138,17 @@ class LostTracks:
         # It may come back behind something, a part at first, but not larger than it was.
         fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
         away, unlike = distance / reach, difference / self.settings.revival_colour
-        known = torch.tensor([id in placed for id in ids], device=away.device)[:, None]
+        known = upload([[id in placed] for id in ids], away.device)
         if placed:
             count = len(new.area)
             rows = [[placed.get(id, {}).get(n, torch.inf) for n in range(count)] for id in ids]
-            away = torch.where(known, torch.tensor(rows, dtype=away.dtype, device=away.device), away)
+            away = torch.where(known, upload(rows, away.device, away.dtype), away)
         # The world's places are surer than the picture's: the nearer it is, the less alike it has to be.
         fits &= torch.where(known, (away + unlike < 2) & (unlike < 2), (away < 1) & (unlike < 1))
         cost = (unlike + away).masked_fill(~fits, torch.inf)
         pairs = [
             (value, id, n)
-            for id, row in zip(ids, cost.tolist(), strict=True)
+            for id, row in zip(ids, on_host(cost)[0].tolist(), strict=True)
             for n, value in enumerate(row)
             if value < torch.inf
         ]

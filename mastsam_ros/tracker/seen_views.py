@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.device import on_host, upload
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.propagation import Carried
@@ -165,7 +166,7 @@ def bring_back(
     Returns the active ids and what is carried, with the revived ones behind the others; one point per `cell` pixels.
     """
     device = carried.index.device
-    index = carried.index.cpu().numpy()
+    index = on_host(carried.index)[0]
     area = np.bincount(index.ravel(), minlength=len(active) + 1)
     newer = np.array([True, *(identities[id].age <= recalled.age for id in active)])
     tentative = np.array([True, *(identities[id].state is TrackState.TENTATIVE for id in active)])
@@ -193,14 +194,15 @@ def bring_back(
     if not revived:
         return active, carried
     rows, columns = np.nonzero(np.isin(index[::cell, ::cell], revived))
-    xy = torch.from_numpy(np.stack([columns, rows], axis=1).astype(np.float32) * cell).to(device)
-    track = torch.from_numpy(index[::cell, ::cell][rows, columns] - 1).to(device)
-    now = torch.from_numpy(index).to(device)
+    xy = upload(np.stack([columns, rows], axis=1).astype(np.float32) * cell, device)
+    track = upload(index[::cell, ::cell][rows, columns] - 1, device)
+    now = upload(index, device)
     x, y = carried.xy.round().long().T
     kept = now[y.clamp(0, now.shape[0] - 1), x.clamp(0, now.shape[1] - 1)] == carried.track + 1
+    kept &= carried.track >= 0
     # Numbers of tracks that ended are given away.
     stays = [identities.exists(id) for id in result]
-    table = torch.tensor([0, *np.cumsum(stays).tolist()], device=device)
+    table = upload([0, *np.cumsum(stays).tolist()], device)
     return [id for id, there in zip(result, stays, strict=True) if there], Carried(
         table[now],
         carried.matched,

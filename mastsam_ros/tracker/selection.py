@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from mastsam_ros.masks import PartitionTrackMasks, TrackMasks, overlap_counts, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import Carried
-from mastsam_ros.types import CandidateMasks
+from mastsam_ros.types import CandidateMasks, ModelError
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,21 +25,34 @@ class Chosen:
     score: torch.Tensor
     found: torch.Tensor
 
-    def figures(self) -> Figures:
-        """What the host decides by, in one transfer from the device."""
-        numbers = torch.stack([self.found.float(), self.agreement, self.score, self.agreement + self.score])
-        found, agreement, score, together = numbers.tolist()
-        return Figures([there > 0 for there in found], agreement, score, together)
+    def standing_in(self, may: torch.Tensor, carried: Carried) -> Chosen:
+        """The same, where tracks that no candidate answered keep their carried mask if they `may`, (N,) bool."""
+        return replace(self, masks=self.masks.replaced(may & ~self.found, carried.index))
+
+    def preference(self) -> torch.Tensor:
+        """(N,) float32: where masks overlap, the highest is in front."""
+        return self.agreement + self.score
+
+    def numbers(self) -> torch.Tensor:
+        """(3, N) float32, what `Figures.of` takes."""
+        return torch.stack([self.found.float(), self.agreement, self.score])
 
 
 @dataclass(frozen=True)
 class Figures:
-    """`Chosen` as plain numbers, N each: found, agreement, score, and the sum of the last two."""
+    """`Chosen` as plain numbers, N each, for the host to decide by."""
 
     found: list[bool]
     agreement: list[float]
     score: list[float]
-    together: list[float]
+
+    @staticmethod
+    def of(numbers: npt.NDArray[np.float32]) -> Figures:
+        """From `Chosen.numbers`, (3, N). Raises ModelError where a score is not a finite number."""
+        if not np.isfinite(numbers).all():
+            raise ModelError("the segmenter's network gave no finite numbers: set sam.precision to float32")
+        found, agreement, score = numbers.tolist()
+        return Figures([there > 0 for there in found], agreement, score)
 
 
 def choose(candidates: CandidateMasks, carried: Carried, settings: TrackerSettings) -> Chosen:

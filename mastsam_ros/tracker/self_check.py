@@ -27,9 +27,11 @@ class SelfChecker:
         """The next frame has nothing before it."""
         self._previous = None
 
-    def check(self, labels: npt.NDArray[np.uint16], matches: Matches | None, merged: Mapping[int, int]) -> SelfCheck:
-        """Judges one frame. labels: (H, W) uint16 as shown, at the matches' size. merged: id -> id that it goes on as,
-        as this frame's events tell.
+    def check(
+        self, labels: npt.NDArray[np.uint16], places: npt.NDArray[np.float32] | None, merged: Mapping[int, int]
+    ) -> SelfCheck:
+        """Judges one frame. labels: (H, W) uint16 as shown, at the matches' size. places: `sampled_places` of the
+        matches, or None. merged: id -> id that it goes on as, as this frame's events tell.
 
         Consistency is that of method "published numbers": of the matches, the share whose two ids are equal, both
         labelled. An id is suspected to have switched when most of its matches lead to one other id and no merge was
@@ -39,13 +41,17 @@ class SelfChecker:
         some = labels[::_COVER_STRIDE, ::_COVER_STRIDE]
         areas = np.bincount(some.ravel())
         uncovered, largest = float(areas[0] / some.size), float(areas[1:].max(initial=0) / some.size)
-        if previous is None or previous.shape != labels.shape or matches is None or len(matches) < _FEWEST:
+        if previous is None or previous.shape != labels.shape or places is None or len(places) < _FEWEST:
             return SelfCheck(None, uncovered, largest, 0)
-        every = slice(None, None, -(-len(matches) // _MATCHES))
-        places = torch.cat([matches.xy0[every], matches.xy1[every]], dim=1).cpu().numpy()
         before, now = _ids_at(previous, places[:, :2]), _ids_at(labels, places[:, 2:])
         kept = (before == now) & (before > 0)
         return SelfCheck(float(kept.mean()), uncovered, largest, _switches(before, now, merged))
+
+
+def sampled_places(matches: Matches) -> torch.Tensor:
+    """(K, 4) float32, x and y before and now of up to `_MATCHES` matches, evenly spread."""
+    every = slice(None, None, max(1, -(-len(matches) // _MATCHES)))
+    return torch.cat([matches.xy0[every], matches.xy1[every]], dim=1)
 
 
 def _ids_at(labels: npt.NDArray[np.uint16], xy: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

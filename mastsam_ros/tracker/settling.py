@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import places
 from mastsam_ros.tracker.parents import mean_colours
 
 
@@ -17,7 +18,8 @@ def settled(index: torch.Tensor, carried: torch.Tensor, outlined: torch.Tensor, 
     outlined: (N,) bool, tracks whose outline the segmenter is sure of: theirs stay. image: (H, W, 3) uint8.
     """
     height, width = index.shape
-    pixels = torch.nonzero(((carried != index) & (carried > 0) & (index > 0)).flatten()).flatten()
+    changed = ((carried != index) & (carried > 0) & (index > 0)).flatten()
+    pixels = places(changed)
     before, now = carried.flatten()[pixels], index.flatten()[pixels]
     framed = F.pad(index, (1, 1, 1, 1)).flatten()
     middle = (pixels // width + 1) * (width + 2) + pixels % width + 1
@@ -28,7 +30,7 @@ def settled(index: torch.Tensor, carried: torch.Tensor, outlined: torch.Tensor, 
     colour = mean_colours(index, len(outlined), image)
     own = image.reshape(-1, 3)[pixels].double()
     alike = (own - colour[before - 1]).norm(dim=1) <= (own - colour[now - 1]).norm(dim=1)
-    keeps = beside & alike & ~outlined[before - 1] & ~outlined[now - 1]
+    keeps = changed[pixels] & beside & alike & ~outlined[before - 1] & ~outlined[now - 1]
     result = index.flatten().clone()
     result[pixels] = torch.where(keeps, before, now)
     return result.view(height, width)

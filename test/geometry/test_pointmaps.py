@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from mastsam_ros.geometry.pointmaps import PointmapLifter, camera_in_pointmap
+from mastsam_ros.device import on_host
+from mastsam_ros.geometry.pointmaps import PointmapLifter, PointmapPair, camera_in_pointmap
 from mastsam_ros.geometry.pose import rigid_motion
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.settings import GeometrySettings, Settings
-from mastsam_ros.types import CandidateMasks, Frame, Matches, Pointmap, PointPrompts
+from mastsam_ros.types import CandidateMasks, Frame, LabelledCloud, Matches, Pointmap, PointPrompts
 
 HEIGHT, WIDTH = 60, 80
 K = np.array([[70.0, 0, (WIDTH - 1) / 2], [0, 70.0, (HEIGHT - 1) / 2], [0, 0, 1]])
@@ -53,6 +56,16 @@ def matches(scale: float = 1.0, noise: float = 0.0, metric: bool = True) -> Matc
     )
 
 
+def lifted(
+    lifter: PointmapLifter, number: int, view: Frame, labels: np.ndarray, matches: Matches, settings: GeometrySettings
+) -> LabelledCloud | None:
+    pair = PointmapPair.of(matches, settings)
+    if pair is None:
+        return None
+    fetched = dataclasses.replace(pair, values=tuple(on_host(*pair.values)))
+    return lifter.lift(number, view, labels, fetched, settings)
+
+
 def view(with_K: bool = True) -> Frame:
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     return Frame(image, K=K if with_K else None)
@@ -63,7 +76,7 @@ def test_points_come_out_in_the_current_camera(with_K: bool) -> None:
     labels = np.zeros((HEIGHT, WIDTH), np.uint16)
     labels[20:40, 30:55] = 7
     frame = view(with_K)
-    cloud = PointmapLifter().lift(1, frame, labels, matches(), GeometrySettings(points_stride=1))
+    cloud = lifted(PointmapLifter(), 1, frame, labels, matches(), GeometrySettings(points_stride=1))
     assert cloud is not None and cloud.metric and len(cloud) > 3000
     pixels = cloud.xyz.astype(np.float64) @ K.T / cloud.xyz[:, 2:]
     x, y = pixels[:, 0].round().astype(int), pixels[:, 1].round().astype(int)
@@ -94,7 +107,7 @@ def test_points_that_agree_on_nothing_give_no_cloud() -> None:
     assert camera_in_pointmap(noise, np.zeros((HEIGHT, WIDTH), np.float32), K) is None
     assert camera_in_pointmap(noise * 0, np.ones((HEIGHT, WIDTH), np.float32), K) is None
     none = Matches(torch.zeros(0, 2), torch.zeros(0, 2), torch.zeros(0))
-    assert PointmapLifter().lift(1, view(), np.zeros((HEIGHT, WIDTH), np.uint16), none, GeometrySettings()) is None
+    assert lifted(PointmapLifter(), 1, view(), np.zeros((HEIGHT, WIDTH), np.uint16), none, GeometrySettings()) is None
 
 
 def pair(number: int, scale: float, metric: bool, noise: float = 0.0) -> Matches:
@@ -116,7 +129,9 @@ def mean_depths(metric: bool, noise: float = 0.0, missing: int = -1) -> tuple[li
     for number, scale in enumerate(SCALES, start=1):
         if number == missing:
             continue
-        cloud = lifter.lift(number, view(), labels, pair(number, scale, metric, noise), GeometrySettings(edge_ratio=10))
+        cloud = lifted(
+            lifter, number, view(), labels, pair(number, scale, metric, noise), GeometrySettings(edge_ratio=10)
+        )
         assert cloud is not None and cloud.metric is metric
         true = depth_of(number)[6::2, ::2]  # above it there is no confidence
         found.append(float(np.median(cloud.xyz[:, 2]) / np.median(true)))
@@ -145,7 +160,7 @@ def test_metric_pairs_are_drawn_to_their_own_scales() -> None:
     own, carried = [], []
     for number in range(1, 61):
         scale = float(np.exp(rng.normal(0, 0.1)))
-        assert lifter.lift(number, view(), labels, pair(number, scale, True), GeometrySettings()) is not None
+        assert lifted(lifter, number, view(), labels, pair(number, scale, True), GeometrySettings()) is not None
         own.append(np.log(scale))
         carried.append(np.log(scale * lifter.scale))
     # From frame to frame the scale changes by a tenth of what the pairs' own does, and it stays about right.

@@ -10,7 +10,7 @@ import torch
 
 from mastsam_ros.masks import overlap_counts
 from mastsam_ros.segmenters import prompted
-from mastsam_ros.segmenters.prompted import PromptedSegmenter, SquareMapping, first_of_each
+from mastsam_ros.segmenters.prompted import PromptedSegmenter, SquareMapping, alike_masks, first_of_each
 from mastsam_ros.settings import SamSettings
 from mastsam_ros.types import CandidateMasks, Frame, ModelError, PointPrompts, SegmentationOrderError
 
@@ -38,7 +38,12 @@ class DiscNetwork:
         return image
 
     def decode(
-        self, features: torch.Tensor, xy: torch.Tensor, labels: torch.Tensor, masks: torch.Tensor | None
+        self,
+        features: torch.Tensor,
+        xy: torch.Tensor,
+        labels: torch.Tensor,
+        masks: torch.Tensor | None,
+        boxes: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         assert features is self.images[-1]
         self.calls.append((xy, labels))
@@ -276,4 +281,4 @@ def test_suppression_equals_the_sequential_rule() -> None:
         if all(iou <= 0.4 for iou in ious):
             expected.append(n)
     assert 3 < len(expected) < 60
-    assert first_of_each(masks, on_image, 0.4).tolist() == expected
+    assert first_of_each(alike_masks(masks, on_image, 0.4).numpy()).tolist() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mastsam_ros.settings import TrackerSettings
@@ -20,15 +21,15 @@ def index_with_hole(width: int) -> torch.Tensor:
 
 def test_due_at_the_interval_and_at_once_where_much_is_uncovered() -> None:
     small, large = index_with_hole(5), index_with_hole(40)
-    assert uncovered_region(small, 7, SETTINGS) is None
-    region = uncovered_region(small, 20, SETTINGS)
+    assert uncovered_region(small, 250, 7, SETTINGS) is None
+    region = uncovered_region(small, 250, 20, SETTINGS)
     assert region is not None and torch.equal(region, small == 0)
-    assert uncovered_region(large, 7, SETTINGS) is not None
+    assert uncovered_region(large, 2000, 7, SETTINGS) is not None
 
 
 def test_nothing_uncovered_or_switched_off() -> None:
-    assert uncovered_region(index_with_hole(0), 0, SETTINGS) is None
-    assert uncovered_region(index_with_hole(40), 0, TrackerSettings(discovery=False)) is None
+    assert uncovered_region(index_with_hole(0), 0, 0, SETTINGS) is None
+    assert uncovered_region(index_with_hole(40), 2000, 0, TrackerSettings(discovery=False)) is None
 
 
 def test_parts_lie_on_wholes_and_crumbs_are_dropped() -> None:
@@ -36,10 +37,10 @@ def test_parts_lie_on_wholes_and_crumbs_are_dropped() -> None:
     masks[0, 0, 10:30, 10:30] = True
     masks[1, 0, :, :60] = True
     masks[2, 0, 45:48, 90:93] = True
-    index, scores = new_masks(CandidateMasks(masks, torch.tensor([[0.3], [0.6], [0.9]])), None, SETTINGS)
-    assert len(scores) == 2
-    assert scores[index[15, 15] - 1] == torch.tensor(0.3)
-    assert scores[index[40, 5] - 1] == torch.tensor(0.6)
+    index, scores, areas = new_masks(CandidateMasks(masks, torch.tensor([[0.3], [0.6], [0.9]])), None, SETTINGS)
+    assert len(scores) == 2 and sorted(areas) == [20 * 20, 50 * 60 - 20 * 20]
+    assert scores[index[15, 15] - 1] == pytest.approx(0.3)
+    assert scores[index[40, 5] - 1] == pytest.approx(0.6)
     assert int(index[46, 91]) == 0
 
 
@@ -47,14 +48,14 @@ def test_masks_are_cut_to_the_region() -> None:
     masks = torch.ones(1, 1, 50, 100, dtype=torch.bool)
     region = torch.zeros(50, 100, dtype=torch.bool)
     region[:, 80:] = True
-    index, _ = new_masks(CandidateMasks(masks, torch.ones(1, 1)), region, SETTINGS)
+    index, *_ = new_masks(CandidateMasks(masks, torch.ones(1, 1)), region, SETTINGS)
     assert torch.equal(index > 0, region)
 
 
 def test_an_empty_answer() -> None:
     empty = CandidateMasks(torch.zeros(0, 1, 50, 100, dtype=torch.bool), torch.zeros(0, 1))
-    index, scores = new_masks(empty, None, SETTINGS)
-    assert int(index.sum()) == 0 and len(scores) == 0
+    index, scores, areas = new_masks(empty, None, SETTINGS)
+    assert int(index.sum()) == 0 and scores == areas == []
 
 
 def between_two() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ from mastsam_ros.evaluation.consistency import matched_pixels, pair_consistency
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.settings import FlowSettings
-from mastsam_ros.tracker.self_check import SelfChecker
+from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.types import Frame, Matches
 
 
@@ -21,10 +21,10 @@ def squares(*ids: int) -> np.ndarray:
     return labels
 
 
-def standing_still(labels: np.ndarray) -> Matches:
+def standing_still(labels: np.ndarray) -> np.ndarray:
     y, x = np.mgrid[: labels.shape[0], : labels.shape[1]].reshape(2, -1).astype(np.float32)
     xy = np.stack([x, y], axis=1)
-    return Matches(xy, xy, np.ones(len(xy), np.float32))
+    return sampled_places(Matches(xy, xy, np.ones(len(xy), np.float32))).numpy()
 
 
 def test_the_first_frame_has_nothing_to_compare_with():
@@ -84,5 +84,5 @@ def test_it_agrees_with_the_evaluation():
     for labels in (second, spoiled):
         checker = SelfChecker()
         checker.check(first, None, {})
-        check = checker.check(labels, matches, {})
+        check = checker.check(labels, sampled_places(matches).numpy(), {})
         assert check.consistency == pytest.approx(pair_consistency(first, labels, pixels), abs=0.03)

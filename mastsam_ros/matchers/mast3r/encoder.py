@@ -36,8 +36,9 @@ class SelfAttention(nn.Module):
         """tokens (B, N, C) -> (B, N, C)."""
         batch, count, width = tokens.shape
         qkv = self.qkv(tokens).view(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(rotary.rotate(query), rotary.rotate(key), value)
+        qkv = qkv.permute(2, 0, 3, 1, 4)
+        query, key = rotary.rotate(qkv[:2])
+        attended = F.scaled_dot_product_attention(query, key, qkv[2])
         return self.proj(attended.transpose(1, 2).reshape(batch, count, width))
 
 

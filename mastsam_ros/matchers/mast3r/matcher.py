@@ -80,7 +80,7 @@ class Mast3rMatcher:
         mapping = ImageMapping.of_size(
             frame.width, frame.height, self._settings.image_size, self.network.config.patch_size
         )
-        image = network_image(torch.from_numpy(np.ascontiguousarray(frame.image)).to(self._device), mapping)
+        image = network_image(frame.image_on(self._device), mapping)
         return _EncodedFrame(frame.image, mapping, self._encode(image))
 
     def _pointmap(self, view: ViewPrediction, mapping: ImageMapping) -> Pointmap:

@@ -8,11 +8,13 @@ multiples of the patch size (a square becomes 4:3), RGB in [-1, 1].
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.device import constant, upload
 from mastsam_ros.types import InputError
 
 
@@ -60,12 +62,12 @@ class ImageMapping:
 
     def to_network(self, xy: torch.Tensor) -> torch.Tensor:
         """Pixels of the frame (..., 2) float -> pixels of the network's image."""
-        scale, crop = xy.new_tensor(self.scale), xy.new_tensor((self.left, self.top))
+        scale, crop = constant(self.scale, xy.device), constant((self.left, self.top), xy.device)
         return (xy + 0.5) * scale - 0.5 - crop
 
     def to_frame(self, xy: torch.Tensor) -> torch.Tensor:
         """Pixels of the network's image (..., 2) float -> pixels of the frame."""
-        scale, crop = xy.new_tensor(self.scale), xy.new_tensor((self.left, self.top))
+        scale, crop = constant(self.scale, xy.device), constant((self.left, self.top), xy.device)
         return (xy + crop + 0.5) / scale - 0.5
 
 
@@ -101,7 +103,7 @@ def pointmap_on_frame(
         indexing="ij",
     )
     at = mapping.to_network(torch.stack([x, y], dim=-1))
-    size = at.new_tensor((mapping.width, mapping.height))
+    size = constant((mapping.width, mapping.height), device)
     inside = ((at >= -0.5) & (at <= size - 0.5)).all(dim=-1)
     grid = (2 * at / (size - 1) - 1)[None]
     planes = torch.cat([points, confidence[..., None]], dim=-1).permute(2, 0, 1)[None]
@@ -116,6 +118,7 @@ _EDGE_RATIO = 0.02
 """Neighbouring points of one surface differ by less than this share of their distance, but at grazing angles."""
 
 
+@functools.lru_cache(maxsize=16)
 def _resampling(size: int, resized: int, shrink: bool, device: torch.device) -> torch.Tensor:
     """(resized, size) float32: row i holds the weights of the input's pixels in output pixel i."""
     step = size / resized
@@ -123,7 +126,7 @@ def _resampling(size: int, resized: int, shrink: bool, device: torch.device) -> 
     centre = (torch.arange(resized, dtype=torch.float64)[:, None] + 0.5) * step - 0.5
     distance = ((torch.arange(size, dtype=torch.float64) - centre) / spread).abs()
     weights = _lanczos(distance) if shrink else _bicubic(distance)
-    return (weights / weights.sum(dim=1, keepdim=True)).float().to(device)
+    return upload((weights / weights.sum(dim=1, keepdim=True)).float(), device)
 
 
 def _lanczos(distance: torch.Tensor) -> torch.Tensor:

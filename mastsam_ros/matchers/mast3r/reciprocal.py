@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from mastsam_ros.device import looking_is_free
 from mastsam_ros.matchers.mast3r.heads import ViewPrediction
 
 _SIMILARITIES_AT_ONCE = 1 << 27
 """Entries of one block of the similarity matrix: half a gibibyte in float32."""
 _MAX_ROUNDS = 10
+_LEAST_ROOM = 256
+"""So many starts cost next to nothing, whether they still move or not."""
+_NONE = 1 << 62
+"""Stands for no pixel and no pair; sorted, it comes last."""
 
 
 def reciprocal_matches(
@@ -19,11 +26,12 @@ def reciprocal_matches(
     descriptors0: (H0, W0, D), descriptors1: (H1, W1, D), unit length, float32, on one device.
     Starts from every `subsample`-th pixel of view 0 in x and y. Each start hops to its most similar pixel in
     view 1, from there to that one's in view 0, and so on until it stands still; the similarity never falls, so
-    nearly all stand still after a few rounds.
+    nearly all stand still after a few rounds. Where more still move than a round has room for, evenly chosen ones go
+    on. All of it happens on the device; the host learns how many matches there are, once, at the end.
 
     Returns xy0, xy1 (N, 2) int64 pixels, row by row in view 0, every pair once.
     """
-    pairs = _distinct(_reciprocal_pairs(descriptors0, descriptors1, subsample))
+    pairs = _those_there(_distinct(_reciprocal_pairs(descriptors0, descriptors1, subsample)))
     return _both_pixels(pairs, descriptors0, descriptors1)
 
 
@@ -38,43 +46,63 @@ def match_views(
     descriptors0, descriptors1 = view0.descriptors[0], view1.descriptors[0]
     pairs = _reciprocal_pairs(descriptors0, descriptors1, subsample)
     confidence = _confidence(pairs, view0, view1)
-    pairs = _distinct(torch.where(confidence >= min_confidence, pairs, _NONE))
+    pairs = _those_there(_distinct(torch.where(confidence >= min_confidence, pairs, _NONE)))
     return *_both_pixels(pairs, descriptors0, descriptors1), _confidence(pairs, view0, view1)
 
 
-_NONE = -1
-
-
 def _reciprocal_pairs(descriptors0: torch.Tensor, descriptors1: torch.Tensor, subsample: int) -> torch.Tensor:
-    """(M,) int64: index in view 0 times the pixels of view 1 plus index there; _NONE and repeats among them.
-
-    Of each round the host reads one number, how many starts still move: without it every round would cost what the
-    first one costs, and a round is a hundred times the reading.
-    """
-    start = _grid(descriptors0.shape[0], descriptors0.shape[1], subsample, descriptors0.device)
+    """(M,) int64: index in view 0 times the pixels of view 1 plus index there; _NONE and repeats among them."""
     flat0, flat1 = descriptors0.flatten(0, 1), descriptors1.flatten(0, 1)
-    index0 = start
+    index0 = _grid(descriptors0.shape[0], descriptors0.shape[1], subsample, descriptors0.device)
     found: list[torch.Tensor] = []
-    for _ in range(_MAX_ROUNDS):
-        index1 = _most_similar(flat0[index0], flat1)
+    for room in _rooms(len(index0)):
+        index0 = _at_most(index0, room)
+        if looking_is_free(index0.device):
+            index0 = _those_there(index0)
+            if not len(index0):
+                break
+        index1 = _most_similar(flat0[index0.clamp(max=len(flat0) - 1)], flat1)
         back = _most_similar(flat1[index1], flat0)
         still = back == index0
         found.append(torch.where(still, index0 * len(flat1) + index1, _NONE))
-        index0 = _distinct(torch.where(still, _NONE, back))
-        if len(index0) == 0:
-            break
+        index0 = _distinct(torch.where(still | (index0 == _NONE), _NONE, back))
     return torch.cat(found)
 
 
+def _rooms(starts: int) -> Iterator[int]:
+    """How many starts may move in each round: all in the first two, then half as many each time.
+
+    How many do move only the device knows, and a round costs as much as it has room for.
+    """
+    for halvings in (0, *range(_MAX_ROUNDS - 1)):
+        yield min(starts, max(_LEAST_ROOM, starts >> halvings))
+
+
+def _at_most(values: torch.Tensor, room: int) -> torch.Tensor:
+    """(room,) of sorted values (M,): all that are there where they fit, else evenly chosen ones."""
+    if room >= len(values):
+        return values
+    there = (values != _NONE).sum().clamp(min=room)
+    return values[torch.arange(room, device=values.device) * there // room]
+
+
 def _distinct(values: torch.Tensor) -> torch.Tensor:
-    """The different ones of values (M,) int64 in order, without _NONE: one read of their number by the host."""
-    return torch.cat([values, values.new_full((1,), _NONE)]).unique()[1:]
+    """Values (M,) int64 in order, each once; as many _NONE stand at the end as there were repeats and _NONE."""
+    ordered = values.sort().values
+    again = torch.zeros_like(ordered, dtype=torch.bool)
+    again[1:] = ordered[1:] == ordered[:-1]
+    return torch.where(again, _NONE, ordered).sort().values
+
+
+def _those_there(values: torch.Tensor) -> torch.Tensor:
+    """Sorted values (M,) without the _NONE at their end: here the host reads how many there are."""
+    return values[: int((values != _NONE).sum())]
 
 
 def _confidence(pairs: torch.Tensor, view0: ViewPrediction, view1: ViewPrediction) -> torch.Tensor:
     """(M,) float32 of pairs (M,); anything for _NONE."""
     flat0, flat1 = view0.descriptor_confidence[0].flatten(), view1.descriptor_confidence[0].flatten()
-    pairs = pairs.clamp(min=0)
+    pairs = pairs.clamp(max=len(flat0) * len(flat1) - 1)
     # 1 - 1 / (1 + c) is c / (1 + c) without infinity over infinity.
     return 1 - 1 / (1 + torch.minimum(flat0[pairs // len(flat1)], flat1[pairs % len(flat1)]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,16 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class RotaryTable:
-    """Cosines and sines for a grid of patches, each (height * width, head_width) float32, row by row."""
+    """Cosines and sines for a grid of patches, each (height * width, head_width) float32, row by row.
+
+    sin: negative for the first half of each plane's channels, so that a turn is two products and a sum.
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
 
     @staticmethod
+    @functools.lru_cache(maxsize=16)
     def of_grid(height: int, width: int, head_width: int, base: float, device: torch.device) -> RotaryTable:
         """The table of a (height, width) grid: half of a head's channels turn with y, half with x.
 
@@ -28,13 +33,14 @@ class RotaryTable:
         y = y.expand(height, width, -1)
         x = x.expand(height, width, -1)
         angle = torch.cat([y, y, x, x], dim=-1).reshape(height * width, head_width)
-        return RotaryTable(angle.cos(), angle.sin())
+        sign = torch.cat([-torch.ones_like(y), torch.ones_like(y)], dim=-1).repeat(1, 1, 2).flatten(0, 1)
+        return RotaryTable(angle.cos(), angle.sin() * sign)
 
     def rotate(self, heads: torch.Tensor) -> torch.Tensor:
-        """Turns `heads` (B, heads, N, head_width) by every token's position; same shape and dtype.
+        """Turns `heads` (..., heads, N, head_width) by every token's position; same shape and dtype.
 
         The products are formed in float32, so that half precision loses nothing here.
         """
         y0, y1, x0, x1 = heads.chunk(4, dim=-1)
-        turned = torch.cat([-y1, y0, -x1, x0], dim=-1)
+        turned = torch.cat([y1, y0, x1, x0], dim=-1)
         return (heads * self.cos + turned * self.sin).to(heads.dtype)
