@@ -40,7 +40,7 @@ class RegionGraph:
     def sum(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Sum of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
         channels = np.ascontiguousarray(values.reshape(*self.labels.shape, -1), np.float32)
-        return _sums(self.labels, channels, self.count).reshape(self.count, *values.shape[2:])
+        return sums_over(self.labels, channels, self.count).reshape(self.count, *values.shape[2:])
 
     def moments(self, colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """(S, 10): pixels, sums of colours (H, W, 3), and of their products xx, xy, xz, yy, yz, zz."""
@@ -208,7 +208,7 @@ def _groups(
 
 
 @compiled("float64[:, ::1](int32[:, ::1], float32[:, :, ::1], int64)")
-def _sums(labels: npt.NDArray[np.int32], values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
+def sums_over(labels: npt.NDArray[np.int32], values: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float64]:
     """Sums (count, C) of values (H, W, C) over each label."""
     height, width, channels = values.shape
     sums = np.zeros((count, channels))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.depth.connected import (
     Bools,
     Floats,
@@ -12,10 +14,12 @@ from mastsam_ros.segmenters.regions.depth.connected import (
     components,
     distance_inside,
     grow,
-    neighbour_slices,
 )
 from mastsam_ros.segmenters.regions.depth.planes import CONTACT_PIXELS, PLANE_SIGMAS, Planes
 from mastsam_ros.segmenters.regions.depth.surface import OUTLIER_SIGMAS, Surface
+from mastsam_ros.segmenters.regions.superpixels import sums_over
+
+Doubles = npt.NDArray[np.float64]
 
 RIM_STEP_M = 0.02
 """A rim is rounded or bevelled by at most this much."""
@@ -91,32 +95,81 @@ def give_back(surface: Surface, planes: Planes, objects: Ints) -> None:
     count, equations, on_plane = int(objects.max()), planes.equations, planes.on_plane
     if not count or not len(equations):
         return
-    contacts = np.zeros((count + 1, len(equations) + 1))
-    height = np.zeros_like(contacts)
     near = OUTLIER_SIGMAS * surface.smooth_noise
-    for first, second in neighbour_slices(RIM_REACH):
-        touching = (objects[first] > 0) & (on_plane[second] > 0)
-        w = surface.w[first][touching]
-        close = np.abs(w - surface.w[second][touching]) < near + RIM_STEP_M * w * w
-        part, plane = objects[first][touching][close], on_plane[second][touching][close]
-        expected = np.einsum("ni,ni->n", equations[plane - 1], surface.rays[first][touching][close])
-        np.add.at(contacts, (part, plane), 1)
-        np.add.at(height, (part, plane), w[close] - expected)
+    contacts, height = _touched(objects, on_plane, surface.w, surface.rays, equations, count, near)
     home = contacts.argmax(1)
     each = np.arange(count + 1)
-    here = (objects > 0) & (home[objects] > 0)
-    part, w = objects[here], surface.w[here]
-    plane = equations[home[part] - 1]
-    above = w - np.einsum("ni,ni->n", plane, surface.rays[here])
-    above /= PLANE_SIGMAS * surface.smooth_noise + planes.thickness * w * np.linalg.norm(plane, axis=1)
-    area = np.maximum(np.bincount(part, minlength=count + 1), 1)
-    behind = np.bincount(part, above < 1, count + 1) / area
-    low = np.bincount(part, np.abs(above) < 1 + np.sqrt(SMALLEST_OBJECT_PX / area)[part], count + 1) / area
+    noise = PLANE_SIGMAS * surface.smooth_noise
+    area, behind, low = _against_home(objects, home, surface.w, surface.rays, equations, count, noise, planes.thickness)
+    behind, low = behind / np.maximum(area, 1), low / np.maximum(area, 1)
+    here = (objects > 0) & (home > 0)[objects]
     rim = (contacts[each, home] >= CONTACT_PIXELS) & (height[each, home] < 0) & (behind > BEHIND_SHARE)
     returned = (rim | (low > LOW_SHARE)) & (home > 0)
     given = here & returned[objects]
     on_plane[given] = home[objects[given]]
     objects[given] = 0
+
+
+@compiled("float64(float64[:, ::1], int64, float32[:, :, ::1], int64, int64)")
+def _on(equations: Doubles, plane: int, rays: Floats, v: int, u: int) -> float:
+    """Inverse depth that a plane has in a pixel."""
+    return (
+        equations[plane, 0] * rays[v, u, 0] + equations[plane, 1] * rays[v, u, 1] + equations[plane, 2] * rays[v, u, 2]
+    )
+
+
+@compiled(
+    "UniTuple(float64[:, ::1], 2)(int32[:, ::1], int32[:, ::1], float32[:, ::1], float32[:, :, ::1], float64[:, ::1],"
+    " int64, float64)"
+)
+def _touched(
+    objects: Ints, on_plane: Ints, w: Floats, rays: Floats, equations: Doubles, count: int, near: float
+) -> tuple[Doubles, Doubles]:
+    """(count + 1, P + 1): pixels of each object that touch each plane, and how high they are above it together."""
+    rows, columns = objects.shape
+    contacts, height = np.zeros((count + 1, len(equations) + 1)), np.zeros((count + 1, len(equations) + 1))
+    for dy, dx in ((0, RIM_REACH), (0, -RIM_REACH), (RIM_REACH, 0), (-RIM_REACH, 0)):
+        for v in range(max(0, -dy), rows - max(0, dy)):
+            for u in range(max(0, -dx), columns - max(0, dx)):
+                part, plane = objects[v, u], on_plane[v + dy, u + dx]
+                if part == 0 or plane == 0:
+                    continue
+                if abs(w[v, u] - w[v + dy, u + dx]) < np.float32(near) + np.float32(RIM_STEP_M) * w[v, u] * w[v, u]:
+                    contacts[part, plane] += 1
+                    height[part, plane] += w[v, u] - _on(equations, plane - 1, rays, v, u)
+    return contacts, height
+
+
+@compiled(
+    "UniTuple(float64[::1], 3)(int32[:, ::1], int64[::1], float32[:, ::1], float32[:, :, ::1], float64[:, ::1], int64,"
+    " float64, float64)"
+)
+def _against_home(
+    objects: Ints,
+    home: npt.NDArray[np.int64],
+    w: Floats,
+    rays: Floats,
+    equations: Doubles,
+    count: int,
+    noise: float,
+    thickness: float,
+) -> tuple[Doubles, Doubles, Doubles]:
+    """Pixels of each object (count + 1,), of those not in front of its home plane, and of those near it."""
+    area, behind, low = np.zeros(count + 1), np.zeros(count + 1), np.zeros(count + 1)
+    for part in objects.flat:
+        area[part] += 1
+    area[0] = 0
+    for v in range(objects.shape[0]):
+        for u in range(objects.shape[1]):
+            part = objects[v, u]
+            plane = home[part] - 1
+            if part == 0 or plane < 0:
+                continue
+            length = np.sqrt(equations[plane, 0] ** 2 + equations[plane, 1] ** 2 + equations[plane, 2] ** 2)
+            above = (w[v, u] - _on(equations, plane, rays, v, u)) / (noise + thickness * w[v, u] * length)
+            behind[part] += above < 1
+            low[part] += abs(above) < 1 + np.sqrt(SMALLEST_OBJECT_PX / area[part])
+    return area, behind, low
 
 
 def _concavity(surface: Surface, loose: Bools, thickness: float, limit: float, lab: Floats | None) -> Floats:
@@ -128,34 +181,57 @@ def _concavity(surface: Surface, loose: Bools, thickness: float, limit: float, l
     the two sides: a narrow ledge joins them pixel by pixel, but they do not lead into each other.
     """
     step = max(SHORTEST_CREASE_STEP, surface.radius)
+    colours = np.zeros((*loose.shape, 3), np.float32) if lab is None else cv2.blur(lab, (3, 3))
+    noise = OUTLIER_SIGMAS * surface.smooth_noise
     lowest = np.zeros(loose.shape, np.float32)
-    height, width = loose.shape
-    points = surface.rays.reshape(-1, 3)
-    normals = surface.normals.reshape(-1, 3)
-    flat_w, noise = surface.w.ravel(), OUTLIER_SIGMAS * surface.smooth_noise
-    colours = None if lab is None else cv2.blur(lab, (3, 3)).reshape(-1, 3)
-    for dy, dx, slope in ((0, step, surface.du.ravel()), (step, 0, surface.dv.ravel())):
-        if height <= 2 * dy or width <= 2 * dx:
-            continue
-        first = loose[: height - 2 * dy, : width - 2 * dx]
-        second = loose[2 * dy :, 2 * dx :]
-        middle = loose[dy : height - dy, dx : width - dx]
-        y, x = np.nonzero(first & middle & second)
-        i = y * width + x
-        j = i + 2 * dy * width + 2 * dx
-        apart = points[i] / flat_w[i, None] - points[j] / flat_w[j, None]
-        turn = np.einsum("nc,nc->n", normals[i] - normals[j], apart)
-        turn /= np.sqrt(np.einsum("nc,nc->n", apart, apart)) + 1e-9
-        if colours is not None:
-            nearer = np.maximum(flat_w[i], flat_w[j])
-            off = np.abs(flat_w[i] - flat_w[j] + step * (slope[i] + slope[j])) - step * np.abs(slope[i] - slope[j])
-            bent = (turn < 0.5 * limit) | (off > noise + thickness * nearer * nearer)
-            i_bent, j_bent = i[bent], j[bent]
-            unlike = np.linalg.norm(colours[i_bent] - colours[j_bent], axis=1) > UNLIKE_COLOUR
-            turn[np.flatnonzero(bent)[unlike]] = np.minimum(turn[np.flatnonzero(bent)[unlike]], SHARP * limit)
-        centre = i + dy * width + dx
-        lowest.ravel()[centre] = np.minimum(lowest.ravel()[centre], turn)
+    for dy, dx, slope in ((0, step, surface.du), (step, 0, surface.dv)):
+        _turn(lowest, loose, surface.w, slope, surface.rays, surface.normals, colours, dy, dx, noise, thickness, limit)
     return lowest
+
+
+@compiled(
+    "void(float32[:, ::1], bool_[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, :, ::1], float32[:, :, ::1],"
+    " float32[:, :, ::1], int64, int64, float64, float64, float64)"
+)
+def _turn(
+    lowest: Floats,
+    loose: Bools,
+    w: Floats,
+    slope: Floats,
+    rays: Floats,
+    normals: Floats,
+    colours: Floats,
+    dy: int,
+    dx: int,
+    noise: float,
+    thickness: float,
+    limit: float,
+) -> None:
+    """Lowers `lowest` (H, W), see `_concavity`, where surfaces turn towards each other along one axis: (dy, dx) away on
+    both sides of a pixel. slope: (H, W) of w along that axis. Without colours (H, W, 3) they are all equal."""
+    height, width = loose.shape
+    step = dy + dx
+    for v in range(dy, height - dy):
+        for u in range(dx, width - dx):
+            y, x, below, right = v - dy, u - dx, v + dy, u + dx
+            if not (loose[v, u] and loose[y, x] and loose[below, right]):
+                continue
+            turn, length = np.float32(0), np.float32(0)
+            for c in range(3):
+                apart = rays[y, x, c] / w[y, x] - rays[below, right, c] / w[below, right]
+                turn += (normals[y, x, c] - normals[below, right, c]) * apart
+                length += apart * apart
+            turn /= np.sqrt(length) + np.float32(1e-9)
+            nearer = max(w[y, x], w[below, right])
+            sum_, difference = slope[y, x] + slope[below, right], slope[y, x] - slope[below, right]
+            off = abs(w[y, x] - w[below, right] + step * sum_) - step * abs(difference)
+            if turn < 0.5 * limit or off > noise + thickness * nearer * nearer:
+                unlike = np.float32(0)
+                for c in range(3):
+                    unlike += (colours[y, x, c] - colours[below, right, c]) ** 2
+                if np.sqrt(unlike) > UNLIKE_COLOUR:
+                    turn = min(turn, np.float32(SHARP * limit))
+            lowest[v, u] = min(lowest[v, u], turn)
 
 
 def _merge_parts(
@@ -176,9 +252,7 @@ def _merge_parts(
     area = np.bincount(parts.ravel(), minlength=count + 1)
     required = np.full(len(pairs), limit)
     if lab is not None:
-        flat = parts.ravel()
-        colour = np.stack([np.bincount(flat, c.ravel(), count + 1) for c in np.moveaxis(lab, 2, 0)], 1)
-        colour = colour / np.maximum(area, 1)[:, None]
+        colour = sums_over(parts, lab, count + 1) / np.maximum(area, 1)[:, None]
         alike = np.linalg.norm(colour[low] - colour[high], axis=1) < SIMILAR_COLOUR
         required[alike] = 1.5 * limit
     link = np.concatenate(linked)

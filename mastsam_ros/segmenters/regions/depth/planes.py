@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.segmenters.regions.depth.connected import Bools, Floats, Ints, components, neighbour_slices
+from mastsam_ros.compiled import compiled
+from mastsam_ros.segmenters.regions.depth.connected import Bools, Floats, Ints, components
 from mastsam_ros.segmenters.regions.depth.surface import Surface
 
 PLANE_SIGMAS = 3.5
@@ -142,18 +142,8 @@ class PlaneFinder:
 
     def _assign(self, surface: Surface, planes: npt.NDArray[np.float64]) -> Ints:
         """(H, W) int32: 1 + the row of the plane on which a pixel lies, 0 for none."""
-        on_plane = np.zeros(surface.w.shape, np.int32)
-        nearest = np.full(surface.w.shape, np.inf, np.float32)
-        for row, plane in enumerate(planes):
-            distance = np.abs(surface.w - inverse_depth_of(surface, plane))
-            distance /= _limit(surface, plane, surface.w, self.thickness)
-            aligned = cv2.transform(surface.normals, (-plane / np.linalg.norm(plane))[None].astype(np.float32))
-            here = (distance < 1) & (aligned > PLANE_ALIGNMENT)
-            here |= (distance < 0.5) & (aligned > CLOSE_ALIGNMENT)
-            here &= surface.valid & (distance < nearest)
-            on_plane[here] = row + 1
-            nearest[here] = distance[here]
-        return on_plane
+        noise = PLANE_SIGMAS * surface.smooth_noise
+        return _nearest_plane(surface.valid, surface.w, surface.rays, surface.normals, planes, noise, self.thickness)
 
     def _identify(self, rows: npt.NDArray[np.int32], carried: npt.NDArray[np.float64], on_plane: Ints) -> Ints:
         """The number of each plane: that of the one that it continues, or a new one.
@@ -182,6 +172,42 @@ class PlaneFinder:
         numbers[new] = self._next_id + np.arange(len(new))
         self._next_id += len(new)
         return numbers
+
+
+@compiled(
+    "int32[:, ::1](bool_[:, ::1], float32[:, ::1], float32[:, :, ::1], float32[:, :, ::1], float64[:, ::1], float64,"
+    " float64)"
+)
+def _nearest_plane(
+    valid: Bools,
+    w: Floats,
+    rays: Floats,
+    normals: Floats,
+    planes: npt.NDArray[np.float64],
+    noise: float,
+    thickness: float,
+) -> Ints:
+    """As `PlaneFinder._assign`. noise: how far w may be off beside the thickness in metres."""
+    on_plane = np.zeros(w.shape, np.int32)
+    equation = planes.astype(np.float32)
+    length = np.sqrt((planes * planes).sum(axis=1))
+    unit = (-planes / length.reshape(-1, 1)).astype(np.float32)
+    for v in range(w.shape[0]):
+        for u in range(w.shape[1]):
+            if not valid[v, u]:
+                continue
+            nearest = np.float32(np.inf)
+            for p in range(len(planes)):
+                expected = equation[p, 0] * rays[v, u, 0] + (equation[p, 1] * rays[v, u, 1] + equation[p, 2])
+                limit = np.float32(noise) + np.float32(thickness * length[p]) * w[v, u]
+                distance = abs(w[v, u] - expected) / limit
+                if not (distance < 1 and distance < nearest):
+                    continue
+                aligned = unit[p, 0] * normals[v, u, 0] + unit[p, 1] * normals[v, u, 1] + unit[p, 2] * normals[v, u, 2]
+                if aligned > PLANE_ALIGNMENT or (distance < 0.5 and aligned > CLOSE_ALIGNMENT):
+                    on_plane[v, u] = p + 1
+                    nearest = distance
+    return on_plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,19 +239,10 @@ def _cells(surface: Surface, thickness: float) -> _Cells:
     rows, columns = max(1, height // CELL), max(1, width // CELL)
     # Cells of equal size; the last few rows and columns belong to none.
     side_y, side_x = min(CELL, height), min(CELL, width)
-    inner = np.s_[: rows * side_y, : columns * side_x]
     pixels = float(side_y * side_x)
 
-    def total(image: npt.NDArray) -> npt.NDArray[np.float64]:
-        shrunk = cv2.resize(image[inner], (columns, rows), interpolation=cv2.INTER_AREA)
-        return shrunk.astype(np.float64).ravel() * pixels
-
-    x, y = surface.rays[..., 0].astype(np.float64), surface.rays[..., 1].astype(np.float64)
-    m = surface.valid.astype(np.float64)
-    w = surface.w.astype(np.float64)
-    mx, my, wx, wy = m * x, m * y, w * x, w * y
-    n, sx, sy, sxx, sxy, syy = (total(image) for image in (m, mx, my, mx * x, mx * y, my * y))
-    sw, swx, swy, sww = (total(image) for image in (w, wx, wy, w * w))
+    sums = _cell_sums(surface.valid, surface.w, surface.rays, rows, columns, side_y, side_x)
+    n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = sums.T
     enough = n >= pixels / 2
     squares = np.stack([sxx, sxy, sx, sxy, syy, sy, sx, sy, n], 1).reshape(-1, 3, 3)[enough]
     products = np.stack([swx, swy, sw], 1)[enough]
@@ -250,6 +267,30 @@ def _cells(surface: Surface, thickness: float) -> _Cells:
         products,
         variance < allowed * allowed,
     )
+
+
+@compiled("float64[:, ::1](bool_[:, ::1], float32[:, ::1], float32[:, :, ::1], int64, int64, int64, int64)")
+def _cell_sums(
+    valid: Bools, w: Floats, rays: Floats, rows: int, columns: int, side_y: int, side_x: int
+) -> npt.NDArray[np.float64]:
+    """(rows * columns, 10): of each cell the pixels, and the sums of x, y, xx, xy, yy of their rays, w, wx, wy, ww."""
+    sums = np.zeros((rows * columns, 10))
+    for v in range(rows * side_y):
+        for u in range(columns * side_x):
+            if valid[v, u]:
+                x, y, depth = float(rays[v, u, 0]), float(rays[v, u, 1]), float(w[v, u])
+                of = sums[v // side_y * columns + u // side_x]
+                of[0] += 1
+                of[1] += x
+                of[2] += y
+                of[3] += x * x
+                of[4] += x * y
+                of[5] += y * y
+                of[6] += depth
+                of[7] += depth * x
+                of[8] += depth * y
+                of[9] += depth * depth
+    return sums
 
 
 def inverse_depth_of(surface: Surface, plane: npt.NDArray[np.float64]) -> Floats:
@@ -280,43 +321,78 @@ def _release_loose_pieces(surface: Surface, planes: npt.NDArray[np.float64], on_
     across = flat[:, :-1] & (on_plane[:, :-1] == on_plane[:, 1:])
     down = flat[:-1] & (on_plane[:-1] == on_plane[1:])
     count, pieces = components(flat, across, down)
-    area = np.bincount(pieces.ravel(), minlength=count + 1)
-    owner = np.zeros(count + 1, np.int32)
-    owner[pieces[flat]] = on_plane[flat]
+    area, owner, outline, front = _pieces(pieces, on_plane, surface.valid, surface.w, surface.rays, planes, count)
     small = area < SMALLEST_PLANE_SHARE * flat.size
     for row in range(1, len(planes) + 1):
         mine = np.flatnonzero(owner == row)
         if len(mine):
             small[mine[np.argmax(area[mine])]] = False
     small[0] = False
-    outline = np.zeros(count + 1)
-    front = np.zeros(count + 1)
-    for first, second in neighbour_slices(2):
-        border = small[pieces[first]] & (on_plane[second] != on_plane[first]) & surface.valid[second]
-        piece = pieces[first][border]
-        equation = planes[owner[piece] - 1]
-        expected = np.einsum("ni,ni->n", surface.rays[second][border], equation)
-        outline += np.bincount(piece, minlength=count + 1)
-        front += np.bincount(piece, surface.w[second][border] > expected, minlength=count + 1)
     loose = small & ((front < FRONT_SHARE * np.maximum(outline, 1)) | (area < SMALLEST_PIECE_PX))
-    on_plane[loose[pieces]] = 0
+    if loose.any():
+        on_plane[loose[pieces]] = 0
+
+
+@compiled(
+    "UniTuple(int64[::1], 4)(int32[:, ::1], int32[:, ::1], bool_[:, ::1], float32[:, ::1], float32[:, :, ::1],"
+    " float64[:, ::1], int64)"
+)
+def _pieces(
+    pieces: Ints, on_plane: Ints, valid: Bools, w: Floats, rays: Floats, planes: npt.NDArray[np.float64], count: int
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Of each piece 1..count of a plane: pixels, the plane's number, pixels round it, those in front of the plane."""
+    height, width = pieces.shape
+    area, owner = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    outline, front = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    for v in range(height):
+        for u in range(width):
+            piece = pieces[v, u]
+            area[piece] += 1
+            if piece == 0:
+                continue
+            owner[piece] = on_plane[v, u]
+            p = on_plane[v, u] - 1
+            for dy, dx in ((0, 2), (0, -2), (2, 0), (-2, 0)):
+                y, x = v + dy, u + dx
+                if 0 <= y < height and 0 <= x < width and on_plane[y, x] != on_plane[v, u] and valid[y, x]:
+                    outline[piece] += 1
+                    expected = (
+                        rays[y, x, 0] * planes[p, 0] + rays[y, x, 1] * planes[p, 1] + rays[y, x, 2] * planes[p, 2]
+                    )
+                    front[piece] += w[y, x] > expected
+    return area, owner, outline, front
 
 
 def _outward_edges(surface: Surface, planes: npt.NDArray[np.float64], on_plane: Ints) -> Bools:
     """(P, P): which planes meet along a convex edge: on each side of it the plane that is seen is the farther one."""
-    number = len(planes)
-    meeting = np.zeros((number, number))
-    convex = np.zeros((number, number))
-    for first, second in neighbour_slices(EDGE_STEP)[::2]:
-        edge = (on_plane[first] != on_plane[second]) & (on_plane[first] > 0) & (on_plane[second] > 0)
-        a, b = on_plane[first][edge] - 1, on_plane[second][edge] - 1
-        difference = planes[a] - planes[b]
-        before = np.einsum("ni,ni->n", difference, surface.rays[first][edge])
-        after = np.einsum("ni,ni->n", difference, surface.rays[second][edge])
-        np.add.at(meeting, (a, b), 1)
-        np.add.at(convex, (a, b), (before < 0) & (after > 0))
+    meeting, convex = _meetings(on_plane, surface.rays, planes)
     meeting, convex = meeting + meeting.T, convex + convex.T
     return (convex >= CONTACT_PIXELS) & (convex > 0.5 * meeting)
+
+
+@compiled("UniTuple(float64[:, ::1], 2)(int32[:, ::1], float32[:, :, ::1], float64[:, ::1])")
+def _meetings(
+    on_plane: Ints, rays: Floats, planes: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(P, P) pixels where two planes meet, the first on the left or above, and how many of them look convex."""
+    height, width = on_plane.shape
+    meeting, convex = np.zeros((len(planes), len(planes))), np.zeros((len(planes), len(planes)))
+    for v in range(height):
+        for u in range(width):
+            a = on_plane[v, u] - 1
+            if a < 0:
+                continue
+            for y, x in ((v, u + EDGE_STEP), (v + EDGE_STEP, u)):
+                if y >= height or x >= width or on_plane[y, x] == 0 or on_plane[y, x] == a + 1:
+                    continue
+                b = on_plane[y, x] - 1
+                before, after = 0.0, 0.0
+                for c in range(3):
+                    before += (planes[a, c] - planes[b, c]) * rays[v, u, c]
+                    after += (planes[a, c] - planes[b, c]) * rays[y, x, c]
+                meeting[a, b] += 1
+                convex[a, b] += before < 0 and after > 0
+    return meeting, convex
 
 
 def same_thing(surface: Surface, planes: Planes) -> Ints:
