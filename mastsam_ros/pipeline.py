@@ -26,7 +26,7 @@ from mastsam_ros.masks import TrackMasks, look_up
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.tracker.discovery import new_masks, uncovered_region
+from mastsam_ros.tracker.discovery import new_masks, solid, uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
@@ -344,6 +344,9 @@ class Mastsam:
         with timer("identify"), one_thread(self.device):
             index = self.map.divide(index, active, self._identities)
             image, places, pair = self._fetched(view, index, matches)
+            slid = self.map.put_right(image, active, self._identities)
+            if slid is not None:
+                index, image = look_up(upload(slid, self.device), index), np.take(slid, image)
             index, image, active = self._compact(index, image, active)
             for id, into in self._identities.joined:
                 self.map.merge(id, into, self._identities.evidence(EventKind.MERGED, id))
@@ -531,8 +534,10 @@ class Mastsam:
             image,
             None if figures is None else self._outlined(active, figures),
         )
-        outside = self.map.outside(new, [active[parent] if parent >= 0 else 0 for parent in parents])
-        held = [was_part and not beyond for was_part, beyond in zip(held, outside, strict=True)]
+        parents, held = self.map.origins(new, parents, held, active)
+        # Where no score lies between the two it makes no difference.
+        asked = any(tracker.confirm_new_score <= score < tracker.confirm_score for score in scores)
+        whole = solid(new, len(scores)) if asked else [True] * len(scores)
         wholes = self._parts_of_wholes(new, len(scores), active, carried)
         first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
         place = np.zeros(len(scores) + 1, dtype=np.int64)
@@ -552,7 +557,7 @@ class Mastsam:
                 id = identities.born(score, part_of=wholes[n])
             else:
                 sure = first or score >= tracker.confirm_score
-                free = not held[n] and score >= tracker.confirm_new_score
+                free = not held[n] and score >= tracker.confirm_new_score and whole[n]
                 sure |= free and area[n] >= tiny
                 shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
                 id = identities.born(score, shown_as, sure, free, held[n])

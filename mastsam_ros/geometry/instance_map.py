@@ -122,13 +122,19 @@ class InstanceMap:
         return len(self.voxels)
 
     def observe(
-        self, points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], rgb: npt.NDArray[np.uint8], frame: int
+        self,
+        points: npt.NDArray[np.float32],
+        instance: npt.NDArray[np.int32],
+        rgb: npt.NDArray[np.uint8],
+        frame: int,
+        keys: npt.NDArray[np.int64] | None = None,
     ) -> Voxels:
         """Adds what one frame shows: points (N, 3) in the world, their ids (N,) > 0 and colours (N, 3).
 
-        In each voxel the frame has one vote, for the id that most of its points there have. Returns these voxels.
+        In each voxel the frame has one vote, for the id that most of its points there have. keys: (N,) of the voxels
+        that they belong to, None for those in which they lie. Returns these voxels.
         """
-        seen = self._gathered(points, instance, rgb, frame)
+        seen = self._gathered(self._keys(points) if keys is None else keys, points, instance, rgb, frame)
         if not len(seen):
             return seen
         for id in np.unique(seen.instance).tolist():
@@ -159,6 +165,16 @@ class InstanceMap:
                 shift = step * self.settings.map_voxel_m * direction[open_]
                 place[open_] = self._find(self._keys(points[open_] + shift))
         return place
+
+    def keys(self, points: npt.NDArray[np.float32], voxel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Keys (N,) of what `look_up` found for points (N, 3): voxel (N,); where it found none, of where they lie.
+
+        What lies just before or behind a known surface is that surface, measured with noise.
+        """
+        keys = self._keys(points)
+        found = voxel >= 0
+        keys[found] = self.voxels.key[voxel[found]]
+        return keys
 
     def carve(
         self, T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
@@ -313,10 +329,15 @@ class InstanceMap:
         return np.where(self.voxels.key[place] == key, place, -1)
 
     def _gathered(
-        self, points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], rgb: npt.NDArray[np.uint8], frame: int
+        self,
+        keys: npt.NDArray[np.int64],
+        points: npt.NDArray[np.float32],
+        instance: npt.NDArray[np.int32],
+        rgb: npt.NDArray[np.uint8],
+        frame: int,
     ) -> Voxels:
         """One frame's points as voxels of one vote each."""
-        key, voxel = np.unique(self._keys(points), return_inverse=True)
+        key, voxel = np.unique(keys, return_inverse=True)
         count = len(key)
         readings = np.bincount(voxel, minlength=count)
         # (voxel, id) pairs with their number of points; the last of each voxel has the most.

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from mastsam_ros.device import on_host, upload
 from mastsam_ros.masks import look_up, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import occurrences
 from mastsam_ros.types import CandidateMasks
+
+_CORE, _CORE_SHARE = 5, 0.35
+"""Share of a mask's pixels that must lie in the middle of 5x5 of its own for it not to be a sliver."""
 
 
 def uncovered_region(index: torch.Tensor, uncovered: int, frame: int, settings: TrackerSettings) -> torch.Tensor | None:
@@ -48,3 +52,13 @@ def new_masks(
     kept = area >= smallest
     table = np.append(0, np.where(kept, np.cumsum(kept), 0))
     return look_up(upload(table, owner.device), owner), sure[kept].tolist(), area[kept].tolist()
+
+
+def solid(new: torch.Tensor, count: int) -> list[bool]:
+    """Of each of `count` new masks (n + 1 in new (H, W)) whether it is more than a sliver, as outlines leave them."""
+    image = new.to(torch.float32)[None, None]
+    highest = F.max_pool2d(image, _CORE, 1, _CORE // 2)[0, 0]
+    lowest = -F.max_pool2d(-image, _CORE, 1, _CORE // 2)[0, 0]
+    core = torch.where(highest == lowest, new, 0)
+    share = occurrences(core.flatten(), count + 1)[1:] / occurrences(new.flatten(), count + 1)[1:].clamp(min=1)
+    return on_host(share >= _CORE_SHARE)[0].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence, Set
+from collections.abc import Set
 
 import cv2
 import numpy as np
@@ -36,6 +36,10 @@ _KNOWN = 0.1
 _FEWEST = 12
 _PART, _FEWEST_OF_PART = 0.3, 6
 """Share of a new mask that must lie on a thing's voxels for it to have been part of it, and pixels that tell."""
+_FIRM = 3
+"""Votes that a voxel must have to say whose mask lies on it."""
+_ANOTHERS, _OWN = 0.7, 0.15
+"""Share of a mask's voxels from which on it is another id's, if at most so many are its own."""
 _COLOUR = 50.0
 """Mean colours of a mask and of the voxels it lies on may differ by so many grey levels."""
 _CARVE_INTERVAL = 3
@@ -181,22 +185,79 @@ class MapRevival:
                     result[id][n] = float(apart / reach)
         return result
 
-    def outside(self, new: torch.Tensor, ids: Sequence[int]) -> list[bool]:
-        """Of each new mask whether the map says that it is no part of the id that it seems to come from.
+    def origins(
+        self, new: torch.Tensor, parents: list[int], held: list[bool], active: list[int]
+    ) -> tuple[list[int], list[bool]]:
+        """Which track (0-based in `active`, -1: none) each new mask seems to come from, and whether it was part of it.
 
-        new: (H, W) int64, n + 1 = mask n. ids: one per mask, 0 is nobody. What lies before or behind a thing is carried
-        along with it where one comes out from behind the other; only what lies on its voxels was part of it.
+        new: (H, W) int64, n + 1 = mask n. parents, held: what the picture says. What lies on a track's voxels was part
+        of it. What does not only came out from before or behind it.
         """
         view = self._view
-        if view is None or not ids:
-            return [False] * len(ids)
-        mask = on_host(new)[0][view.rows, view.columns]
+        if view is None or not parents:
+            return parents, held
+        area, _, votes = self._votes(on_host(new)[0], len(parents))
+        place = {id: n for n, id in enumerate(active)}
+        parents, held = list(parents), list(held)
+        for n, parent in enumerate(parents):
+            if area[n] < _FEWEST_OF_PART:
+                continue
+            best = int(votes[n].argmax())
+            if votes[n, best] >= _CLAIM * area[n] and best in place:
+                parents[n], held[n] = place[best], True
+            elif held[n]:
+                id = active[parent]
+                held[n] = bool(id < votes.shape[1] and votes[n, id] >= _PART * area[n])
+        return parents, held
+
+    def put_right(
+        self, image: npt.NDArray[np.integer], active: list[int], identities: Identities
+    ) -> npt.NDArray[np.int64] | None:
+        """Ends what slid from one thing onto another: a mask that lies on another id's voxels, not on its own, is that
+        other id's.
+
+        image: (H, W), n + 1 where `active[n]` is; a lost id that comes back is appended to `active`. Returns what each
+        value of the image is from now on, (len(active) + 1,), None if all is right.
+        """
+        view = self._view
+        if view is None or not active:
+            return None
+        area, known, votes = self._votes(image, len(active))
+        table = np.arange(len(active) + 1)
+        own_voxels = np.bincount(self.map.voxels.instance, minlength=votes.shape[1])
+        still = self._moving.ids
+        for n, id in enumerate(list(active)):
+            if not identities.exists(id) or id in still or identities.constraints.edited(id) or id >= votes.shape[1]:
+                continue
+            best = int(votes[n].argmax())
+            slid = votes[n, best] >= _FEWEST and votes[n, best] >= _ANOTHERS * known[n] and known[n] >= _PART * area[n]
+            slid = slid and votes[n, id] < _OWN * known[n] and own_voxels[id] >= _FEWEST
+            if not slid or best == id or not identities.exists(best):
+                continue
+            if best not in active:
+                if best not in identities.lost():
+                    continue
+                identities.revive(best, "lies where it was lost")
+                identities.weigh(EventKind.REVIVED, best, float(votes[n, best] / known[n]))
+                active.append(best)
+            table[n + 1] = active.index(best) + 1
+        return None if (table == np.arange(len(table))).all() else table
+
+    def _votes(
+        self, image: npt.NDArray[np.integer], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of each of `count` masks (n + 1 in image): its pixels, those with a firm voxel, and these by id."""
+        view = self._view
+        if view is None:
+            raise InputError("nothing is known of a view without a place in the map")
+        mask = image[view.rows, view.columns].astype(np.int64)
         on = (mask > 0) & (view.voxel >= 0)
-        owner = np.array([0, *ids])
-        same = self.map.voxels.instance[view.voxel[on]] == owner[mask[on]]
-        area = np.bincount(mask, minlength=len(owner))
-        shared = np.bincount(mask[on], same, len(owner))
-        return [bool(a >= _FEWEST_OF_PART and s < _PART * a) for a, s in zip(area[1:], shared[1:], strict=True)]
+        on[on] = self.map.voxels.votes[view.voxel[on]] >= _FIRM
+        instance = self.map.voxels.instance[view.voxel[on]].astype(np.int64)
+        ids = int(self.map.voxels.instance.max(initial=0)) + 1
+        votes = np.bincount(mask[on] * ids + instance, minlength=(count + 1) * ids).reshape(count + 1, ids)[1:]
+        area: npt.NDArray[np.int64] = np.bincount(mask, minlength=count + 1)[1:]
+        return area, votes.sum(axis=1), votes
 
     def cut_off(self, new: torch.Tensor, index: torch.Tensor, active: list[int]) -> dict[int, dict[int, float]]:
         """As `nearness`, of new masks that something nearer divides from an active id's mask: two ends of one thing.
@@ -336,7 +397,8 @@ class MapRevival:
             self.map.forget(leaving)
             entered &= ~(flowing & (np.abs(motion).max(axis=1) > 1)) & ~np.isin(instance, list(out))
         world, member, stamp_ns = self._world, self._member, view.view.stamp_ns
-        seen = self.map.observe(view.points[entered], instance[entered], view.rgb[entered], world.number)
+        points, keys = view.points[entered], view.keys[entered]
+        seen = self.map.observe(points, instance[entered], view.rgb[entered], world.number, keys)
         member.saw(np.unique(seen.instance), view.number)
         self.map.forget(self.map.instances.keys() - known)
         self.map.bound(view.T[:3, 3])
@@ -437,3 +499,4 @@ class _PlacedView:
         self.rgb = view.image[self.rows, self.columns]
         self.sure = ~depth_edges(view.depth, map.settings.edge_ratio, _STRIDE)[measured]
         self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
+        self.keys = map.keys(self.points, self.voxel)

@@ -87,6 +87,21 @@ def test_what_is_seen_through_is_removed_and_what_is_hidden_or_unmeasured_stays(
     assert len(map) < 0.02 * before and (not len(map) or 1 in map.instances)
 
 
+def test_what_lies_just_off_a_known_surface_is_that_surface_measured_with_noise() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    observe(map, points, 7, 0)
+    single = len(map)
+    for frame in range(1, 9):
+        noisy = points + AHEAD * np.float32(0.012 if frame % 2 else -0.012)
+        keys = map.keys(noisy, map.look_up(noisy, AHEAD))
+        map.observe(noisy, np.full(len(noisy), 7, np.int32), np.zeros((len(noisy), 3), np.uint8), frame, keys)
+    assert len(map) < 1.05 * single, "one layer"
+    assert np.abs(map.voxels.xyz[:, 2] - 1.01).mean() < 0.003
+    away = points + np.float32([0, 0, 0.1])
+    assert not np.isin(map.keys(away, map.look_up(away, AHEAD)), map.voxels.key).any()
+
+
 def test_an_instance_without_voxels_is_forgotten() -> None:
     map = InstanceMap(SETTINGS)
     _, points = wall(1.01)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.tracker.discovery import new_masks, uncovered_region
+from mastsam_ros.tracker.discovery import new_masks, solid, uncovered_region
 from mastsam_ros.tracker.parents import parents_of
 from mastsam_ros.types import CandidateMasks
 
@@ -79,3 +79,11 @@ def test_what_lies_beyond_a_sure_outline_is_no_part_of_it() -> None:
     new, index, image = between_two()
     for outlined, parent in (([False, True], 0), ([True, False], 1), ([True, True], -1)):
         assert parents_of(new, 1, index, 2, None, image, torch.tensor(outlined))[0] == [parent]
+
+
+def test_slivers_are_told_from_what_has_a_middle() -> None:
+    new = torch.zeros(60, 80, dtype=torch.int64)
+    new[5:20, 5:20] = 1
+    new[30:34, 5:75] = 2
+    new[40:58, 40:58] = 3
+    assert solid(new, 4) == [True, False, True, False]

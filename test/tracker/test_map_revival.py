@@ -15,8 +15,18 @@ from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.settings import Settings
+from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
-from mastsam_ros.types import CandidateMasks, EventKind, Frame, FrameResult, Matches, PointPrompts, PoseState
+from mastsam_ros.types import (
+    CandidateMasks,
+    EventKind,
+    Frame,
+    FrameResult,
+    Matches,
+    PointPrompts,
+    PoseState,
+    TrackState,
+)
 
 WITHOUT_APPEARANCE = {"tracker.revival": False, "frame.working_pixels": 0}
 
@@ -173,3 +183,39 @@ def test_in_plain_view_is_what_has_its_surface_there() -> None:
     gone.depth[:] = 2.0
     revival.locate(gone, None, 3)
     assert revival.in_plain_view({7}) == set(), "taken away"
+
+
+def two_bars() -> tuple[MapRevival, Identities, int, int, np.ndarray]:
+    """The map after some frames of two ids, the left and the right half of the bar; what was shown."""
+    revival, identities = MapRevival(Settings().geometry), Identities(Settings().tracker)
+    left, right = (identities.born(1.0, sure=True) for _ in range(2))
+    shown = np.zeros((120, 160), np.uint16)
+    shown[50:70, 60:80], shown[50:70, 80:100] = left, right
+    for number in range(5):
+        revival.locate(bar_behind_a_post(slice(0, 0)), None, number)
+        revival.remember(shown, {left, right})
+    revival.locate(bar_behind_a_post(slice(0, 0)), None, 5)
+    return revival, identities, left, right, shown
+
+
+def test_a_mask_that_slid_onto_another_thing_is_that_things() -> None:
+    revival, identities, left, right, shown = two_bars()
+    active = [left, right]
+    assert revival.put_right(shown, active, identities) is None
+    # The left one's mask has slid over to the right, whose own mask is gone.
+    identities.disappear(right)
+    active = [left]
+    table = revival.put_right((shown == right).astype(np.int64), active, identities)
+    assert active == [left, right] and table is not None and table.tolist() == [0, 2]
+    assert identities[right].state is TrackState.TRACKED
+
+
+def test_what_lies_on_a_things_voxels_was_part_of_it_and_nothing_else() -> None:
+    revival, _, left, right, shown = two_bars()
+    new = torch.zeros(120, 160, dtype=torch.int64)
+    new[52:68, 62:78] = 1
+    new[10:30, 10:40] = 2
+    parents, held = revival.origins(new, [1, 0], [False, True], [left, right])
+    assert parents == [0, 0] and held == [True, False]
+    nowhere = MapRevival(Settings().geometry)
+    assert nowhere.origins(new, [1, 0], [False, True], [left, right]) == ([1, 0], [False, True])
