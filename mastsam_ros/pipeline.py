@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -271,6 +271,8 @@ class Mastsam:
         try:
             result = self._advance(frame)
         except Exception:
+            # Nothing goes on behind the back of the next frame.
+            self._second_core.submit(lambda: None).result()
             self._faults += 1
             if self._committed or self._previous is None or self._faults > _PATIENCE:
                 self.reset("a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed")
@@ -300,17 +302,17 @@ class Mastsam:
         self._follow_other_cameras()
         tracker, previous = self.settings.tracker, self._previous
 
-        with self._meanwhile(timer, "segment", lambda: self._look_ahead(view)):
-            with timer("match"):
-                matches = self.matcher.match(previous, view) if previous is not None else None
-            with timer("pose"):
-                matches = self.map.locate(view, matches, self._frames)
-                self.structure.locate(view, matches)
+        ahead = self._look_ahead(view)
+        with timer("match"):
+            matches = self.matcher.match(previous, view) if previous is not None else None
+        with timer("pose"):
+            matches = self.map.locate(view, matches, self._frames)
+            self.structure.locate(view, matches)
         carried, figures, uncovered = None, None, view.height * view.width
         index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
         active = list(self._identities.active)
         follows = matches if self._in_order else None
-        with self._meanwhile(timer, "segment", lambda: self.segmenter.set_frame(view, follows)):
+        with self._meanwhile(timer, "segment", lambda: self._set_frame(view, follows, ahead)):
             if active:
                 with timer("carry"), one_thread(self.device):
                     carried = carry(self._editor.index, len(active), matches, tracker)
@@ -416,9 +418,16 @@ class Mastsam:
             self._seen.remember(view, owners, self._frames)
         self.map.remember(owners, known)
 
-    def _look_ahead(self, view: Frame) -> None:
-        if isinstance(self.segmenter, LookingAhead):
-            self.segmenter.look_ahead(view, self._previous is not None and self._in_order)
+    def _look_ahead(self, view: Frame) -> Future[None] | None:
+        """Starts the segmenter on what it needs no matches for, where it uses a second core; `_set_frame` ends it."""
+        if not isinstance(self.segmenter, LookingAhead):
+            return None
+        return self._second_core.submit(self.segmenter.look_ahead, view, self._previous is not None and self._in_order)
+
+    def _set_frame(self, view: Frame, matches: Matches | None, ahead: Future[None] | None) -> None:
+        if ahead is not None:
+            ahead.result()  # which stood before this in the queue
+        self.segmenter.set_frame(view, matches)
 
     def _view(self, frame: Frame) -> Frame:
         if frame.depth is not None and not self.settings.frame.use_depth:
