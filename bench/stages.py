@@ -1,7 +1,8 @@
-"""A picture of every stage of one step: python bench/stages.py OUTPUT.jpg [SOURCE] [--frame N] [--help].
+"""A picture of every stage of one step: python bench/stages.py OUTPUT.jpg [SOURCE] [--depth] [--frame N] [--help].
 
-Without SOURCE, a generated scene through which somebody walks. Matcher and segmenter are watched from outside, through
-the two methods that any of them has, so that it shows the foundation models as well.
+Without SOURCE a generated video of an animal that walks, or with --depth a generated scene with things that touch.
+Matcher and segmenter are watched from outside, through the two methods that any of them has, so that it shows the
+foundation models as well.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.io.sample_video import SampleVideo
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.segmenters.regions.motion import Cues, MotionLayer
@@ -71,7 +73,7 @@ class Watched:
         return self._segmenter.everything(region)
 
     def _moving(self, frame: Frame, matches: Matches | None) -> Picture | None:
-        if matches is None or matches.flow_back is None or matches.visible is None:
+        if matches is None or matches.flow_back is None or matches.visible is None or frame.depth is not None:
             self._motion.reset()
             return None
         lab = compressed_lab(smoothed(frame.image))
@@ -83,6 +85,8 @@ class Watched:
         """Title and picture of every stage that the last frame went through."""
         image = self.frame.image
         yield "1 the picture", image
+        if self.frame.depth is not None:
+            yield "1 and its depth", _heat(1 - 2 * self.frame.depth / max(float(self.frame.depth.max()), 1e-6))
         if self.matches is not None and self.matches.flow_back is not None:
             yield "2 match: flow to the frame before", _flow(self.matches.flow_back.numpy())
         superpixels = build_region_graph(image, gradient=gradient_magnitude(compressed_lab(smoothed(image))))
@@ -150,14 +154,14 @@ def contact_sheet(tiles: list[tuple[str, Picture]]) -> Picture:
     return np.vstack([np.hstack(sized[n : n + _COLUMNS]) for n in range(0, len(sized), _COLUMNS)])
 
 
-def _frames(source: str | None) -> Iterator[Frame]:
+def _frames(source: str | None, use_depth: bool) -> Iterator[Frame]:
     if source is None:
-        scene = SampleScene(seed=3, walker=True)
-        for index in range(scene.frames):
-            view = scene.render(index).frame
-            yield Frame(view.image, view.stamp_ns)
+        views = SampleScene(seed=3, stacked=True) if use_depth else SampleVideo(seed=3, mover="animal", camera="pan")
+        for view in views:
+            seen = view.frame
+            yield Frame(seen.image, seen.stamp_ns, K=seen.K, depth=seen.depth) if use_depth else Frame(seen.image)
         return
-    with open_source(source, use_depth=False) as frames:
+    with open_source(source, use_depth=use_depth) as frames:
         for _, frame in frames:
             yield frame
 
@@ -168,13 +172,14 @@ def main() -> int:
     parser.add_argument("output", type=Path, metavar="OUTPUT", help=".jpg or .png")
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="images, video, scene folder or rosbag2")
     parser.add_argument("--frame", type=int, default=20, metavar="N", help="which frame to show, from 0 (default 20)")
+    parser.add_argument("--depth", action="store_true", help="use the depth and intrinsics of the source")
     arguments = parser.parse_args()
     try:
         mastsam = create_mastsam(Settings())
         watched = Watched(mastsam)
         mastsam.matcher = mastsam.segmenter = watched
         result = None
-        for frame in islice(_frames(arguments.source), arguments.frame + 1):
+        for frame in islice(_frames(arguments.source, arguments.depth), arguments.frame + 1):
             result = mastsam.step(frame)
     except MastsamError as error:
         sys.stderr.write(f"stages: {error}\n")

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mastsam_ros.evaluation.measured import FIGURES, KINDS, RGB, RGB_D, VIDEO, Changes, Figures, Source
+from mastsam_ros.evaluation.measured import FIGURES, RGB, RGB_D, VIDEO, Changes, Figures, Source
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.settings import Scalar, Settings
 from mastsam_ros.types import MastsamError
@@ -17,10 +17,11 @@ GRID: dict[str, tuple[tuple[Scalar, ...], tuple[str, ...]]] = {
     "regions.boundary_cost": ((12.0, 17.0, 24.0), (VIDEO, RGB)),
     "regions.contrast_weight": ((1.0, 2.0, 4.0), (VIDEO, RGB)),
     "regions.prior_weight": ((0.3, 0.6, 1.2), (VIDEO, RGB)),
-    "tracker.confirm_part_after": ((12, 24, 48), KINDS),
     "regions.crease_angle_deg": ((30.0, 40.0, 50.0), (RGB_D,)),
 }
 """Setting -> the values to choose from, and the kinds of source that it can change anything for; in this order."""
+DIGITS = 3
+"""Of the merit: what differs by less stays at its default."""
 _MERIT = {"best track IoU": 1.0, "consistency %": 0.01, "tube IoU": 1.0, "H %": 0.01}
 """What settings are chosen by: how well things are found and how well they keep their ids, in equal parts."""
 
@@ -87,7 +88,7 @@ def cross_validate(sources: Sequence[Source], settings: Settings, store: FigureS
                 # Mean over the kinds of the mean over the sources of that kind, so that no kind outvotes another.
                 of = [[merit(figures(s, one)) for s in rest[name] if s.kind == kind] for kind in kinds]
                 means = [float(np.mean(merits)) for merits in of if merits]
-                scores.append(round(float(np.mean(means)), 6) if means else 0.0)
+                scores.append(round(float(np.mean(means)), DIGITS) if means else 0.0)
             chosen[name] = choices[name][int(np.argmax(scores))]  # the default, where nothing is better
     prepare((source, changes) for source in sources for changes in ((), chosen[source.sequence.name]))
     own = {name: [source for source in sources if source.sequence.name == name] for name in left_out}

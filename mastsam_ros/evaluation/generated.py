@@ -54,15 +54,25 @@ def generated_sequences(folder: Path, names: Iterable[str] | None = None) -> lis
     return [_scene(folder, name, GENERATED[name]) for name in chosen]
 
 
-def held_out_sequences(folder: Path) -> list[LabelledSequence]:
-    """The videos and scenes that nothing was chosen on, rendered into the folder where they are not there yet."""
-    for name, options in HELD_OUT_VIDEOS.items():
-        done = folder / "videos" / "Annotations" / "480p" / name / f"{options['frames'] - 1:05d}.png"
-        if not done.is_file():
-            _LOG.info("rendering the sample video '%s'", name)
-            SampleVideo(**options).write_davis_folder(folder / "videos", name)
-    videos = open_sequences(folder / "videos", HELD_OUT_VIDEOS)
-    return [*videos, *(_scene(folder / "scenes", name, options) for name, options in HELD_OUT_SCENES.items())]
+def held_out_sequences(folder: Path, names: Iterable[str] | None = None) -> list[LabelledSequence]:
+    """The videos and scenes that nothing was chosen on, rendered into the folder where they are not there yet.
+
+    Raises InputError for a name that is none of them.
+    """
+    chosen = list({**HELD_OUT_VIDEOS, **HELD_OUT_SCENES} if names is None else names)
+    return [_held_out(folder, name) for name in chosen]
+
+
+def _held_out(folder: Path, name: str) -> LabelledSequence:
+    if name in HELD_OUT_SCENES:
+        return _scene(folder / "scenes", name, HELD_OUT_SCENES[name])
+    if name not in HELD_OUT_VIDEOS:
+        raise InputError(f"no generated data '{name}'; there are: {', '.join((*HELD_OUT_VIDEOS, *HELD_OUT_SCENES))}")
+    options = HELD_OUT_VIDEOS[name]
+    if not (folder / "videos" / "Annotations" / "480p" / name / f"{options['frames'] - 1:05d}.png").is_file():
+        _LOG.info("rendering the sample video '%s'", name)
+        SampleVideo(**options).write_davis_folder(folder / "videos", name)
+    return open_sequences(folder / "videos", [name])[0]
 
 
 def _scene(folder: Path, name: str, options: dict[str, Any]) -> LabelledSequence:
