@@ -17,6 +17,8 @@ from typing import Any
 from mastsam_ros.types import SettingsError
 
 Scalar = bool | int | float | str
+MAP_SUFFIXES = (".ply", ".json", ".npz")
+"""Endings of a map's files, any of which, or none, may be given for the whole."""
 
 
 @dataclass(frozen=True)
@@ -404,7 +406,10 @@ class NodeSettings(_Checked):
         if not self.map_file:
             return None
         path = Path(self.map_file).expanduser()
-        return path.with_name(f"{path.stem}_{camera}") if camera and not self.one_world else path
+        if not camera or self.one_world:
+            return path
+        stem = path.stem if path.suffix in MAP_SUFFIXES else path.name
+        return path.with_name(f"{stem}_{camera}")
 
     def for_camera(self, name: str) -> NodeSettings:
         """The same with the topics of this camera. Raises SettingsError for a topic that all cameras would share."""

@@ -210,4 +210,6 @@ def test_worlds_and_maps_of_several_cameras() -> None:
     placed = dataclasses.replace(node, pose_topic="tf", map_frame="odom")
     assert [placed.map_frame_of(name) for name in node.camera_names] == ["odom", "odom"]
     assert node.map_path("rear") == Path.home() / "maps" / "room_rear"
+    second = dataclasses.replace(node, map_file="room.v2")
+    assert second.map_path("rear") == Path("room.v2_rear"), "a dot in a name is no ending"
     assert node.map_path("") == Path.home() / "maps" / "room.ply" and Settings().node.map_path("") is None

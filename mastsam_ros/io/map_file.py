@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mastsam_ros.geometry.instance_map import Instance, InstanceMap, Voxels
 from mastsam_ros.geometry.odometry import Keyframe
 from mastsam_ros.io.sinks import write_whole
+from mastsam_ros.settings import MAP_SUFFIXES
 from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.types import InputError, OutputError
 
@@ -43,7 +44,7 @@ class SavedMap:
 
 def map_files(path: Path) -> tuple[Path, Path, Path]:
     """The three files of a map: PLY, JSON, NPZ. path: any of them, or their name without an ending."""
-    stem = path.with_suffix("") if path.suffix in (".ply", ".json", ".npz") else path
+    stem = path.with_suffix("") if path.suffix in MAP_SUFFIXES else path
     return stem.with_name(f"{stem.name}.ply"), stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mastsam_ros.geometry.transforms import quaternion_xyzw
+
 _domains = itertools.count(os.getpid())
 
 
@@ -156,6 +158,17 @@ class Robot:
 
         stamp = Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
         return Header(stamp=stamp, frame_id="camera_optical")
+
+    def transform(self, parent: str, child: str, T: np.ndarray, stamp_ns: int) -> Any:
+        """A TransformStamped of a pose (4, 4) of the child in the parent."""
+        from geometry_msgs.msg import TransformStamped
+
+        message = TransformStamped(header=self.header(stamp_ns), child_frame_id=child)
+        message.header.frame_id = parent
+        move, turn = message.transform.translation, message.transform.rotation
+        move.x, move.y, move.z = T[:3, 3].tolist()
+        turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(T[:3, :3]).tolist()
+        return message
 
     def call(self, kind: Any, service: str, request: Any, timeout_s: float = 20.0) -> Any:
         """The answer of a service of the node."""

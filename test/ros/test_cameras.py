@@ -11,12 +11,10 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import TransformStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool, Trigger
 
-from mastsam_ros.geometry.transforms import quaternion_xyzw
 from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.msg import InstanceArray, MapInstanceArray, TrackEvent
 from mastsam_ros.pipeline import create_mastsam
@@ -35,13 +33,16 @@ def counts_of(robot, camera: str) -> dict[str, int]:
         return {}
     statuses = {status.name: status for status in robot.received["/diagnostics"][-1].status}
     values = {pair.key: pair.value for pair in statuses[f"mastsam: {camera}"].values}
-    return {name: int(values[name]) for name in ("received", "processed", "skipped", "failed", "unpaired")}
+    return {name: int(values[name]) for name in ("received", "lost", "processed", "skipped", "failed", "unpaired")}
 
 
-def settled(robot, camera: str, received: int) -> dict[str, int]:
+def settled(robot, camera: str, sent: int) -> dict[str, int]:
+    """The counts once every image is one of them; on a busy machine some are overwritten in DDS' queue: lost."""
+
     def done() -> bool:
         counts = counts_of(robot, camera)
-        return bool(counts) and counts["received"] == received == sum(counts.values()) - received
+        dealt_with = sum(counts.get(name, 0) for name in ("processed", "skipped", "failed", "unpaired"))
+        return bool(counts) and counts["received"] + counts["lost"] == sent and counts["received"] == dealt_with
 
     assert robot.wait_until(done, 40), counts_of(robot, camera)
     return counts_of(robot, camera)
@@ -120,15 +121,6 @@ def test_wrong_names_are_one_line(start_node, arguments, line):
 # One world: both cameras are mounted on one robot, and localisation tells where it is.
 
 
-def stamped(robot, parent: str, child: str, T: np.ndarray, stamp_ns: int) -> TransformStamped:
-    message = TransformStamped(header=robot.header(stamp_ns), child_frame_id=child)
-    message.header.frame_id = parent
-    move, turn = message.transform.translation, message.transform.rotation
-    move.x, move.y, move.z = T[:3, 3].tolist()
-    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(T[:3, :3]).tolist()
-    return message
-
-
 @pytest.fixture(scope="module")
 def views() -> dict[str, list[SceneView]]:
     scene = SampleScene(4, "orbit", 40, 200, 150, objects=5)
@@ -145,7 +137,7 @@ def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_pa
     fixed = robot.node.create_publisher(tf2_msgs.TFMessage, "/tf_static", latched)
     fixed.publish(
         tf2_msgs.TFMessage(
-            transforms=[stamped(robot, f"{name}_link", f"{name}_optical", np.eye(4), 0) for name in views]
+            transforms=[robot.transform(f"{name}_link", f"{name}_optical", np.eye(4), 0) for name in views]
         )
     )
     for name in views:
@@ -158,7 +150,7 @@ def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_pa
         stamp_ns = (n + 1) * 100_000_000
         for name, seen in views.items():
             frame = seen[n].frame
-            link = stamped(robot, "map", f"{name}_link", frame.T_world_camera, stamp_ns)
+            link = robot.transform("map", f"{name}_link", frame.T_world_camera, stamp_ns)
             moving.publish(tf2_msgs.TFMessage(transforms=[link]))
             infos[name].publish(CameraInfo(width=200, height=150, k=frame.K.ravel().tolist()))
             robot.wait_until(lambda: False, 0.5 if n == 0 else 0.1)  # they come by other ways than the images

@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_srvs.srv import Trigger
 from tf2_msgs.msg import TFMessage
 
-from mastsam_ros.geometry.transforms import quaternion_xyzw, transform
+from mastsam_ros.geometry.transforms import transform
 from mastsam_ros.io import point_cloud2
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.msg import MapInstanceArray
@@ -81,15 +81,6 @@ def own_pose(frame: Frame) -> Frame:
 def pose_of(message: Odometry) -> np.ndarray:
     place, turn = message.pose.pose.position, message.pose.pose.orientation
     return transform((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
-
-
-def stamped(robot, parent: str, child: str, T: np.ndarray, stamp_ns: int) -> TransformStamped:
-    message = TransformStamped(header=robot.header(stamp_ns), child_frame_id=child)
-    message.header.frame_id = parent
-    move, turn = message.transform.translation, message.transform.rotation
-    move.x, move.y, move.z = T[:3, 3].tolist()
-    turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(T[:3, :3]).tolist()
-    return message
 
 
 def told_of_map(robot, count: int) -> TransformStamped:
@@ -168,12 +159,12 @@ def test_own_odometry_on_tf_as_rep_105_has_it(start_node, robot, frames):
     robot.listen(TFMessage, "/tf")
     camera = Camera(robot)
     fixed = robot.node.create_publisher(TFMessage, "/tf_static", LATCHED)
-    fixed.publish(TFMessage(transforms=[stamped(robot, "base", "camera_optical", T_BASE_CAMERA, 0)]))
+    fixed.publish(TFMessage(transforms=[robot.transform("base", "camera_optical", T_BASE_CAMERA, 0)]))
     moving = robot.publisher(TFMessage, "/tf")
     for n, frame in enumerate(frames[:2]):
         T_odom_base = np.eye(4)
         T_odom_base[0, 3] = 0.5 * n
-        moving.publish(TFMessage(transforms=[stamped(robot, "odom", "base", T_odom_base, frame.stamp_ns)]))
+        moving.publish(TFMessage(transforms=[robot.transform("odom", "base", T_odom_base, frame.stamp_ns)]))
         robot.wait_until(lambda: False, 0.3)
         camera.send(frame)
         T_map_camera = pose_of(robot.wait("/mastsam/odometry", n + 1)[n])
@@ -194,12 +185,12 @@ def test_poses_from_outside_take_precedence_and_are_missed_aloud(start_node, rob
     assert status.level == DiagnosticStatus.WARN and "no pose from outside" in status.message
 
     fixed = robot.node.create_publisher(TFMessage, "/tf_static", LATCHED)
-    fixed.publish(TFMessage(transforms=[stamped(robot, "base", "camera_optical", T_BASE_CAMERA, 0)]))
+    fixed.publish(TFMessage(transforms=[robot.transform("base", "camera_optical", T_BASE_CAMERA, 0)]))
     moving = robot.publisher(TFMessage if source == "tf" else Odometry, "/tf" if source == "tf" else source)
 
     def place(frame: Frame, offset_ns: int) -> None:
         T = frame.T_world_camera @ np.linalg.inv(T_BASE_CAMERA)
-        transform_ = stamped(robot, "map", "base", T, frame.stamp_ns + offset_ns)
+        transform_ = robot.transform("map", "base", T, frame.stamp_ns + offset_ns)
         if source == "tf":
             moving.publish(TFMessage(transforms=[transform_]))
             return
