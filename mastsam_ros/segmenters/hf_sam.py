@@ -39,6 +39,9 @@ class TransformersNetwork:
         self.mask_side = 4 * int(model.prompt_encoder.image_embedding_size[0])
         for module in (model.prompt_encoder, model.shared_image_embedding):
             module.forward = _outside_autocast(module.forward)
+        for module in model.vision_encoder.modules():
+            if callable(read := getattr(module, "get_rel_pos", None)):
+                module.get_rel_pos = functools.partial(_kept, {}, read)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> None:
         """Moves there; the image encoder's weights in that precision."""
@@ -48,9 +51,7 @@ class TransformersNetwork:
 
     def encode(self, image: torch.Tensor) -> dict[str, Any]:
         """image (1, 3, side, side) -> what the model's forward takes in place of the image."""
-        # The models make the indices of their relative positions anew in every block: there, not on the host.
-        with image.device:
-            features = self._model.get_image_embeddings(image.to(self._dtype))
+        features = self._model.get_image_embeddings(image.to(self._dtype))
         if self._is_hq:
             embeddings, levels = features
             return {"image_embeddings": embeddings.to(self._dtype), "intermediate_embeddings": self._all(levels)}
@@ -92,6 +93,20 @@ class TransformersNetwork:
         return answer.pred_masks[:, 0], answer.iou_scores[:, 0]
 
 
+def _kept(
+    known: dict[Any, torch.Tensor], read: Callable[..., torch.Tensor], rows: int, columns: int, table: torch.Tensor
+) -> torch.Tensor:
+    """What SAM's attention reads off its table of relative positions, kept: the same in every frame.
+
+    It reads by an index made on the host, which a GPU would wait for in every block.
+    """
+    key = rows, columns, id(table), table.dtype, table.device, table._version
+    if key not in known:
+        with table.device:
+            known[key] = read(rows, columns, table)
+    return known[key]
+
+
 def _outside_autocast(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The same in float32, its results in the precision of autocast."""
 
@@ -122,7 +137,9 @@ def create_hf_sam_segmenter(settings: SamSettings, device: torch.device) -> Prom
 
 def _load(folder: Path) -> Any:
     try:
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, vision = config.get("model_type"), config.get("vision_config") or {}
+        backbone = (vision.get("backbone_config") or {}).get("model_type", "timm_wrapper")
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder} is not a folder of a model of transformers: no readable config.json") from error
     if kind not in _CLASSES:
@@ -136,7 +153,7 @@ def _load(folder: Path) -> Any:
         raise MissingPackageError(
             f"segmenter 'hf_sam' needs transformers with {_CLASSES[kind]}: pip install 'transformers>=4.57'"
         ) from error
-    if kind.startswith("edgetam"):
+    if kind.startswith("edgetam") and backbone == "timm_wrapper":
         _require_timm()
     try:
         model, found = model_class.from_pretrained(folder, local_files_only=True, output_loading_info=True)
@@ -154,7 +171,7 @@ def _load(folder: Path) -> Any:
 
 
 def _require_timm() -> None:
-    """EdgeTAM's image encoder is a model of timm, which imports torchvision."""
+    """The image encoder of the released EdgeTAM is a model of timm, which imports torchvision."""
     try:
         import timm  # noqa: F401
     except (ImportError, RuntimeError) as error:  # a torchvision of another torch fails with RuntimeError

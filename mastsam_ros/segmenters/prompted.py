@@ -293,8 +293,9 @@ class PromptedSegmenter:
             return None
         # Two samples of the carried index in each direction per cell of the prompt: its outline is not a staircase.
         carried = self._current().on_square(prompts.carried.to(self._device), 2 * self.network.mask_side)
-        trust = torch.ones(len(prompts)) if prompts.confidence is None else prompts.confidence
-        return _MaskPrompts(carried, trust.to(self._device))
+        if prompts.confidence is None:
+            return _MaskPrompts(carried, torch.ones(len(prompts), device=self._device))
+        return _MaskPrompts(carried, prompts.confidence.to(self._device, non_blocking=True))
 
     def _grid(self, inside: torch.Tensor) -> torch.Tensor:
         """(M, 2) float32 pixels: the centres of square cells, `grid_points` along the long side, inside only."""

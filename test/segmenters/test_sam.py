@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from mastsam_ros.device import on_host, upload
+from mastsam_ros.evaluation.host_reads import PretendedDevice
 from mastsam_ros.segmenters import create_segmenter, sam
 from mastsam_ros.segmenters.hf_sam import TransformersNetwork
 from mastsam_ros.segmenters.prompted import PromptedSegmenter
@@ -129,7 +131,60 @@ def edgetam() -> Any:
     return transformers.EdgeTamModel(config).eval()
 
 
+@pytest.fixture
+def edgetam_of_a_pyramid() -> Any:
+    """EdgeTAM of random weights round a backbone that needs no timm: five convolutions, for images of 128 pixels."""
+    transformers = pytest.importorskip("transformers")
+    from transformers.modeling_outputs import BaseModelOutput
+
+    class PyramidConfig(transformers.PretrainedConfig):
+        model_type = "mastsam_test_pyramid"
+
+    class Pyramid(transformers.PreTrainedModel):
+        config_class = PyramidConfig
+
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            sides = [(3, 8, 4), (8, 16, 2), (16, 32, 2), (32, 64, 2)]
+            self.stages = torch.nn.ModuleList(torch.nn.Conv2d(a, b, side, stride=side) for a, b, side in sides)
+            self.post_init()
+
+        def forward(self, pixel_values: torch.Tensor, **_: Any) -> Any:
+            levels = []
+            for stage in self.stages:
+                pixel_values = stage(pixel_values).tanh()
+                levels.append(pixel_values)
+            return BaseModelOutput(last_hidden_state=levels)
+
+    transformers.AutoConfig.register("mastsam_test_pyramid", PyramidConfig, exist_ok=True)
+    transformers.AutoModel.register(PyramidConfig, Pyramid, exist_ok=True)
+    vision = transformers.EdgeTamVisionConfig(
+        backbone_config=PyramidConfig(),
+        backbone_channel_list=[64, 32, 16, 8],
+        backbone_feature_sizes=[[32, 32], [16, 16], [8, 8]],
+        fpn_hidden_size=32,
+    )
+    config = transformers.EdgeTamConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 32, "image_size": 128},
+        mask_decoder_config={"hidden_size": 32, "mlp_dim": 64, "num_attention_heads": 2, "iou_head_hidden_dim": 32},
+    )
+    torch.manual_seed(0)
+    return transformers.EdgeTamModel(config).eval()
+
+
 def test_edgetam_answers(edgetam: Any, tmp_path: Path) -> None:
+    _edgetam_answers(edgetam, tmp_path)
+
+
+def test_edgetam_round_another_backbone_answers_without_timm(
+    edgetam_of_a_pyramid: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    _edgetam_answers(edgetam_of_a_pyramid, tmp_path)
+
+
+def _edgetam_answers(edgetam: Any, tmp_path: Path) -> None:
     network = TransformersNetwork(edgetam)
     answer = _answer(network)
     assert answer.masks.shape == (7, 3, 90, 120) and 0.01 < answer.masks.float().mean() < 0.99
@@ -150,6 +205,35 @@ def test_without_timm_edgetam_is_refused_in_one_line(tmp_path: Path, monkeypatch
     with pytest.raises(MissingPackageError, match="EdgeTAM needs timm and a torchvision that fits torch") as caught:
         create_segmenter(_settings("hf_sam", tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mask_prompt", [False, True])
+@pytest.mark.parametrize("kind", ["segment-anything", *KINDS, "edgetam"])
+def test_encoding_and_answering_wait_for_no_gpu(
+    kind: str,
+    mask_prompt: bool,
+    tiny_sam: Any,
+    transformers_models: dict[str, Any],
+    edgetam_of_a_pyramid: Any,
+) -> None:
+    """On a device that is pretended: no number is read, nothing is taken there but the picture, nothing mixes."""
+    models = {**transformers_models, "segment-anything": tiny_sam, "edgetam": edgetam_of_a_pyramid}
+    network = (SamNetwork if kind == "segment-anything" else TransformersNetwork)(models[kind])
+    expected = _answer(network, mask_prompt=mask_prompt)
+    with PretendedDevice() as watched:
+        segmenter = PromptedSegmenter(network, SamSettings(mask_prompt=mask_prompt), watched.device)
+        prompts = _prompts()
+        assert prompts.carried is not None
+        there = PointPrompts(*(upload(t, watched.device) for t in (prompts.xy, prompts.labels, prompts.carried)))
+        watched.restart()
+        for _ in range(2):
+            segmenter.set_frame(_frame(), None)
+            answer = segmenter.predict(there)
+        assert watched.places == {} and watched.uploads == {}
+        masks, scores = on_host(answer.masks, answer.scores)
+    if not mask_prompt:  # trust is full where nobody tells it
+        torch.testing.assert_close(torch.from_numpy(scores.copy()), expected.scores, atol=1e-4, rtol=1e-3)
+        assert (torch.from_numpy(masks.copy()) != expected.masks).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("mask_prompt", [False, True])
