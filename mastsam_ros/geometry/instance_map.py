@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import LabelledCloud
 
@@ -337,24 +338,10 @@ class InstanceMap:
         frame: int,
     ) -> Voxels:
         """One frame's points as voxels of one vote each."""
-        key, voxel = np.unique(keys, return_inverse=True)
-        count = len(key)
-        readings = np.bincount(voxel, minlength=count)
-        # (voxel, id) pairs with their number of points; the last of each voxel has the most.
-        pair, number = np.unique(voxel.astype(np.int64) << 32 | instance, return_counts=True)
-        order = np.lexsort((number, pair >> 32))
-        last = np.searchsorted(pair[order] >> 32, np.arange(count), side="right") - 1
-        values = np.column_stack([points, rgb]).astype(np.float64)
-        means = np.stack([np.bincount(voxel, column, count) for column in values.T], axis=1) / readings[:, None]
-        return Voxels(
-            key,
-            (pair[order][last] & 0xFFFFFFFF).astype(np.int32),
-            np.ones(count, np.int32),
-            np.full(count, frame, np.int32),
-            readings.astype(np.float32),
-            means[:, :3].astype(np.float32),
-            means[:, 3:].astype(np.float32),
-        )
+        order = np.argsort(keys, kind="stable")
+        key, most, readings, xyz, colour = _gathered(order, keys, points, instance, rgb)
+        ones = np.ones(len(key), np.int32)
+        return Voxels(key, most, ones, frame * ones, readings, xyz, colour)
 
     def _update(self, place: npt.NDArray[np.int64], seen: Voxels) -> None:
         """Votes, means and times of the voxels at `place`, which are seen again."""
@@ -430,3 +417,51 @@ class InstanceMap:
         margin = 2 * self.settings.map_voxel_m + 0.005 * z**2
         behind = np.where(nearest > z + margin, 1, np.where(farthest < z - margin, -1, 0))
         return index[inside], behind
+
+
+@compiled(
+    "Tuple((int64[::1], int32[::1], float32[::1], float32[:, ::1], float32[:, ::1]))(int64[::1], int64[::1],"
+    " float32[:, ::1], int32[::1], uint8[:, ::1])"
+)
+def _gathered(
+    order: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.int64],
+    points: npt.NDArray[np.float32],
+    instance: npt.NDArray[np.int32],
+    rgb: npt.NDArray[np.uint8],
+) -> tuple[npt.NDArray, ...]:
+    """Of each voxel in which points (N, 3) lie, by rising key: the key, the id that most of its points have, the larger
+    one of several, their number, mean place and mean colour. order: (N,), the points by rising keys (N,)."""
+    number = len(order)
+    key, most = np.empty(number, np.int64), np.empty(number, np.int32)
+    readings = np.empty(number, np.float32)
+    xyz, colour = np.empty((number, 3), np.float32), np.empty((number, 3), np.float32)
+    ids, votes = np.empty(number, np.int32), np.empty(number, np.int64)
+    sums = np.empty(6)
+    count, begin = 0, 0
+    while begin < number:
+        end, kinds = begin, 0
+        sums[:] = 0
+        while end < number and keys[order[end]] == keys[order[begin]]:
+            n = order[end]
+            kind = 0
+            while kind < kinds and ids[kind] != instance[n]:
+                kind += 1
+            if kind == kinds:
+                ids[kind], votes[kind] = instance[n], 0
+                kinds += 1
+            votes[kind] += 1
+            for c in range(3):
+                sums[c] += points[n, c]
+                sums[3 + c] += rgb[n, c]
+            end += 1
+        best = 0
+        for kind in range(1, kinds):
+            if votes[kind] > votes[best] or (votes[kind] == votes[best] and ids[kind] > ids[best]):
+                best = kind
+        key[count], most[count], readings[count] = keys[order[begin]], ids[best], end - begin
+        for c in range(3):
+            xyz[count, c], colour[count, c] = sums[c] / (end - begin), sums[3 + c] / (end - begin)
+        count += 1
+        begin = end
+    return key[:count].copy(), most[:count].copy(), readings[:count].copy(), xyz[:count].copy(), colour[:count].copy()

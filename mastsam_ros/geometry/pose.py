@@ -199,8 +199,35 @@ def _best_sample(
     scored = np.sort(generator.permutation(len(source))[:SCORED_POINTS])
     # Three noisy points give a rough transform: judge it with twice the tolerance.
     limit = 4 * 3 * OUTLIER_SIGMAS**2
-    cost = np.minimum(_squared_error(T, source[scored], measured[scored], sigma), limit).sum(1)
-    return T[np.argmin(cost)]
+    return T[_cheapest(T, source[scored], measured[scored], sigma, limit)]
+
+
+@compiled("int64(float64[:, :, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64)")
+def _cheapest(
+    T: npt.NDArray[np.float64],
+    source: npt.NDArray[np.float64],
+    measured: npt.NDArray[np.float64],
+    sigma: npt.NDArray[np.float64],
+    limit: float,
+) -> int:
+    """Which of the transforms (B, 4, 4) leaves the smallest sum of squared errors, each cut off at the limit."""
+    best, least = 0, np.inf
+    for b in range(len(T)):
+        cost = 0.0
+        for n in range(len(source)):
+            x, y, z = T[b, 0, 3], T[b, 1, 3], T[b, 2, 3]
+            for c in range(3):
+                x += T[b, 0, c] * source[n, c]
+                y += T[b, 1, c] * source[n, c]
+                z += T[b, 2, c] * source[n, c]
+            z = max(z, 1e-3)
+            error = (x / z / sigma[0] - measured[n, 0]) ** 2 + (y / z / sigma[1] - measured[n, 1]) ** 2
+            cost += min(error + (1 / z / sigma[2] - measured[n, 2]) ** 2, limit)
+            if cost >= least:
+                break
+        if cost < least:
+            best, least = b, cost
+    return best
 
 
 @compiled("void(float64[:, ::1], float64[::1], float64[::1], float64[::1], float64, float64)")
