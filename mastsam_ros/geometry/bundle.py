@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.geometry.pose import rigid_motion
 
 Floats = npt.NDArray[np.float64]
@@ -17,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 _NEAREST = 1e-3
 """What is nearer than this, in the world's unit, counts as behind the camera."""
 _DAMPING, _LEAST_DAMPING = 1e-4, 1e-9
+_GAIN = 1e-3
+"""Share of its cost by which a step must improve the bundle for another one to follow."""
 _CONVERGED = 1e-6
 _LEAST_VIEWS = 2
 
@@ -106,40 +109,25 @@ def adjust(bundle: Bundle, held: int, noise: float, iterations: int = 8) -> Bund
     Bundle adjustment - a modern synthesis, 2000. Points that fewer than two cameras see stay where they are.
     """
     T, points = bundle.T_camera_world.copy(), bundle.points.copy()
-    cameras, number = bundle.seen.shape
-    free = 6 * (cameras - held)
-    useful = bundle.seen.sum(0) >= _LEAST_VIEWS
+    directions, seen = np.ascontiguousarray(bundle.directions), np.ascontiguousarray(bundle.seen)
+    useful = seen.sum(axis=0) >= _LEAST_VIEWS
     damping, limit = _DAMPING, 3 * noise
-    cost, weight, residual, moved = _cost(T, points, bundle, limit)
+    cost = _cost(T, points, directions, seen, limit)
     for _ in range(iterations):
-        _, to_camera = _slopes(moved.reshape(-1, 3), bundle.directions.reshape(-1, 2))
-        to_camera = to_camera.reshape(cameras, number, 2, 6)
-        to_point = to_camera[..., 3:] @ T[:, None, :3, :3]
-        weighted = to_camera * weight[..., None, None]
-        U = np.einsum("cpri,cprj->cij", weighted, to_camera, optimize=True)[held:]
-        W = np.einsum("cpri,cprj->cipj", weighted[held:], to_point[held:], optimize=True).reshape(free, number, 3)
-        V = np.einsum("cpri,cprj,cp->pij", to_point, to_point, weight, optimize=True)
-        b = -np.einsum("cpri,cpr->ci", weighted, residual, optimize=True)[held:].ravel()
-        c = -np.einsum("cpri,cpr,cp->pi", to_point, residual, weight, optimize=True)
+        U, V, W, b, c = _normal_equations(T, points, directions, seen, limit)
         improved = False
         for _ in range(4):
-            loose = V * (1 + damping * np.eye(3)) + (1e-12 + ~useful[:, None, None]) * np.eye(3)
-            inverse = np.linalg.inv(loose)
-            inverse[~useful] = 0
-            WV = np.einsum("fpi,pij->fpj", W, inverse, optimize=True).reshape(free, -1)
-            S = -WV @ W.reshape(free, -1).T
-            for k in range(cameras - held):
-                S[6 * k : 6 * k + 6, 6 * k : 6 * k + 6] += U[k] * (1 + damping * np.eye(6)) + 1e-12 * np.eye(6)
-            camera_step = np.linalg.solve(S, b - WV @ c.ravel())
-            point_step = np.einsum("pij,pj->pi", inverse, c - np.einsum("fpi,f->pi", W, camera_step))
+            S, right, inverse = _reduced(U, V, W, b, c, useful, held, damping)
+            camera_step: Floats = np.asarray(np.linalg.solve(S, right), np.float64).reshape(-1, 6)
+            new_points = _moved_points(points, W, c, inverse, camera_step, held)
             new_T = T.copy()
-            for k, step in enumerate(camera_step.reshape(-1, 6), start=held):
+            for k, step in enumerate(camera_step, start=held):
                 new_T[k] = rigid_motion(step) @ T[k]
-            new = _cost(new_T, points + point_step, bundle, limit)
-            if new[0] < cost:
-                improved = new[0] < cost * (1 - 1e-4)
-                T, points, damping = new_T, points + point_step, max(damping / 5, _LEAST_DAMPING)
-                cost, weight, residual, moved = new
+            new_cost = _cost(new_T, new_points, directions, seen, limit)
+            if new_cost < cost:
+                improved = new_cost < cost * (1 - _GAIN)
+                T, points, cost = new_T, new_points, new_cost
+                damping = max(damping / 5, _LEAST_DAMPING)
                 break
             damping *= 10
         if not improved:
@@ -167,14 +155,141 @@ def _slopes(moved: Floats, directions: Floats) -> tuple[Floats, Floats]:
     return np.stack([x * w, y * w], 1) - directions, np.concatenate([np.cross(moved[:, None], slopes), slopes], 2)
 
 
-def _cost(T: Floats, points: Floats, bundle: Bundle, limit: float) -> tuple[float, Floats, Floats, Floats]:
-    """Robust cost, weights (C, P), residuals (C, P, 2), and points in the cameras (C, P, 3)."""
-    moved = _moved(T, points)
-    z = moved[..., 2:]
-    residual = np.where(bundle.seen[..., None], moved[..., :2] / np.maximum(z, _NEAREST) - bundle.directions, 0)
-    squared = (residual**2).sum(2) / limit**2
-    in_front = z[..., 0] > _NEAREST
-    weight = bundle.seen * in_front / (1 + squared) ** 2
-    # What went behind a camera costs as much as any outlier.
-    cost = float((bundle.seen * np.where(in_front, squared / (1 + squared), 1)).sum())
-    return cost, weight, residual, moved
+@compiled("float64(float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], boolean[:, ::1], float64)")
+def _cost(T: Floats, points: Floats, directions: Floats, seen: npt.NDArray[np.bool_], limit: float) -> float:
+    """The sum of the robust errors; what is behind a camera costs as much as any outlier."""
+    cost = 0.0
+    for k in range(len(T)):
+        for p in range(len(points)):
+            if not seen[k, p]:
+                continue
+            x, y, z = points[p]
+            depth = T[k, 2, 0] * x + T[k, 2, 1] * y + T[k, 2, 2] * z + T[k, 2, 3]
+            if depth <= _NEAREST:
+                cost += 1
+                continue
+            squared = 0.0
+            for row in range(2):
+                across = T[k, row, 0] * x + T[k, row, 1] * y + T[k, row, 2] * z + T[k, row, 3]
+                squared += (across / depth - directions[k, p, row]) ** 2
+            squared /= limit * limit
+            cost += squared / (1 + squared)
+    return cost
+
+
+@compiled(
+    "Tuple((float64[:, :, ::1], float64[:, :, ::1], float64[:, :, :, ::1], float64[:, ::1], float64[:, ::1]))"
+    "(float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], boolean[:, ::1], float64)"
+)
+def _normal_equations(
+    T: Floats, points: Floats, directions: Floats, seen: npt.NDArray[np.bool_], limit: float
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Blocks of the weighted normal equations: cameras U (C, 6, 6), points V (P, 3, 3), both W (C, P, 6, 3), and the
+    right-hand sides b (C, 6), c (P, 3)."""
+    cameras, number = seen.shape
+    U, V = np.zeros((cameras, 6, 6)), np.zeros((number, 3, 3))
+    W = np.zeros((cameras, number, 6, 3))
+    b, c = np.zeros((cameras, 6)), np.zeros((number, 3))
+    slope = np.zeros(6)
+    along = np.zeros(3)
+    errors = np.zeros(2)
+    for k in range(cameras):
+        for p in range(number):
+            if not seen[k, p]:
+                continue
+            x = T[k, 0, 0] * points[p, 0] + T[k, 0, 1] * points[p, 1] + T[k, 0, 2] * points[p, 2] + T[k, 0, 3]
+            y = T[k, 1, 0] * points[p, 0] + T[k, 1, 1] * points[p, 1] + T[k, 1, 2] * points[p, 2] + T[k, 1, 3]
+            z = T[k, 2, 0] * points[p, 0] + T[k, 2, 1] * points[p, 1] + T[k, 2, 2] * points[p, 2] + T[k, 2, 3]
+            if z <= _NEAREST:
+                continue
+            u, v = x / z, y / z
+            errors[0], errors[1] = u - directions[k, p, 0], v - directions[k, p, 1]
+            squared = (errors[0] ** 2 + errors[1] ** 2) / (limit * limit)
+            weight = 1 / (1 + squared) ** 2
+            for row in range(2):
+                # Of x/z or y/z along the camera's turn (cross product) and shift, which is also along the point.
+                if row == 0:
+                    slope[3], slope[4], slope[5] = 1 / z, 0.0, -u / z
+                else:
+                    slope[3], slope[4], slope[5] = 0.0, 1 / z, -v / z
+                slope[0] = y * slope[5] - z * slope[4]
+                slope[1] = z * slope[3] - x * slope[5]
+                slope[2] = x * slope[4] - y * slope[3]
+                for j in range(3):
+                    along[j] = slope[3] * T[k, 0, j] + slope[4] * T[k, 1, j] + slope[5] * T[k, 2, j]
+                for i in range(6):
+                    for j in range(6):
+                        U[k, i, j] += weight * slope[i] * slope[j]
+                    for j in range(3):
+                        W[k, p, i, j] += weight * slope[i] * along[j]
+                    b[k, i] -= weight * slope[i] * errors[row]
+                for i in range(3):
+                    for j in range(3):
+                        V[p, i, j] += weight * along[i] * along[j]
+                    c[p, i] -= weight * along[i] * errors[row]
+    return U, V, W, b, c
+
+
+@compiled(
+    "Tuple((float64[:, ::1], float64[::1], float64[:, :, ::1]))(float64[:, :, ::1], float64[:, :, ::1],"
+    " float64[:, :, :, ::1], float64[:, ::1], float64[:, ::1], boolean[::1], int64, float64)"
+)
+def _reduced(
+    U: Floats, V: Floats, W: Floats, b: Floats, c: Floats, useful: npt.NDArray[np.bool_], held: int, damping: float
+) -> tuple[Floats, Floats, Floats]:
+    """The equations of the cameras that are not held, the points being eliminated: matrix, right-hand side; and the
+    inverse (P, 3, 3) of each point's damped block, zero for points that stay."""
+    cameras, number = W.shape[:2]
+    free = cameras - held
+    S, right = np.zeros((6 * free, 6 * free)), np.zeros(6 * free)
+    inverse = np.zeros((number, 3, 3))
+    for k in range(free):
+        for i in range(6):
+            right[6 * k + i] = b[held + k, i]
+            for j in range(6):
+                S[6 * k + i, 6 * k + j] = U[held + k, i, j]
+            S[6 * k + i, 6 * k + i] += damping * U[held + k, i, i] + 1e-12
+    carried = np.zeros((6, 3))
+    for p in range(number):
+        if not useful[p]:
+            continue
+        block = V[p].copy()
+        for i in range(3):
+            block[i, i] += damping * block[i, i] + 1e-12
+        inverse[p] = np.linalg.inv(block)
+        for k in range(free):
+            if W[held + k, p, 3, 0] == 0 and W[held + k, p, 3, 1] == 0 and W[held + k, p, 3, 2] == 0:
+                continue
+            for i in range(6):
+                for j in range(3):
+                    value = 0.0
+                    for m in range(3):
+                        value += W[held + k, p, i, m] * inverse[p, m, j]
+                    carried[i, j] = value
+                    right[6 * k + i] -= value * c[p, j]
+            for other in range(free):
+                for i in range(6):
+                    for j in range(6):
+                        value = 0.0
+                        for m in range(3):
+                            value += carried[i, m] * W[held + other, p, j, m]
+                        S[6 * k + i, 6 * other + j] -= value
+    return S, right, inverse
+
+
+@compiled(
+    "float64[:, ::1](float64[:, ::1], float64[:, :, :, ::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1],"
+    " int64)"
+)
+def _moved_points(points: Floats, W: Floats, c: Floats, inverse: Floats, camera_step: Floats, held: int) -> Floats:
+    """Points (P, 3) after the step that belongs to that of the cameras (C - held, 6)."""
+    moved = points.copy()
+    for p in range(len(points)):
+        for j in range(3):
+            left = c[p, j]
+            for k in range(len(camera_step)):
+                for i in range(6):
+                    left -= W[held + k, p, i, j] * camera_step[k, i]
+            for m in range(3):
+                moved[p, m] += inverse[p, m, j] * left
+    return moved

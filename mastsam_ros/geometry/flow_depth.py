@@ -97,6 +97,10 @@ class FlowDepth:
             self._follow(flow_back[::GRID, ::GRID], visible)
         K = np.diag([1 / GRID, 1 / GRID, 1]) @ K
         predicted = None if flow_back is None else self._predicted(T_world_camera, flow_back[::GRID, ::GRID], K)
+        if predicted is not None and visible is not None:
+            # What was hidden before has no past; flow there is that of what hid it.
+            hidden = ~visible[::GRID, ::GRID]
+            predicted.sigma[hidden] = _UNSURE * predicted.w[hidden]
         self._choose(T_world_camera, distance, size)
         measured = self._measured(T_world_camera, K, distance)
         self._T = T_world_camera

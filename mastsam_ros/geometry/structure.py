@@ -52,8 +52,10 @@ class Structure:
         follows, self._follows = self._follows, False
         known = matches is not None and matches.pointmap1 is not None
         if view.K is None or view.depth is not None or known or not self.settings.structure:
+            self._odometry.interrupt()
             return
         if view.T_world_camera is not None:
+            self._odometry.interrupt()
             T, distance, self.pose = view.T_world_camera, self._flow_depth.distance or FIRST_DISTANCE, PoseState.GIVEN
         else:
             T, distance = self._odometry.track(view, matches), self._odometry.distance

@@ -11,7 +11,9 @@ import pytest
 from mastsam_ros.geometry.cameras import scale_intrinsics
 from mastsam_ros.geometry.flow_depth import InverseDepth
 from mastsam_ros.geometry.lifting import lift_structure
+from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.settings import GeometrySettings, Settings
 from mastsam_ros.types import Frame, FrameResult, PoseState
@@ -82,3 +84,23 @@ def test_clouds_leave_out_what_is_unsure_and_edges_and_far_metres():
     metric = lift_structure(view, labels, structure, True, settings)
     assert metric.metric and len(metric) == 60 * 79
     assert len(lift_structure(view, labels, structure, False, replace(settings, points_stride=4))) < len(cloud) / 3
+
+
+def test_frames_with_depth_in_between_do_not_lead_the_corners_astray():
+    structure, matcher = Structure(GeometrySettings()), FlowMatcher()
+    poses = []
+    for n, frame in enumerate(frames()):
+        view = replace(frame, T_world_camera=None, depth=frame.depth if n == 9 else None)
+        structure.locate(view, matcher.match(frames()[n - 1], frame) if n else None)
+        poses.append(structure.T_world_camera)
+    assert poses[9] is None
+    assert poses[8] is not None and poses[10] is not None
+    step, true_step = (
+        np.linalg.norm(after[:3, 3] - before[:3, 3])
+        for before, after in ((poses[8], poses[10]), (frames()[8].T_world_camera, frames()[10].T_world_camera))
+    )
+    later, true_later = (
+        np.linalg.norm(after[:3, 3] - before[:3, 3])
+        for before, after in ((poses[11], poses[13]), (frames()[11].T_world_camera, frames()[13].T_world_camera))
+    )
+    assert step / true_step == pytest.approx(later / true_later, rel=0.2)
