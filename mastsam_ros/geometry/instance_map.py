@@ -215,7 +215,7 @@ class InstanceMap:
         What its own nearer voxels hide of it does not count: nobody sees all sides of a thing.
         """
         mine = np.nonzero(np.isin(self.voxels.instance, ids))[0]
-        mine = mine[~self._behind_themselves(mine, T_world_camera, K)]
+        mine = mine[~self._behind_themselves(mine, T_world_camera)]
         index, behind = self._against(mine, T_world_camera, K, depth)
         most = max(ids, default=0) + 1
         whole = np.bincount(self.voxels.instance[mine], minlength=most)
@@ -363,7 +363,7 @@ class InstanceMap:
         self.instances = {id: known for id, known in self.instances.items() if id in present}
 
     def _behind_themselves(
-        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64]
+        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.bool_]:
         """Of the voxels `index`, those that lie behind voxels of the same id: a z-buffer of each id for itself.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mastsam_ros.geometry.pose import camera_motion, relative_pose, rigid_flow
+from mastsam_ros.geometry.pose import camera_motion, relative_pose
 from mastsam_ros.types import InputError
+
+from .conftest import rigid_flow
 
 K = np.array([[400.0, 0, 159.5], [0, 400.0, 119.5], [0, 0, 1]])
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from mastsam_ros.geometry.pose import rigid_flow
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import Frame, Matches
+
+from .conftest import rigid_flow
 
 
 @pytest.fixture(scope="module")

@@ -158,25 +158,6 @@ def test_something_that_fills_the_picture_leaves_a_background() -> None:
     assert all(np.mean(answer.labels > 0) < 0.7 for answer in watch(images))
 
 
-def test_the_flow_of_the_rigid_scene_replaces_the_models() -> None:
-    """With the true flow of the scene at rest, parallax explains itself and the mover is found at once."""
-    graph, lab, background = scene_of_blotches()
-    mover = np.zeros((HEIGHT, WIDTH), bool)
-    mover[60:130, 100:190] = True
-    ramp = np.linspace(-12, 12, HEIGHT, dtype=np.float32)[:, None] * np.ones((1, WIDTH), np.float32)
-    rigid = np.dstack([np.where(np.arange(WIDTH) > 200, 9, 0) + ramp, np.zeros_like(ramp)]).astype(np.float32)
-    rigid[:10] = np.nan
-    flow = np.nan_to_num(rigid) + 4.0 * mover[..., None].astype(np.float32)
-    visible = np.ones((HEIGHT, WIDTH), bool)
-    layer = MotionLayer()
-    for _ in range(3):
-        answer = layer.update(graph, Cues.of(graph, lab), flow, visible, rigid)
-    assert iou(answer.labels > 0, mover) > 0.8
-    for _ in range(3):
-        answer = layer.update(graph, Cues.of(graph, lab), np.nan_to_num(rigid), visible, rigid)
-    assert np.isfinite(answer.evidence).all()
-
-
 def scene_of_blotches() -> tuple[RegionGraph, npt.NDArray[np.float32], Image]:
     image = zoomed(texture(1, (120, 130, 110)), 1, 0, 0)
     return build_region_graph(smoothed(image)), compressed_lab(smoothed(image)), image

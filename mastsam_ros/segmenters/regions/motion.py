@@ -101,13 +101,10 @@ class MotionLayer:
         cues: Cues,
         flow_back: npt.NDArray[np.float32],
         visible: npt.NDArray[np.bool_],
-        rigid_flow_back: npt.NDArray[np.float32] | None = None,
     ) -> MotionEvidence:
         """Evidence for the current frame.
 
-        flow_back: (H, W, 2) pixels, current -> previous. visible: (H, W), pixels that the previous frame saw
-        too. rigid_flow_back: (H, W, 2), the flow of a scene at rest, from depth and camera motion, NaN where
-        unknown; it takes the place of both models.
+        flow_back: (H, W, 2) pixels, current -> previous. visible: (H, W), pixels that the previous frame saw too.
         """
         height, width = graph.labels.shape
         if self._shape != (height, width):
@@ -119,16 +116,6 @@ class MotionLayer:
         came_from = led_to(flow_back)
         self._flat.carry(came_from)
         likely_rest = self._flat.background_share(height, width)
-        if rigid_flow_back is not None:
-            residual = flow - rigid_flow_back
-            known = np.isfinite(residual).all(axis=2)
-            residual[~known] = 0
-            size = _length(residual)
-            observed = _evidence(size, _noise(size, likely_rest * trust * known), flow, self._flat.mask)
-            observed *= np.where(visible, 1, HIDDEN_WEIGHT) * known
-            total, moving = self._flat.update(graph, colours, bins, observed)
-            return self._answer(graph, total, moving)
-
         background = fit_quadratic(flow, trust * likely_rest + 1e-3)
         residual = flow - background.flow
         size = _length(residual)

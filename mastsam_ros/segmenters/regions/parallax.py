@@ -87,7 +87,7 @@ class ParallaxGate:
             )
         area = np.bincount(bodies.ravel(), minlength=count + 1)
         before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
-        votes = self._votes(bodies, count, flow, displacement, error, certain)
+        votes = self._votes(bodies, count, displacement, error, certain)
         # A body too thin or too blank to tell follows the scene.
         after = np.where(np.isnan(votes), self._scene + DECAY * (before[1:] - self._scene), DECAY * before[1:] + votes)
         after = np.clip(after, -LIMIT, LIMIT)
@@ -101,7 +101,6 @@ class ParallaxGate:
         self,
         bodies: npt.NDArray[np.int32],
         count: int,
-        flow: npt.NDArray[np.float32],
         displacement: npt.NDArray[np.float32],
         error: npt.NDArray[np.float32],
         certain: npt.NDArray[np.bool_],
