@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from mastsam_ros.device import looking_is_free, places
-from mastsam_ros.types import CandidateMasks
+from mastsam_ros.types import CandidateMasks, Unprompted
 
 _MASKS_AT_ONCE = 16
 """Masks that are compared at once: few enough that what is made of them stays small beside them."""
@@ -94,10 +94,17 @@ class PartitionMasks(CandidateMasks):
     value, -1 where there is none. `masks` gives the dense form, for everybody else.
     """
 
-    def __init__(self, images: torch.Tensor, wanted: torch.Tensor, scores: torch.Tensor) -> None:
+    def __init__(
+        self,
+        images: torch.Tensor,
+        wanted: torch.Tensor,
+        scores: torch.Tensor,
+        unprompted: Unprompted | None = None,
+    ) -> None:
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "wanted", wanted)
         object.__setattr__(self, "scores", scores)
+        object.__setattr__(self, "unprompted", unprompted)
 
     images: torch.Tensor
     wanted: torch.Tensor
@@ -111,7 +118,8 @@ class PartitionMasks(CandidateMasks):
         """The same on that device; itself where it is there."""
         if self.images.device == device:
             return self
-        return PartitionMasks(self.images.to(device), self.wanted.to(device), self.scores.to(device))
+        on_device = (self.images.to(device), self.wanted.to(device), self.scores.to(device))
+        return PartitionMasks(*on_device, self.unprompted)
 
     def overlap_counts(
         self, carried: torch.Tensor, matched: torch.Tensor, stride: int

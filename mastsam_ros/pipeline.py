@@ -41,6 +41,7 @@ from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
 from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.tracker.settling import settled
+from mastsam_ros.tracker.unproven import parts_of_wholes
 from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
     CandidateMasks,
@@ -56,6 +57,7 @@ from mastsam_ros.types import (
     Track,
     TrackEvent,
     TrackState,
+    Unprompted,
     WorldMap,
     triple,
 )
@@ -327,9 +329,10 @@ class Mastsam:
                 answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
             with timer("choose"), one_thread(self.device):
                 chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
+                unprompted = None if answer is None else answer.unprompted
                 chosen = chosen.standing_in(may_stand_in, carried)
             with timer("overlap"), one_thread(self.device):
-                index, uncovered, figures = self._without_overlap(active, carried, chosen)
+                index, uncovered, figures = self._without_overlap(active, carried, chosen, unprompted)
         with timer("discover"):
             with one_thread(self.device):
                 due = previous is not None
@@ -475,9 +478,9 @@ class Mastsam:
         return Separation.APART if apart else self.map.separation(first, second)
 
     def _without_overlap(
-        self, active: list[int], carried: Carried, chosen: Chosen
+        self, active: list[int], carried: Carried, chosen: Chosen, unprompted: Unprompted | None
     ) -> tuple[torch.Tensor, int, Figures]:
-        """Step 6: joins tracks whose masks coincide, and gives each pixel one id.
+        """Step 6: joins tracks whose masks coincide and parts with what they are parts of, and gives each pixel one id.
 
         Returns the index (H, W), how many of its pixels are nobody's, and the figures of what was chosen. What the host
         decides by comes in one transfer, and in nearly every frame its decisions change no pixel but by their number.
@@ -494,7 +497,8 @@ class Mastsam:
         masks = self._as_people_said(active, carried, masks, figures)
         if masks is not chosen.masks:
             (iou,) = on_host(self._overlap.shared_iou(masks))
-        joined, hidden = self._overlap.join(active, identities.ages(), iou, figures.agreement, self._separation)
+        parts = [] if unprompted is None else parts_of_wholes(active, unprompted, identities)
+        joined, hidden = self._overlap.join(active, identities.ages(), iou, figures.agreement, self._separation, parts)
         standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if identities.doubted(id)]
         if standing_in:
             hidden -= set(standing_in)
@@ -512,7 +516,7 @@ class Mastsam:
             for id, into in joined.items():
                 table[place[id] + 1] = place[into] + 1
                 identities.merge(id, into)
-                identities.weigh(EventKind.MERGED, id, self._overlap.iou[id])
+                identities.weigh(EventKind.MERGED, id, self._overlap.iou.get(id, 1.0))
             index = look_up(upload(table, self.device), index)
         return index, int(uncovered), figures
 

@@ -230,15 +230,29 @@ class PointPrompts:
 
 
 @dataclass(frozen=True, eq=False)
+class Unprompted:
+    """What a segmenter sees of N carried masks when it is not told of them: of each, the segment that holds most of it.
+
+    agreement: (N,) IoU of the carried mask with the segment that fits it best. leader: (N,) of the carried masks that
+    are mostly in the same segment the largest one, 0-based; -1 where no segment holds most of the mask, or nothing is
+    to be said.
+    """
+
+    agreement: npt.NDArray[np.float64]
+    leader: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
 class CandidateMasks:
     """What the segmenter answers: C candidates for each of N prompts.
 
     masks: (N, C, H, W) bool. scores: (N, C) float32 in [0, 1], the segmenter's own estimate of quality;
-    0 marks a candidate that is not there.
+    0 marks a candidate that is not there. unprompted: what it would see without the prompts, where it knows.
     """
 
     masks: torch.Tensor
     scores: torch.Tensor
+    unprompted: Unprompted | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -255,7 +269,7 @@ class CandidateMasks:
         """The same on that device; itself where it is there."""
         if self.masks.device == device and self.scores.device == device:
             return self
-        return CandidateMasks(self.masks.to(device), self.scores.to(device))
+        return CandidateMasks(self.masks.to(device), self.scores.to(device), self.unprompted)
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])

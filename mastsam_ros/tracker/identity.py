@@ -22,7 +22,8 @@ _EVER = 1 << 32
 class Life:
     """One id. parent: the id under which it is shown while it is tentative, 0 for its own. free: it was never part of
     its parent, which only stands in for it. part: its pixels were the parent's before it was born. was_missing:
-    `missing` before it was seen in this frame."""
+    `missing` before it was seen in this frame. own: frames in which the segmenter saw it unasked, less those in which
+    it saw it as a part of something."""
 
     id: int
     state: TrackState
@@ -35,6 +36,7 @@ class Life:
     was_missing: int = 0
     free: bool = False
     part: bool = False
+    own: int = 0
 
 
 class IdCounter:
@@ -284,6 +286,7 @@ class Identities:
         """A lost id is in view again."""
         life = self._lives[id]
         life.state, life.missing = TrackState.TRACKED, 0
+        life.own = min(0, life.own)
         self._tell(EventKind.REVIVED, id, reason)
 
     def new_id(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +53,14 @@ class OverlapFilter:
         iou: npt.NDArray[np.float32],
         agreement: list[float],
         separation: Callable[[int, int], Separation] = lambda _first, _second: Separation.UNKNOWN,
+        parts: Sequence[tuple[int, int]] = (),
     ) -> tuple[dict[int, int], set[int]]:
         """Which ids end, and in which id they go on: the oldest of each set (paper, section IV-D; of equally old
         ones the one that agrees best); and which give way.
 
         ids, ages: N each, in frames; iou: (N, N), of `shared_iou`; agreement: N, IoU of each mask with what was
         carried; separation: of two ids; those with room between them are never joined, those that touch not at once.
+        parts: pairs (0-based) that are to be joined whatever their masks.
         Two tracks are joined at once if the younger is younger than `join_young`, else after `join_after` frames of
         overlap in a row: one frame in which the segmenter takes two things for one must not end an id. A grown-up
         track whose mask is plainly another track's object is hidden behind that object: it gives way, and is not
@@ -90,6 +92,9 @@ class OverlapFilter:
                 joined.append((first, second))
                 for n in (first, second):
                     self.iou[ids[n]] = max(self.iou.get(ids[n], 0.0), float(iou[first, second]))
+        for pair in parts:
+            known_two = separation(ids[pair[0]], ids[pair[1]]) is Separation.APART
+            (two_things.add if known_two else joined.append)(pair)
         self._streak = streak
         seniority = sorted(range(len(ids)), key=lambda n: (-ages[n], -agreement[n], ids[n]))
         ends = {

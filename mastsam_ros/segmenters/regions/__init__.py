@@ -30,6 +30,7 @@ from mastsam_ros.types import (
     Matches,
     PointPrompts,
     SegmentationOrderError,
+    Unprompted,
 )
 
 _REFERENCE_PIXELS = 640 * 480
@@ -43,6 +44,8 @@ _AGREES = 0.4
 """IoU with a carried mask from which on a region is preferred."""
 _SAME = 0.25
 """IoU with a carried mask below which the best region is not that track's any more."""
+_HELD = 0.7
+"""Share of a carried mask that a region must hold for the mask to be in it."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
 _SMALLEST_SHARE = 6e-4
@@ -87,6 +90,7 @@ class RegionSegmenter:
         self._bodies: npt.NDArray[np.int32]
         self._body_score = _SCORE_MOVING
         self._cut: npt.NDArray[np.int64]
+        self._plain_cut: npt.NDArray[np.int64]
         self._pixels: torch.Tensor
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
@@ -114,7 +118,7 @@ class RegionSegmenter:
         colours[..., 0] *= settings.lightness_weight
         barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
         self._hierarchy = RegionHierarchy(graph, smooth_lab, colours, barrier, cost, settings.contrast_weight)
-        self._cut = self._hierarchy.optimal_cut()
+        self._cut = self._plain_cut = self._hierarchy.optimal_cut()
 
     @one_thread()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
@@ -139,7 +143,8 @@ class RegionSegmenter:
         region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
-        return self._candidates(carried, voted, region_of)
+        body_of = np.array(_body_of(carried, self._bodies, count), np.int64)
+        return self._candidates(voted, region_of, body_of, self._unprompted(votes, body_of))
 
     @one_thread()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -204,8 +209,24 @@ class RegionSegmenter:
         inherited = np.where(region_votes.sum(axis=1) >= _INHERIT * area, leader + 1, 0)
         return np.where(own > 0, own, inherited[self._cut])
 
+    def _unprompted(self, votes: npt.NDArray[np.float64], body_of: npt.NDArray[np.int64]) -> Unprompted:
+        """What the cut says that knows of no carried mask; nothing of bodies, which are followed by themselves."""
+        regions = int(self._plain_cut.max()) + 1
+        shared = gathered(votes, self._plain_cut, regions)
+        area = np.bincount(self._plain_cut, self._ready().area, regions).astype(np.float64)
+        whole = votes.sum(axis=0)
+        holder = shared.argmax(axis=0)
+        held = (shared.max(axis=0, initial=0) >= _HELD * np.maximum(whole, 1)) & (body_of == 0)
+        members = np.where(held[None] & (holder[None] == np.arange(regions)[:, None]), whole[None], -1)
+        leader = np.where(held, members.argmax(axis=1)[holder], -1)
+        return Unprompted(agreement(shared, area, whole).max(axis=0, initial=0), leader)
+
     def _candidates(
-        self, carried: npt.NDArray[np.int64], voted: npt.NDArray[np.int64], region_of: npt.NDArray[np.int64]
+        self,
+        voted: npt.NDArray[np.int64],
+        region_of: npt.NDArray[np.int64],
+        bodies_of: npt.NDArray[np.int64],
+        unprompted: Unprompted,
     ) -> CandidateMasks:
         count = len(region_of)
         bodies = torch.from_numpy(self._bodies)
@@ -217,7 +238,7 @@ class RegionSegmenter:
         # Bodies are numbered behind the regions.
         by_region = torch.where(rest, by_region, (regions + bodies).to(number))
         by_vote = torch.where(rest, look_up(torch.from_numpy(voted).to(number), self._pixels), 0)
-        body_of = torch.tensor(_body_of(carried, self._bodies, count), dtype=torch.int64)
+        body_of = torch.from_numpy(bodies_of)
         is_body = body_of > 0
         wanted = torch.stack(
             [
@@ -229,7 +250,7 @@ class RegionSegmenter:
         scores = torch.tensor([_SCORE_REGION, _SCORE_CARRIED]).repeat(count, 1)
         scores[is_body, 0] = self._body_score
         scores[wanted < 0] = 0.0
-        return PartitionMasks(torch.stack([by_region, by_vote]), wanted, scores)
+        return PartitionMasks(torch.stack([by_region, by_vote]), wanted, scores, unprompted)
 
     def _pointed(self, prompts: PointPrompts) -> CandidateMasks:
         """What people point at: the body under the points, the regions under them, what lies in the box."""

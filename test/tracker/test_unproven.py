@@ -1,0 +1,43 @@
+"""New tracks that the segmenter keeps seeing as parts end in what they are parts of; known ones do not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.unproven import parts_of_wholes
+from mastsam_ros.types import Unprompted
+
+AS_PART = Unprompted(np.array([0.9, 0.1]), np.array([0, 0]))
+AS_ITSELF = Unprompted(np.array([0.9, 0.8]), np.array([0, 1]))
+
+
+def tracks(second_is_sure: bool) -> tuple[Identities, list[int]]:
+    identities = Identities(TrackerSettings())
+    whole = identities.born(0.8, sure=True)
+    return identities, [whole, identities.born(0.8, parent=whole, sure=second_is_sure)]
+
+
+def frames_until_it_ends(identities: Identities, active: list[int], seen: Unprompted, most: int = 100) -> int | None:
+    return next((n for n in range(1, most) if parts_of_wholes(active, seen, identities) == [(0, 1)]), None)
+
+
+def test_a_new_part_that_is_never_seen_alone_ends_after_a_few_frames() -> None:
+    assert frames_until_it_ends(*tracks(second_is_sure=False), AS_PART) == 4
+
+
+def test_what_is_shown_under_its_own_id_does_not_end() -> None:
+    assert frames_until_it_ends(*tracks(second_is_sure=True), AS_PART) is None
+
+
+def test_being_seen_alone_counts_for_later() -> None:
+    identities, active = tracks(second_is_sure=False)
+    for _ in range(10):
+        assert parts_of_wholes(active, AS_ITSELF, identities) == []
+    assert frames_until_it_ends(identities, active, AS_PART) == 14
+
+
+def test_where_nothing_is_said_nothing_ends() -> None:
+    nothing = Unprompted(np.zeros(2), np.array([-1, -1]))
+    assert frames_until_it_ends(*tracks(second_is_sure=False), nothing) is None
