@@ -20,8 +20,8 @@ GRID: dict[str, tuple[tuple[Scalar, ...], tuple[str, ...]]] = {
     "regions.crease_angle_deg": ((30.0, 40.0, 50.0), (RGB_D,)),
 }
 """Setting -> the values to choose from, and the kinds of source that it can change anything for; in this order."""
-DIGITS = 3
-"""Of the merit: what differs by less stays at its default."""
+MARGIN = 0.001
+"""Of the merit: by so much a value must be better than the default to be chosen."""
 _MERIT = {"best track IoU": 1.0, "consistency %": 0.01, "tube IoU": 1.0, "H %": 0.01}
 """What settings are chosen by: how well things are found and how well they keep their ids, in equal parts."""
 
@@ -62,7 +62,7 @@ def relevant(source: Source, changes: Changes) -> Changes:
 def cross_validate(sources: Sequence[Source], settings: Settings, store: FigureStore) -> list[Fold]:
     """Leaves out every sequence in turn, and chooses one setting after the other on the rest; a fold per sequence.
 
-    A value is taken instead of the default if the mean merit over the kinds of source is higher with it. Raises
+    A value is taken instead of the default if the mean merit over the kinds of source is plainly higher with it. Raises
     MastsamError if anything cannot be measured; what was, is kept.
     """
 
@@ -88,8 +88,9 @@ def cross_validate(sources: Sequence[Source], settings: Settings, store: FigureS
                 # Mean over the kinds of the mean over the sources of that kind, so that no kind outvotes another.
                 of = [[merit(figures(s, one)) for s in rest[name] if s.kind == kind] for kind in kinds]
                 means = [float(np.mean(merits)) for merits in of if merits]
-                scores.append(round(float(np.mean(means)), DIGITS) if means else 0.0)
-            chosen[name] = choices[name][int(np.argmax(scores))]  # the default, where nothing is better
+                scores.append(float(np.mean(means)) if means else 0.0)
+            best = int(np.argmax(scores))
+            chosen[name] = choices[name][best if scores[best] >= scores[0] + MARGIN else 0]
     prepare((source, changes) for source in sources for changes in ((), chosen[source.sequence.name]))
     own = {name: [source for source in sources if source.sequence.name == name] for name in left_out}
     return [
