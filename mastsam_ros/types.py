@@ -117,11 +117,10 @@ class Frame:
         """The image (H, W, 3) uint8 there; it is taken there once, and kept as long as the frame."""
         from mastsam_ros.device import upload
 
-        kept: torch.Tensor | None = self.__dict__.get("_image_on_device")
-        if kept is None or kept.device != device:
-            kept = upload(np.ascontiguousarray(self.image), device)
-            object.__setattr__(self, "_image_on_device", kept)
-        return kept
+        kept: dict[torch.device, torch.Tensor] = self.__dict__.setdefault("_images", {})
+        if device not in kept:
+            kept[device] = upload(np.ascontiguousarray(self.image), device)
+        return kept[device]
 
 
 def _describe(value: Any) -> str:

@@ -81,6 +81,13 @@ def test_what_stays_on_the_device_is_none(
     assert watched.total == 0 and not watched.uploads
 
 
+def test_a_picture_is_taken_there_once(watched: PretendedDevice) -> None:
+    frame = Frame(np.zeros((4, 6, 3), np.uint8))
+    first = frame.image_on(watched.device)
+    assert first.device.type == "pretended" and frame.image_on(watched.device) is first
+    assert frame.image_on(torch.device("cpu")).device.type == "cpu"
+
+
 def test_what_waits_for_an_upload_is_counted(watched: PretendedDevice) -> None:
     values = torch.ones(4).to(watched.device)
     assert watched.uploads.total() == 1
@@ -90,7 +97,7 @@ def test_what_waits_for_an_upload_is_counted(watched: PretendedDevice) -> None:
 
 def test_nothing_mixes_with_the_device(watched: PretendedDevice) -> None:
     values = torch.arange(6, device=watched.device)
-    assert values.device == watched.device and (values + torch.tensor(1)).device == watched.device
+    assert values.device == (values + torch.tensor(1)).device == torch.device("pretended:0")
     with pytest.raises(RuntimeError, match="mixes"):
         values + torch.arange(6)
     with pytest.raises((RuntimeError, TypeError)):
