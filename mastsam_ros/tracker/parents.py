@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from mastsam_ros.device import on_host, places
+from mastsam_ros.tracker.moments import moments
 from mastsam_ros.tracker.propagation import Carried, occurrences
 
 _CONTAINED = 0.5
@@ -83,8 +84,5 @@ def _contacts(new: torch.Tensor, index: torch.Tensor, count: int, tracks: int) -
 
 def mean_colours(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
     """(count, 3) float64 mean colours of the tracks in index (H, W), from every second pixel in x and in y."""
-    small, pixels = index[::2, ::2].flatten(), image.permute(2, 0, 1)[:, ::2, ::2].reshape(3, -1).double()
-    values = torch.cat([torch.ones_like(pixels[:1]), pixels])
-    total = torch.zeros(4, count + 1, dtype=torch.float64, device=index.device)
-    total.scatter_add_(1, small.expand(4, -1), values)
-    return (total[1:, 1:] / total[:1, 1:].clamp(min=1)).T
+    totals = moments(index, count, image)
+    return totals[:, 3:6] / totals[:, :1].clamp(min=1)

@@ -10,6 +10,7 @@ import torch
 
 from mastsam_ros.device import on_host, upload
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.moments import moments
 from mastsam_ros.types import Matches
 
 COLOUR_FLOOR = 8.0**2
@@ -39,19 +40,7 @@ def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appeara
 
     image: (H, W, 3) uint8. Every second pixel is read in both directions.
     """
-    small, pixels = index[::2, ::2], image.permute(2, 0, 1)[:, ::2, ::2].reshape(3, -1).double()
-    rows, columns = torch.meshgrid(
-        torch.arange(small.shape[0], device=index.device),
-        torch.arange(small.shape[1], device=index.device),
-        indexing="ij",
-    )
-    place = torch.stack([columns, rows]).reshape(2, -1).double() * 2
-    red, green, blue = pixels
-    products = torch.stack([red * red, red * green, red * blue, green * green, green * blue, blue * blue])
-    values = torch.cat([torch.ones_like(place[:1]), place, pixels, products])
-    totals = torch.zeros(len(values), count + 1, dtype=torch.float64, device=index.device)
-    totals.scatter_add_(1, small.flatten().expand(len(values), -1), values)
-    totals = totals[:, 1:].T
+    totals = moments(index, count, image)
     size = totals[:, :1].clamp(min=1)
     mean = totals[:, 3:6] / size
     rr, rg, rb, gg, gb, bb = totals[:, 6:].unbind(dim=1)

@@ -1,0 +1,29 @@
+"""Sums of places and colours: both ways of adding them up give the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mastsam_ros.tracker import moments as module
+
+
+@pytest.mark.parametrize("size", [(37, 52), (1, 1), (4, 6)])
+def test_the_device_s_way_gives_the_same_bits(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    index = torch.from_numpy(rng.integers(0, 6, size))
+    image = torch.from_numpy(rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+    on_the_cpu = module.moments(index, 5, image)
+    monkeypatch.setattr(module, "looking_is_free", lambda device: False)
+    assert torch.equal(on_the_cpu, module.moments(index, 5, image))
+
+
+def test_sums_of_a_mask() -> None:
+    index = torch.zeros(6, 8, dtype=torch.int64)
+    index[2, 4], index[4, 6], index[3, 3] = 2, 2, 2
+    image = torch.zeros(6, 8, 3, dtype=torch.uint8)
+    image[2, 4], image[4, 6] = torch.tensor([1, 2, 3]), torch.tensor([10, 0, 200])
+    (nothing, mask) = module.moments(index, 2, image).tolist()
+    assert nothing == [0.0] * module.MOMENTS
+    assert mask == [2, 10, 6, 11, 2, 203, 101, 2, 2003, 4, 6, 40009]
