@@ -20,7 +20,7 @@ from mastsam_ros.io.sources import open_source
 from mastsam_ros.run import stepped, versions
 from mastsam_ros.settings import Settings
 from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
-from mastsam_ros.types import InputError, MastsamError, MissingPackageError
+from mastsam_ros.types import InputError, MastsamError, MissingPackageError, PoseState
 
 if TYPE_CHECKING:
     from mastsam_ros.evaluation.datasets import LabelledSequence
@@ -136,7 +136,8 @@ def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
     ):
         for _, _, result in stepped(mastsam, frames):
             bag.add(result)
-            if result.T_world_camera is not None and (map_ns is None or abs(result.stamp_ns - map_ns) >= interval_ns):
+            placed = result.T_world_camera is not None and result.pose is not PoseState.UP_TO_SCALE
+            if placed and (map_ns is None or abs(result.stamp_ns - map_ns) >= interval_ns):
                 bag.add_map(mastsam.world_map(), result.stamp_ns)
                 map_ns = result.stamp_ns
             latency_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))

@@ -21,7 +21,7 @@ from mastsam_ros.io.result_bag import ResultBag, read_clouds, read_labels, read_
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import open_source
 from mastsam_ros.pipeline import create_mastsam
-from mastsam_ros.types import InputError, PoseState
+from mastsam_ros.types import FrameResult, InputError, LabelledCloud, PoseState
 
 from .io.conftest import rvl_of
 
@@ -134,6 +134,27 @@ def test_the_map_and_the_poses_are_those_of_the_step(bag: Path, replayed: Path) 
         offered = {c.topic: c.ext.offered_qos_profiles for c in reader.connections}
     assert set(frames.values()) == {"map"} and len(frames) == 3
     assert [qos.durability.name for qos in offered["/mastsam/map"]] == ["TRANSIENT_LOCAL"]
+
+
+@pytest.mark.parametrize(
+    ("pose", "metric", "suffix"), [(PoseState.OWN, True, ""), (PoseState.UP_TO_SCALE, False, "_unscaled")]
+)
+def test_what_has_no_scale_is_in_frames_of_another_name(
+    tmp_path: Path, pose: PoseState, metric: bool, suffix: str
+) -> None:
+    points, labels = np.ones((5, 3), np.float32), np.ones((4, 4), np.uint16)
+    cloud = LabelledCloud(points, np.zeros((5, 3), np.uint8), np.ones(5, np.uint32), np.ones(5, np.float32), metric)
+    result = FrameResult(labels, (), (), cloud, stamp_ns=7, frame_id="eye", T_world_camera=np.eye(4), pose=pose)
+    with ResultBag(tmp_path / "results", map_frame="room") as results:
+        results.add(result)
+    with AnyReader([tmp_path / "results"]) as reader:
+        read = {c.topic: reader.deserialize(raw, c.msgtype) for c, _, raw in reader.messages()}
+    assert read["/mastsam/labels"].header.frame_id == "eye"
+    assert read["/mastsam/points"].header.frame_id == "eye" + suffix
+    assert read["/mastsam/odometry"].header.frame_id == "room" + suffix
+    assert read["/mastsam/odometry"].child_frame_id == "eye" + suffix
+    [(stamp_ns, again)] = read_clouds(tmp_path / "results")
+    assert stamp_ns == 7 and again.metric == metric and np.array_equal(again.xyz, points)
 
 
 def test_score_against_a_topic_and_against_a_folder(

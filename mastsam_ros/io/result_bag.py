@@ -25,6 +25,7 @@ from mastsam_ros.io.result_messages import (
     ODOMETRY,
     POINTS,
     STATES,
+    UNSCALED,
     ResultMessages,
 )
 from mastsam_ros.types import FrameResult, InputError, LabelledCloud, MapInstance, Track, TrackEvent, WorldMap
@@ -183,7 +184,7 @@ def read_labels(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tupl
 def read_clouds(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, LabelledCloud]]:
     """Stamp in nanoseconds and cloud, in the order of recording. Raises InputError."""
     for _, _, message in _messages(folder, {f"{namespace}/points"}):
-        yield _nanoseconds(message.header.stamp), _cloud(message)
+        yield _nanoseconds(message.header.stamp), _cloud(message, not message.header.frame_id.endswith(UNSCALED))
 
 
 def read_maps(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[int, WorldMap]]:
@@ -192,7 +193,7 @@ def read_maps(folder: str | Path, namespace: str = NAMESPACE) -> Iterator[tuple[
     for topic, _, message in _messages(folder, {f"{namespace}/map", f"{namespace}/map_instances"}):
         stamp_ns = _nanoseconds(message.header.stamp)
         if topic.endswith("/map"):
-            clouds[stamp_ns] = _cloud(message)
+            clouds[stamp_ns] = _cloud(message, not message.header.frame_id.endswith(UNSCALED))
         elif stamp_ns in clouds:
             cloud = replace(clouds.pop(stamp_ns), metric=message.metric)
             yield stamp_ns, WorldMap(cloud, tuple(_map_instance(instance) for instance in message.instances))
@@ -225,9 +226,10 @@ def _messages(folder: str | Path, topics: Any) -> Iterator[tuple[str, int, Any]]
         raise InputError(f"cannot read the bag {folder}: {error}") from error
 
 
-def _cloud(message: Any) -> LabelledCloud:
+def _cloud(message: Any, metric: bool) -> LabelledCloud:
     fields = [Field(f.name, f.offset, f.datatype, f.count) for f in message.fields]
-    return unpack(fields, message.point_step, message.width * message.height, message.data, message.is_bigendian)
+    points = message.width * message.height
+    return replace(unpack(fields, message.point_step, points, message.data, message.is_bigendian), metric=metric)
 
 
 def _map_instance(instance: Any) -> MapInstance:
