@@ -13,6 +13,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A robot's cores are shared: threads that spin while they wait made a step up to 20 times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Huge pages under numpy's arrays are no faster here, and memory that has them grows for minutes.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     try:
         from mastsam_ros.ros.node import main as run_node
     except ModuleNotFoundError as error:

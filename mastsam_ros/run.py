@@ -17,7 +17,8 @@ from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.io.sources import Source, open_source
 from mastsam_ros.settings import Settings
 from mastsam_ros.settings_arguments import add_settings_arguments, settings_from
-from mastsam_ros.types import Frame, FrameResult
+from mastsam_ros.types import Frame, FrameResult, InputError
+from mastsam_ros.unordered import plan, stepped_without_order, without_order
 
 if TYPE_CHECKING:
     from mastsam_ros.pipeline import Mastsam
@@ -54,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="instances to add, split, merge, remove and rename at given frames (docs/corrections.md)",
     )
+    parser.add_argument(
+        "--unordered",
+        action="store_true",
+        help="the images are views without order: each is matched with each, and segmented from its best neighbour,"
+        " beginning with the one that the first prompt is made in",
+    )
     parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
@@ -63,6 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command. Returns the exit status; raises MastsamError for what the user can cure."""
     settings, chosen = explained(settings_from(arguments))
+    if arguments.unordered:
+        if arguments.map is not None:
+            raise InputError("--unordered keeps no map: leave --map out")
+        settings, chosen = explained(without_order(settings))
     with open_source(
         arguments.source,
         image_topic=arguments.image_topic,
@@ -95,10 +106,11 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
                 # None: only on a terminal
                 tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
             ):
-                for index, (stem, frame, result) in enumerate(stepped(mastsam, frames)):
-                    if prompts is not None and prompts.apply(mastsam, stem, index):
-                        result = mastsam.corrected(frame, result)
-                    folder.write(stem, frame, result)
+                if arguments.unordered:
+                    _write_without_order(mastsam, list(frames), prompts, folder)
+                else:
+                    for index, (stem, frame, result) in enumerate(stepped(mastsam, frames)):
+                        folder.write(stem, frame, _corrected(mastsam, prompts, stem, index, frame, result))
         except KeyboardInterrupt:
             status = _INTERRUPTED
     if arguments.map is not None:
@@ -107,6 +119,37 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
     if prompts is not None and not status:
         prompts.finish()
     return status
+
+
+def _corrected(
+    mastsam: Mastsam, prompts: Prompts | None, stem: str, index: int, frame: Frame, result: FrameResult
+) -> FrameResult:
+    """The last step's result, with the edits that are due at this frame."""
+    if prompts is not None and prompts.apply(mastsam, stem, index):
+        return mastsam.corrected(frame, result)
+    return result
+
+
+def _write_without_order(
+    mastsam: Mastsam, views: list[tuple[str, Frame]], prompts: Prompts | None, folder: RunFolder
+) -> None:
+    """All views of a set, in the order in which each is reached best."""
+    from tqdm import tqdm
+
+    stems, frames = [stem for stem, _ in views], [frame for _, frame in views]
+    root = None if prompts is None else prompts.first(stems)
+    pairs = len(frames) * (len(frames) - 1) // 2
+    with tqdm(total=pairs, desc="matching", unit="pair", disable=None) as bar:
+        order = plan(mastsam, frames, root, bar.update)
+    folder.about["order"] = [
+        [stems[step.view], None if step.origin is None else stems[step.origin], step.strength] for step in order
+    ]
+
+    def correct(view: int, result: FrameResult) -> FrameResult:
+        return _corrected(mastsam, prompts, stems[view], view, frames[view], result)
+
+    for view, result in stepped_without_order(mastsam, frames, order, correct):
+        folder.write(stems[view], frames[view], result)
 
 
 def stepped(mastsam: Mastsam, frames: Iterable[tuple[str, Frame]]) -> Iterator[tuple[str, Frame, FrameResult]]:

@@ -29,11 +29,12 @@ def without_order(settings: Settings) -> Settings:
 
 
 def plan(
-    mastsam: Mastsam, frames: Sequence[Frame], root: int | None = None, done: Callable[[int], None] = lambda _: None
+    mastsam: Mastsam, frames: Sequence[Frame], root: int | None = None, done: Callable[[int], object] = lambda _: None
 ) -> list[Step]:
     """In which order the views are segmented, and each from which other one. Costs a comparison of each two views.
 
-    root: the first one; None: the best connected. Raises InputError for pictures of different sizes.
+    root: the first one; None: the best connected. done: called with the number of pairs compared. Raises InputError for
+    pictures of different sizes.
     """
     views = [working_view(frame, mastsam.settings.working_pixels) for frame in frames]
     for number, view in enumerate(views):
@@ -43,13 +44,12 @@ def plan(
                 f"{frames[number].height}, the first {frames[0].width}x{frames[0].height}"
             )
     order = spanning_order(connections(mastsam.matcher, views, done), root)
-    alone = [step.view for step in order[1:] if step.origin is None]
-    if alone:
+    begin_anew = [n for n, step in enumerate(order) if n and step.origin is None]
+    if begin_anew:
         _LOG.warning(
-            "%d of %d views cannot be reached from the first one: their ids begin anew at %s",
-            len(order) - next(n for n, step in enumerate(order) if n and step.origin is None),
+            "%d of %d views cannot be reached from the first one: their ids begin anew",
+            len(order) - begin_anew[0],
             len(order),
-            ", ".join(str(view) for view in alone[:8]),
         )
     return order
 
@@ -58,13 +58,14 @@ def stepped_without_order(
     mastsam: Mastsam, frames: Sequence[Frame], order: Sequence[Step], correct: Correct | None = None
 ) -> Iterator[tuple[int, FrameResult]]:
     """Each view's place in the set and its result, in the order of the plan."""
-    moments: dict[int, Moment | None] = {}
+    moments: dict[int, Moment] = {}
     became: dict[int, int] = {}
     for step in order:
-        mastsam.go_on_from(None if step.origin is None else moments[step.origin], became)
+        mastsam.go_on_from(None if step.origin is None else moments.get(step.origin), became)
         result = mastsam.step(frames[step.view])
         if correct is not None:
             result = correct(step.view, result)
-        moments[step.view] = mastsam.moment()
+        if (moment := mastsam.moment()) is not None:
+            moments[step.view] = moment
         became |= {event.id: event.other_id for event in result.events if event.kind is EventKind.MERGED}
         yield step.view, result

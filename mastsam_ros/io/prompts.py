@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,14 @@ class Prompts:
             except EditError as error:
                 raise EditError(f"{entry.place}: {error}") from None
         return bool(due)
+
+    def first(self, stems: Sequence[str]) -> int | None:
+        """Which of the frames of a set the first entry is for; None for none of them."""
+        for entry in self._waiting[:1]:
+            if isinstance(entry.frame, int):
+                return entry.frame if entry.frame < len(stems) else None
+            return stems.index(entry.frame) if entry.frame in stems else None
+        return None
 
     def finish(self) -> None:
         """Raises InputError if a prompt's frame never came."""

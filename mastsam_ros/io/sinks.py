@@ -126,7 +126,8 @@ class RunFolder:
 
     def __init__(self, folder: Path, *, video_fps: float | None, points: bool, about: dict[str, Any]) -> None:
         self.folder = folder
-        self._about = about
+        self.about = about
+        """What the run was, for its summary."""
         self._total_ms: list[float] = []
         self._ids: set[int] = set()
         with _writing(folder):
@@ -169,7 +170,7 @@ class RunFolder:
             "fps": round(1000 * len(total_ms) / float(total_ms.sum()), 3) if total_ms.sum() > 0 else None,
             "latency_ms": {"p50": p50 and round(float(p50), 3), "p95": p95 and round(float(p95), 3)},
             "tracks": len(self._ids),
-            **self._about,
+            **self.about,
         }
 
     def __enter__(self) -> RunFolder:

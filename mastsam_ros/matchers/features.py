@@ -76,7 +76,7 @@ class FeatureMatcher:
         before, sure = self._followed(carried, current)
         before, sure = _read_at(led_to, before), np.where(known, sure, 0)
         stayed, surer = self._followed(previous, current)
-        before = np.where((surer > sure)[..., None], stayed, before)
+        before = np.where((surer > 0)[..., None], stayed, before)
         sure = np.maximum(sure, surer)
         limit = np.array([previous.width - 1, previous.height - 1])
         y, x = np.nonzero((sure > 0) & ((before >= 0) & (before <= limit)).all(axis=-1))

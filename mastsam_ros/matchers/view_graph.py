@@ -38,7 +38,7 @@ def connection(matcher: Matcher, first: Frame, second: Frame) -> float:
 
 
 def connections(
-    matcher: Matcher, views: Sequence[Frame], done: Callable[[int], None] = lambda _pairs: None
+    matcher: Matcher, views: Sequence[Frame], done: Callable[[int], object] = lambda _pairs: None
 ) -> npt.NDArray[np.float64]:
     """(N, N) how well each two of N views match, symmetric. done: called with the number of pairs after each view."""
     strength = np.zeros((len(views), len(views)))
