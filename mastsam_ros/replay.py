@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a bag with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a bag with several depth images")
+    parser.add_argument(
+        "--pose-topic",
+        metavar="TOPIC|tf",
+        help="of a rosbag2: nav_msgs/Odometry, or tf, that tells where the camera is in node.map_frame, in place of own"
+        " odometry",
+    )
     parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     add_settings_arguments(parser)
     parser.add_argument(
@@ -76,8 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     settings, chosen = explained(settings_from(arguments))
     output = arguments.output or Path("out") / "replay" / arguments.bag.stem
     topics = {"image_topic": arguments.image_topic, "depth_topic": arguments.depth_topic}
+    if arguments.ros and arguments.pose_topic:
+        raise InputError("--ros plays images, depth and intrinsics, no poses: leave --pose-topic out")
+    poses = (arguments.pose_topic, settings.node.map_frame) if arguments.pose_topic else None
     with (
-        open_source(arguments.bag, **topics, use_depth=not arguments.no_depth) as source,
+        open_source(arguments.bag, **topics, use_depth=not arguments.no_depth, poses=poses) as source,
         TemporaryDirectory() as folder,
     ):
         if not isinstance(source, BagSource):
@@ -87,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.ros:
             replayed = replay_to_node(source, arguments.bag, output, settings, arguments.rate, arguments.use_sim_time)
         else:
-            replayed = replay(source, output, settings)
+            replayed = replay(source, output, settings, poses_given=poses is not None)
         figures: dict[str, Any] = replayed.figures()
         if arguments.ros:
             figures["diagnostics"] = read_diagnostics(output)
@@ -121,13 +130,15 @@ def _truth(
     return bag_sequence(arguments.bag, arguments.ground_truth, folder, **topics), protocols
 
 
-def replay(source: BagSource, output: Path, settings: Settings) -> Replayed:
+def replay(source: BagSource, output: Path, settings: Settings, *, poses_given: bool = False) -> Replayed:
     """Every frame through `Mastsam.step`, none dropped; the same bag and settings give the same bytes (on the CPU)."""
     from tqdm import tqdm
 
     from mastsam_ros.pipeline import create_mastsam
 
     mastsam = create_mastsam(settings)
+    if poses_given:
+        mastsam.expect_poses()
     latency_ms = []
     interval_ns, map_ns = round(settings.node.map_interval_s * 1e9), None
     with (

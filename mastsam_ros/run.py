@@ -64,6 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-depth", action="store_true", help="use neither depth nor intrinsics")
     parser.add_argument("--image-topic", metavar="TOPIC", help="of a rosbag2 with several images")
     parser.add_argument("--depth-topic", metavar="TOPIC", help="of a rosbag2 with several depth images")
+    parser.add_argument(
+        "--pose-topic",
+        metavar="TOPIC|tf",
+        help="of a rosbag2: nav_msgs/Odometry, or tf, that tells where the camera is in node.map_frame, in place of own"
+        " odometry",
+    )
     add_settings_arguments(parser)
 
 
@@ -79,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         image_topic=arguments.image_topic,
         depth_topic=arguments.depth_topic,
         use_depth=not arguments.no_depth,
+        poses=(arguments.pose_topic, settings.node.map_frame) if arguments.pose_topic else None,
     ) as source:
         sys.stdout.write(f"{chosen}\n")
         return _run(source, settings, arguments)
@@ -92,6 +99,8 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
 
     prompts = Prompts(arguments.prompts) if arguments.prompts is not None else None
     mastsam = create_mastsam(settings)
+    if arguments.pose_topic:
+        mastsam.expect_poses()
     if arguments.map is not None:
         mastsam.load_map(arguments.map)
     about = {"source": str(arguments.source), "settings": mastsam.settings.to_mapping(), "versions": versions()}

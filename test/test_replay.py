@@ -319,3 +319,21 @@ def test_the_node_takes_a_compressed_bag_best_effort(
     assert ("never reached the node" in capsys.readouterr().out) == (figures["lost_on_the_way"] > 0)
     if figures["answered"] == FRAMES:
         assert messages(online) == messages(replayed)
+
+
+def test_poses_of_the_bag_take_the_place_of_own_odometry(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    scene = SampleScene(2, "orbit", 6, 160, 120, objects=4)
+    bag = scene.write_bag(tmp_path / "bag")
+    arguments = ["replay", str(bag), "--output", str(tmp_path / "out"), "--set", "node.map_frame=world"]
+    assert cli.main([*arguments, "--pose-topic", "/camera/odometry"]) == 0
+    told = [T for _, T in read_poses(tmp_path / "out")]
+    truth = [scene.T_world_camera(index) for index in range(6)]
+    assert len(told) == 6 and np.allclose(told, truth, atol=1e-6)
+    # In a frame that nobody tells of there is no pose, and no world of its own in its place.
+    assert cli.main([*arguments, "--set", "node.map_frame=mars", "--pose-topic", "/camera/odometry"]) == 0
+    assert not list(read_poses(tmp_path / "out"))
+    assert cli.main([*arguments, "--pose-topic", "tf"]) == 1
+    said = capsys.readouterr().err
+    assert "/tf carries nothing, expected tf2_msgs/msg/TFMessage; poses are on: /camera/odometry" in said
+    assert cli.main([*arguments, "--pose-topic", "/camera/odometry", "--ros"]) == 1
+    assert "--ros plays images, depth and intrinsics, no poses" in capsys.readouterr().err

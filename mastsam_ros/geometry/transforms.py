@@ -86,9 +86,13 @@ class _Reading:
 
 
 class Transforms:
-    """The tree of frames: each has one parent, and a pose in it, fixed or known at stamps. Threads may share it."""
+    """The tree of frames: each has one parent, and a pose in it, fixed or known at stamps. Threads may share it.
 
-    def __init__(self) -> None:
+    kept_ns: readings that are so much older than the newest of their frame are forgotten; None: none is.
+    """
+
+    def __init__(self, kept_ns: int | None = _KEPT_NS) -> None:
+        self._kept_ns = kept_ns
         self._changed = threading.Condition()
         self._parents: dict[str, str] = {}
         self._fixed: dict[str, npt.NDArray[np.float64]] = {}
@@ -116,15 +120,16 @@ class Transforms:
             else:
                 self._fixed.pop(child, None)
                 readings = self._moving.setdefault(child, [])
-                if readings and stamp_ns < readings[-1].stamp_ns - _KEPT_NS:
+                kept_ns = self._kept_ns
+                if kept_ns is not None and readings and stamp_ns < readings[-1].stamp_ns - kept_ns:
                     readings.clear()  # time has jumped back: a bag loops
                 place = bisect_left(readings, stamp_ns, key=lambda reading: reading.stamp_ns)
                 if place < len(readings) and readings[place].stamp_ns == stamp_ns:
                     readings[place] = _Reading(stamp_ns, T_parent_child)
                 else:
                     insort(readings, _Reading(stamp_ns, T_parent_child))
-                if readings[0].stamp_ns < readings[-1].stamp_ns - _KEPT_NS:
-                    oldest = readings[-1].stamp_ns - _KEPT_NS
+                if kept_ns is not None and readings[0].stamp_ns < readings[-1].stamp_ns - kept_ns:
+                    oldest = readings[-1].stamp_ns - kept_ns
                     del readings[: bisect_left(readings, oldest, key=lambda reading: reading.stamp_ns)]
             self._changed.notify_all()
 

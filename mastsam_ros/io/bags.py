@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.io.bag_poses import BagPoses
 from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.io.encodings import (
     DEPTH_ENCODINGS,
@@ -51,19 +52,28 @@ class BagSource(Source):
 
     path: a bag folder, .mcap or .db3. Without `image_topic` the only colour image is taken, without
     `depth_topic` the only depth image. An image without depth of its time goes without.
+    poses: a topic of nav_msgs/Odometry, or `tf`, and the frame in which the camera's poses are wanted; without it
+    frames have none.
 
     Raises InputError for a damaged bag and a topic that is not there, not an image or not the only one,
     MissingPackageError without rosbags.
     """
 
-    def __init__(self, path: Path, image_topic: str | None, depth_topic: str | None, use_depth: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        image_topic: str | None,
+        depth_topic: str | None,
+        use_depth: bool,
+        poses: tuple[str, str] | None = None,
+    ) -> None:
         try:
             from rosbags.rosbag2 import Reader
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
             raise MissingPackageError("reading a rosbag2 needs rosbags: pip install rosbags") from error
         self.name = path.name
-        # The three message types are the same in every distribution, so that definitions in the bag are not needed.
+        # The message types are the same in every distribution, so that definitions in the bag are not needed.
         self._types = get_typestore(Stores.ROS2_HUMBLE)
         with self._readable("open"):
             self._reader = Reader(storage_of(path))
@@ -77,6 +87,7 @@ class BagSource(Source):
             self.depth_topic = None
             if use_depth:
                 self.depth_topic = self._check(depth_topic, ("depth",)) if depth_topic else self._only_depth()
+            self._poses = BagPoses(*poses, self._topics) if poses is not None else None
         except MastsamError:
             self.close()
             raise
@@ -90,6 +101,7 @@ class BagSource(Source):
         self.fps = (self.frame_count - 1) / seconds if self.frame_count > 1 and seconds > 0 else 30.0
 
     def __iter__(self) -> Iterator[tuple[str, Frame]]:
+        self._read_poses()
         info = self._first(self.camera_info_topic) if self.camera_info_topic else None
         waiting: deque[_Waiting] = deque()
         depths: deque[tuple[int, Any]] = deque(maxlen=_WAITING_IMAGES)
@@ -107,6 +119,15 @@ class BagSource(Source):
         for image in waiting:
             yield f"{index:06d}", self._frame(image, depths, index)
             index += 1
+
+    def _read_poses(self) -> None:
+        """All of them before the first image: what lies between two images is told by the pose after it, too."""
+        if self._poses is None:
+            return
+        with self._readable("read the poses in"):
+            connections = [one for one in self._reader.connections if one.topic in self._poses.topics]
+            for connection, _, raw in self._reader.messages(connections=connections) if connections else ():
+                self._poses.take(connection.topic, self._types.deserialize_cdr(raw, connection.msgtype))
 
     def is_compressed(self, topic: str) -> bool:
         """Whether a topic carries CompressedImage."""
@@ -131,7 +152,9 @@ class BagSource(Source):
             if nearest is not None and abs(nearest[0] - image.stamp_ns) <= DEPTH_TOLERANCE_NS:
                 depth = self._registered_depth(nearest[1], pixels.shape[:2])
             K = self._intrinsics(image.info, pixels.shape[1], pixels.shape[0])
-            return Frame(pixels, image.stamp_ns, image.message.header.frame_id, K, depth)
+            frame_id = image.message.header.frame_id
+            T = self._poses.at(frame_id, image.stamp_ns) if self._poses is not None else None
+            return Frame(pixels, image.stamp_ns, frame_id, K, depth, T)
         except InputError as error:
             raise InputError(f"{self.name}: image {index} of {self.image_topic}: {error}") from error
 

@@ -45,6 +45,12 @@ KINDS = {
 """The constants of msg/Instance.msg and msg/TrackEvent.msg."""
 
 
+_DEVIATION_M, _DEVIATION_RAD = 0.02, 0.02
+"""Standard deviation that own odometry from depth is told with, to each axis."""
+_UNMEASURED = 1e6
+"""Variance of what is not measured, m2/s2 and rad2/s2: fusing filters then give it no weight."""
+
+
 class ResultMessages:
     """Fills messages in.
 
@@ -114,14 +120,17 @@ class ResultMessages:
     def odometry(self, result: FrameResult, stamp_ns: int, map_frame: str, frame_id: str) -> Any:
         """The camera's pose in the map's frame as Odometry; both frames have other names where it is up to scale.
 
-        Covariance and twist are not known: zeros. Raises InputError if the pose is not known.
+        Covariance: of own odometry, what it is measured to stay within on generated rooms, the same for every frame; of
+        poses from outside it is not known, all zeros. The twist is not measured: zeros with a variance that says so.
+        Raises InputError if the pose is not known.
         """
         T_map_camera = result.T_world_camera
         if T_map_camera is None:
             raise InputError("a result without a pose has no odometry")
         suffix = UNSCALED if result.pose is PoseState.UP_TO_SCALE else ""
         header, child_frame_id = self.header(stamp_ns, map_frame + suffix), frame_id + suffix
-        covariance = np.zeros(36)
+        deviation = [_DEVIATION_M] * 3 + [_DEVIATION_RAD] * 3 if result.pose is PoseState.OWN else [0.0] * 6
+        covariance, unmeasured = np.diag(np.square(deviation)).ravel(), (_UNMEASURED * np.eye(6)).ravel()
         pose = self._class("geometry_msgs/msg/Pose")(
             position=self._vector("Point", T_map_camera[:3, 3]), orientation=self._orientation(T_map_camera)
         )
@@ -132,7 +141,7 @@ class ResultMessages:
             header=header,
             child_frame_id=child_frame_id,
             pose=self._class("geometry_msgs/msg/PoseWithCovariance")(pose=pose, covariance=covariance),
-            twist=self._class("geometry_msgs/msg/TwistWithCovariance")(twist=twist, covariance=covariance),
+            twist=self._class("geometry_msgs/msg/TwistWithCovariance")(twist=twist, covariance=unmeasured),
         )
 
     def transforms(self, T_parent_child: npt.NDArray[np.float64], header: Any, child_frame_id: str) -> Any:

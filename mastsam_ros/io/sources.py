@@ -55,12 +55,14 @@ def open_source(
     image_topic: str | None = None,
     depth_topic: str | None = None,
     use_depth: bool = True,
+    poses: tuple[str, str] | None = None,
     fps: float = 30.0,
 ) -> Source:
     """The source that `path` is: a directory of images, an image, a video file, a scene folder or a rosbag2.
 
     image_topic, depth_topic: only for bags, where there are several. use_depth: False leaves out depth and K
-    everywhere. fps: the stamps of images that carry none, frames per second.
+    everywhere. poses: only for bags, the topic of the camera's poses, or `tf`, and the frame that they are wanted in.
+    fps: the stamps of images that carry none, frames per second.
 
     Raises InputError for a path that is not there or is none of these, MissingPackageError without PyAV (videos)
     or rosbags (bags).
@@ -73,9 +75,9 @@ def open_source(
     if kind == "bag":
         from mastsam_ros.io.bags import BagSource
 
-        return BagSource(path, image_topic, depth_topic, use_depth)
-    if image_topic or depth_topic:
-        raise InputError(f"{path} is no rosbag2: it has no topic {image_topic or depth_topic}")
+        return BagSource(path, image_topic, depth_topic, use_depth, poses)
+    if topic := image_topic or depth_topic or (poses[0] if poses is not None else None):
+        raise InputError(f"{path} is no rosbag2: it has no topic {topic}")
     if kind == "scene":
         return SceneFolder(path, use_depth, fps)
     if kind == "images":

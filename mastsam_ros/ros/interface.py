@@ -92,7 +92,7 @@ OUTPUTS = {
             "odometry",
             "nav_msgs/msg/Odometry",
             "the camera's pose in node.map_frame, own or given, where it is known; up to scale in <map_frame>_unscaled."
-            " No covariance, no twist",
+            " Covariance: own 2 cm and 0.02 rad, from outside unknown (zeros). No twist (variance 1e6)",
         ),
         Topic(
             "map",

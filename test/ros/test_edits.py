@@ -11,7 +11,8 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 import rclpy
-from geometry_msgs.msg import Point, PointStamped
+from geometry_msgs.msg import Point, PointStamped, TransformStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 
 from mastsam_ros.msg import InstanceArray, TrackEvent
@@ -111,3 +112,36 @@ def test_a_click_names_what_it_hits_or_says_why_not(start_node, robot, picture):
     clicks.publish(behind)
     node.wait_for("clicked point not taken: ")
     assert robot.wait_until(lambda: "nowhere" in node.log) and "Traceback" not in node.log
+
+
+def test_a_click_in_another_frame_goes_through_tf(start_node, robot, picture):
+    tf2_msgs = pytest.importorskip("tf2_msgs.msg", reason="tf2_msgs is not there: make build")
+    node = start_node(*RELIABLE, "-p", "node.pose_topic:=tf", "-p", "node.pose_tolerance_ms:=1.0")
+    robot.listen(InstanceArray, "/mastsam/instances")
+    robot.listen(Image, "/mastsam/labels")
+    images, infos = robot.publisher(Image, "/image"), robot.publisher(CameraInfo, "/camera_info")
+    clicks = robot.publisher(PointStamped, "/clicked_point")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    fixed = robot.node.create_publisher(tf2_msgs.TFMessage, "/tf_static", latched)
+    # The camera looks along the x axis of the robot, 0.1 m before and 0.5 m above its middle.
+    mounted = TransformStamped(header=robot.header(0), child_frame_id="camera_optical")
+    mounted.header.frame_id = "base"
+    move, turn = mounted.transform.translation, mounted.transform.rotation
+    move.x, move.z = 0.1, 0.5
+    turn.x, turn.y, turn.z, turn.w = -0.5, 0.5, -0.5, 0.5
+    fixed.publish(tf2_msgs.TFMessage(transforms=[mounted]))
+    infos.publish(CameraInfo(width=160, height=120, k=[150.0, 0, 79.5, 0, 150, 59.5, 0, 0, 1]))
+    time.sleep(0.5)
+    settle(robot, images, picture, lambda ids: len(ids) >= 4, 1_000_000_000)
+    labels = robot.wait("/mastsam/labels", 1)[-1]
+    image = np.frombuffer(labels.data, "<u2").reshape(labels.height, labels.width)
+    x, y, z = 30, 50, 2.0  # on the first box
+    right, down = (x - 79.5) / 150 * z, (y - 59.5) / 150 * z
+    click = PointStamped(header=robot.header(1_000_000_000), point=Point(x=0.1 + z, y=-right, z=0.5 - down))
+    click.header.frame_id = "base"
+    clicks.publish(click)
+    node.wait_for(f"clicked: instance {image[y, x]} at ({x}, {y})")
+    click.header.frame_id = "cupboard"
+    clicks.publish(click)
+    node.wait_for("clicked point not taken: nobody says where 'cupboard' is")
+    assert "Traceback" not in node.log

@@ -114,6 +114,8 @@ def test_who_joins_late_gets_the_map_and_it_goes_on_the_next_day(start_node, rob
         assert (message.header.frame_id, message.child_frame_id) == ("map", "camera_optical")
         assert message.header.stamp == robot.header(frame.stamp_ns).stamp
     assert np.allclose(pose_of(message), result.T_world_camera, atol=1e-6)
+    assert np.allclose(np.diag(np.reshape(message.pose.covariance, (6, 6))), 0.02**2)
+    assert np.all(np.diag(np.reshape(message.twist.covariance, (6, 6))) >= 1e6), "a filter must not believe the zeros"
 
     cloud = latched(robot, PointCloud2, "/mastsam/map")[-1]
     fields = [point_cloud2.Field(f.name, f.offset, f.datatype, f.count) for f in cloud.fields]
@@ -207,6 +209,7 @@ def test_poses_from_outside_take_precedence_and_are_missed_aloud(start_node, rob
     got = robot.wait("/mastsam/odometry", 1)[0]
     assert got.header.stamp == robot.header(frames[1].stamp_ns).stamp, "nothing was told before there was a world"
     assert np.allclose(pose_of(got), frames[1].T_world_camera, atol=1e-6)
+    assert not np.any(got.pose.covariance), "whoever gave the pose knows how sure it is"
     camera.status(lambda found: found["pose"] == "given")
     # The next pose does not come: own odometry leads on in the same world, and that is said.
     camera.send(frames[2])
