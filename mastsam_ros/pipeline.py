@@ -570,8 +570,8 @@ class Mastsam:
                 id = identities.born(score, part_of=wholes[n])
             else:
                 sure = first or score >= tracker.confirm_score
-                free = not held[n] and score >= tracker.confirm_new_score and whole[n]
-                sure |= free and area[n] >= tiny
+                free = not held[n] and score >= tracker.confirm_new_score
+                sure |= free and area[n] >= tiny and whole[n]
                 shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
                 id = identities.born(score, shown_as, sure, free, held[n])
             active.append(id)

@@ -14,6 +14,8 @@ from mastsam_ros.types import MAX_ID, EventKind, IdsExhaustedError, TrackEvent, 
 
 _QUALITY_MEMORY = 0.8
 """Share of the old value that a track's running agreement keeps per frame."""
+_NO_CHANCE = 3
+"""Frames after which something small or thin that has grown was not there by chance."""
 _EVER = 1 << 32
 """Frames; what a person decided is senior to everything that the tracker found."""
 
@@ -248,7 +250,7 @@ class Identities:
     def grown(self, id: int) -> None:
         """The id has become large: it is shown as itself unless it was part of its parent."""
         life = self._lives[id]
-        if life.state is TrackState.TENTATIVE and life.free:
+        if life.state is TrackState.TENTATIVE and life.free and life.hits >= _NO_CHANCE:
             self._confirm(life, "large enough to be seen")
 
     def _stands_in(self, life: Life, missing: int) -> bool:

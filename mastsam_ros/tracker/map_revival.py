@@ -15,6 +15,7 @@ from mastsam_ros.geometry.cameras import points_at
 from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
 from mastsam_ros.geometry.lifting import depth_edges
+from mastsam_ros.geometry.map_rendering import rendered
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings, TrackerSettings
@@ -436,9 +437,10 @@ class MapRevival:
         view, self.agreement = self._view, {}
         if view is None or not wanted or not count:
             return {}
-        mask = on_host(index)[0][view.rows, view.columns]
-        on = (mask > 0) & (view.voxel >= 0)
-        voxel, rgb, mask_on = view.voxel[on], view.rgb[on], mask[on]
+        rows, columns, voxel = view.everywhere(self.map)
+        mask = on_host(index)[0][rows, columns]
+        on = (mask > 0) & (voxel >= 0)
+        voxel, rgb, mask_on = voxel[on], view.view.image[rows[on], columns[on]], mask[on]
         instance = self.map.voxels.instance[voxel]
         area, known = np.bincount(mask, minlength=count + 1), np.bincount(mask_on, minlength=count + 1)
         pairs = []
@@ -500,3 +502,20 @@ class _PlacedView:
         self.sure = ~depth_edges(view.depth, map.settings.edge_ratio, _STRIDE)[measured]
         self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
         self.keys = map.keys(self.points, self.voxel)
+        self._everywhere: tuple[npt.NDArray[np.int64], ...] | None = None
+
+    def everywhere(self, map: InstanceMap) -> tuple[npt.NDArray[np.int64], ...]:
+        """Rows, columns and voxels (-1: none) of sampled pixels; where no depth was measured, what the map shows."""
+        if self._everywhere is None:
+            blind = np.stack(np.nonzero(self.depth[::_STRIDE, ::_STRIDE] == 0))
+            found = np.full(blind.shape[1], -1, np.int64)
+            if len(found) >= _FEWEST and len(map):
+                size = map.settings.map_voxel_m
+                found = rendered(map.voxels.xyz, self.T, self.K, self.depth.shape, _STRIDE, size)[blind[0], blind[1]]
+            rows, columns = _STRIDE * blind[:, found >= 0]
+            self._everywhere = (
+                np.concatenate([self.rows, rows]),
+                np.concatenate([self.columns, columns]),
+                np.concatenate([self.voxel, found[found >= 0]]),
+            )
+        return self._everywhere

@@ -102,9 +102,13 @@ def test_a_carried_mask_stands_in_for_a_doubted_one_for_as_long() -> None:
 def test_what_was_never_part_of_its_parent_is_shown_once_it_is_large() -> None:
     identities = Identities(SETTINGS)
     parent = identities.born(0.9, sure=True)
-    part, free = identities.born(0.8, parent), identities.born(0.85, parent, free=True)
-    identities.grown(part)
+    part, free = identities.born(0.8, parent, part=True), identities.born(0.85, parent, free=True)
     identities.grown(free)
+    assert identities.shown_as(free) == parent, "what one frame shows may be noise"
+    for id in (part, free):
+        identities.seen(id, 0.9, 0.8)
+        identities.seen(id, 0.9, 0.8)
+        identities.grown(id)
     assert identities.shown_as(part) == parent and identities.shown_as(free) == free
 
 

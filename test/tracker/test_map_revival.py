@@ -219,3 +219,18 @@ def test_what_lies_on_a_things_voxels_was_part_of_it_and_nothing_else() -> None:
     assert parents == [0, 0] and held == [True, False]
     nowhere = MapRevival(Settings().geometry)
     assert nowhere.origins(new, [1, 0], [False, True], [left, right]) == ([1, 0], [False, True])
+
+
+def test_a_lost_thing_is_recognised_where_the_camera_measures_no_depth() -> None:
+    revival, identities, left, right, shown = two_bars()
+    holes = bar_behind_a_post(slice(0, 0))
+    assert holes.depth is not None
+    holes.depth[48:72, 60:80] = 0
+    revival.locate(holes, None, 6)
+    new = torch.from_numpy((shown == left).astype(np.int64))
+    assert revival.recognise(new, 1, {left, right}) == {0: left}
+    dark = bar_behind_a_post(slice(0, 0))
+    assert dark.depth is not None
+    dark.depth[48:72, 60:80], dark.image[:] = 0, 0
+    revival.locate(dark, None, 7)
+    assert revival.recognise(new, 1, {left, right}) == {}, "it has another colour"
