@@ -239,7 +239,7 @@ class Mastsam:
             active = [id for id in dict.fromkeys(goes_on) if self._identities.exists(id)]
             table = [0, *(active.index(id) + 1 if id in active else 0 for id in goes_on)]
             self._previous = moment.view
-            self._editor.index = look_up(torch.tensor(table, device=self.device), moment.index)
+            self._editor.index = look_up(upload(table, self.device), moment.index)
         self._identities.look_at(active)
 
     def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
@@ -389,7 +389,7 @@ class Mastsam:
             if join.id in active and join.into in active:
                 kept = [id for id in active if id != join.id]
                 places = [1 + kept.index(join.into if id == join.id else id) for id in active]
-                table = torch.tensor([0, *places], device=self.device)
+                table = upload([0, *places], self.device)
                 self._editor.index = look_up(table, self._editor.index)
                 identities.active = kept
             identities.goes_on_as(join.id, join.into, "one thing for several cameras")
