@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.settings import GeometrySettings
@@ -237,8 +238,6 @@ class InstanceMap:
         a, b = (self.voxels.xyz[self.voxels.instance == id] for id in (first, second))
         if min(len(a), len(b)) < _FEWEST:
             return Separation.UNKNOWN
-        from scipy.spatial import cKDTree
-
         small, large = sorted((a, b), key=len)
         near = cKDTree(large).query(small)[0] < _NEXT * self.settings.map_voxel_m
         if near.mean() < _TOUCHING:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker import propagation
 from mastsam_ros.tracker.propagation import carry, connected_groups
 from mastsam_ros.types import Matches
 
@@ -96,3 +99,19 @@ def test_the_order_of_matches_does_not_matter() -> None:
     shuffle = torch.randperm(len(matches), generator=torch.Generator().manual_seed(1))
     mixed = Matches(matches.xy0[shuffle], matches.xy1[shuffle], matches.confidence[shuffle])
     assert torch.equal(carry(square(), 1, matches, SETTINGS).index, carry(square(), 1, mixed, SETTINGS).index)
+
+
+def test_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    index = torch.from_numpy(rng.integers(0, 9, (45, 61)))
+    xy0, xy1 = (torch.from_numpy(rng.uniform(-2, 63, (4000, 2)).astype(np.float32)) for _ in range(2))
+    there = torch.from_numpy(rng.random(4000) < 0.9)
+
+    def both() -> list[torch.Tensor]:
+        splat, nearest = propagation._splat(index, xy0, xy1, there), propagation._one_per_cell(xy1, there, 4, 12, 16)
+        # Where there is no point, its place means nothing.
+        return [*splat, torch.where(nearest[1], nearest[0], -1), nearest[1]]
+
+    on_the_cpu = both()
+    monkeypatch.setattr(propagation, "looking_is_free", lambda device: False)
+    assert all(torch.equal(one, other) for one, other in zip(on_the_cpu, both(), strict=True))
