@@ -48,7 +48,12 @@ def test_the_running_node_has_these_and_no_others(start_node, robot):
     assert published() == wanted
     found = robot.node.get_service_names_and_types_by_node("mastsam", "/")
     assert {name: types for name, types in found if not of_ros(name, types)} == services
-    heard = dict(robot.node.get_subscriber_names_and_types_by_node("mastsam", "/"))
+
+    def listened_to() -> dict[str, list[str]]:
+        return dict(robot.node.get_subscriber_names_and_types_by_node("mastsam", "/"))
+
+    robot.wait_until(lambda: inputs <= listened_to().keys())
+    heard = listened_to()
     assert inputs <= heard.keys()
     kinds = {kind for i in INPUTS for kind in i.types}
     assert {heard[name][0] for name in inputs} <= kinds

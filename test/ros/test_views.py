@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mastsam_ros.io.point_cloud2 import FIELDS
 from mastsam_ros.ros.interface import DIAGNOSTICS, OUTPUTS
+from mastsam_ros.ros.message_types import message_class
 
 ROOT = Path(__file__).parents[2]
 NODE = "mastsam/"
@@ -46,14 +48,29 @@ def test_the_foxglove_layout_shows_what_the_node_publishes():
     topics = {text.removeprefix(f"/{NODE}").partition(".")[0] for text in named}
     assert {"map", "points", "overlay", "events", "odometry", "map_instances", "instances"} <= topics <= OUTPUTS.keys()
     assert DIAGNOSTICS.name in set(texts(layout["configById"]))
+    # Every path leads to a field of the message that its topic carries.
+    pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
+    for path in named:
+        topic, _, field = path.removeprefix(f"/{NODE}").partition(".")
+        name = field.partition(".")[0].partition("[")[0]
+        assert not name or name in message_class(OUTPUTS[topic].type).get_fields_and_field_types(), path
+    for settings in layout["configById"]["3D!world"]["topics"].values():
+        assert settings.get("colorField", "rgb") in {field.name for field in FIELDS}
 
 
 @pytest.mark.skipif(not (ROOT / "rviz").exists(), reason="the installed package is laid out otherwise")
 def test_the_rviz_configuration_asks_for_what_the_node_offers():
     config = yaml.safe_load((ROOT / "rviz" / "mastsam.rviz").read_text(encoding="utf-8"))
-    topics = [display["Topic"] for display in config["Visualization Manager"]["Displays"] if "Topic" in display]
+    displays = [display for display in config["Visualization Manager"]["Displays"] if "Topic" in display]
+    topics = [display["Topic"] for display in displays]
     own = {topic["Value"].removeprefix(NODE): topic for topic in topics if topic["Value"].startswith(NODE)}
     assert {"points", "map", "odometry", "overlay"} <= own.keys() <= OUTPUTS.keys()
     for name, topic in own.items():
         assert (topic["Durability Policy"] == "Transient Local") == OUTPUTS[name].latched, name
         assert topic["Reliability Policy"] == "Reliable", name
+    for display in displays:
+        name = display["Topic"]["Value"].removeprefix(NODE)
+        if name in own:  # rviz_default_plugins are called as the messages that they show
+            assert display["Class"].partition("/")[2] == OUTPUTS[name].type.rpartition("/")[2], name
+    tools = {tool["Class"].partition("/")[2] for tool in config["Visualization Manager"]["Tools"]}
+    assert "PublishPoint" in tools, "what /clicked_point listens to"
