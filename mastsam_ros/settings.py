@@ -242,7 +242,7 @@ class TrackerSettings(_Checked):
     settle_outlines: bool = _setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
     # Identity
     confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
-    confirm_part_after: int = _setting(24, "... or so often, where its pixels were a track's before...", 1, 1000)
+    confirm_part_after: int = _setting(12, "... or so often, where its pixels were a track's before...", 1, 1000)
     confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)
     confirm_score: float = _setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
     confirm_new_score: float = _setting(
