@@ -13,7 +13,7 @@ _Function = TypeVar("_Function", bound=Callable)
 def compiled(signature: str) -> Callable[[_Function], _Function]:
     """Compiles a function for arguments of exactly these types, in Numba's words: `float64[::1](int32[:, ::1])`.
 
-    That takes a second or so when the module is imported for the first time on a machine; afterwards the code comes
+    That takes up to a second when the module is imported for the first time on a machine; afterwards the code comes
     from disk, from `__pycache__` or $NUMBA_CACHE_DIR. It runs on one thread, without the interpreter's lock, and
     rounds as Python does. What it is given is not checked: an index out of range is no error.
     """
