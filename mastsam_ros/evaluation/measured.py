@@ -18,9 +18,10 @@ from tqdm import tqdm
 from mastsam_ros.evaluation.columns import COLUMNS, Column
 from mastsam_ros.evaluation.datasets import LabelledSequence
 from mastsam_ros.evaluation.protocols import FlowCache
-from mastsam_ros.evaluation.runs import run_sequence
+from mastsam_ros.evaluation.runs import Steps, run_sequence
 from mastsam_ros.evaluation.workers import Failure, run_in_processes, run_on_ray
 from mastsam_ros.settings import Scalar, Settings
+from mastsam_ros.types import Frame, FrameResult, MastsamError
 
 VIDEO, RGB, RGB_D = KINDS = ("video", "RGB", "RGB-D")
 """What data are like for the system: pictures of what moves by itself, of a scene at rest, and these with its depth."""
@@ -87,7 +88,7 @@ class Measured:
             if not entry.is_file():
                 missing.setdefault(changes, {})[entry] = source
         tasks = [
-            MeasureTask(self._settings.updated(dict(changes)), entries, self._folder / "flow")
+            MeasureTask(self._settings.updated(dict(changes)), entries, self._folder / "flow", self._version)
             for changes, entries in missing.items()
         ]
         frames = [sum(len(source.sequence.frames) for source in task.entries.values()) for task in tasks]
@@ -127,19 +128,39 @@ def code_version() -> str:
 
 @dataclass(frozen=True, eq=False)
 class MeasureTask:
-    """Sources under one choice of settings, for a worker. entries: where the figures go -> of which source."""
+    """Sources under one choice of settings, for a worker. entries: where the figures go -> of which source. version: of
+    the code that the figures are meant to be of."""
 
     settings: Settings
     entries: dict[Path, Source]
     flow_folder: Path
+    version: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Telling:
+    """The system, which tells of every frame."""
+
+    system: Steps
+    tell: Callable[[], None]
+
+    def step(self, frame: Frame) -> FrameResult:
+        result = self.system.step(frame)
+        self.tell()
+        return result
 
 
 def measure(task: MeasureTask, tell: Callable[[], None]) -> None:
-    """Measures one source after the other, and writes the figures of each as soon as they are there."""
+    """Measures one source after the other, and writes the figures of each as soon as they are there.
+
+    Raises MastsamError if the code has changed since the task was made.
+    """
     from mastsam_ros.pipeline import create_mastsam
 
+    if task.version != code_version():
+        raise MastsamError("the code was changed meanwhile: start again; what was measured before is kept apart")
     for entry, source in task.entries.items():
-        system, flow = create_mastsam(task.settings), FlowCache(task.flow_folder)
+        system, flow = _Telling(create_mastsam(task.settings), tell), FlowCache(task.flow_folder)
         run = run_sequence(source.sequence, system, source.kind == RGB_D, _PROTOCOLS[source.kind], flow)
         values = {column.head: column.value(run.score) for column in FIGURES[source.kind]}
         figures = {head: value if value is not None and np.isfinite(value) else None for head, value in values.items()}
@@ -147,5 +168,3 @@ def measure(task: MeasureTask, tell: Callable[[], None]) -> None:
         part = entry.with_suffix(".part")
         part.write_text(json.dumps(figures), encoding="utf-8")
         part.replace(entry)
-        for _ in source.sequence.frames:
-            tell()

@@ -18,6 +18,7 @@ from mastsam_ros.evaluation.measured import KINDS, Measured, Source, sources_of
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sample_video import SampleVideo
 from mastsam_ros.settings import Settings
+from mastsam_ros.types import MastsamError
 
 
 def run(*arguments) -> int:
@@ -98,6 +99,12 @@ def test_from_the_command_line_and_again_from_what_was_kept(tmp_path, monkeypatc
     assert measured._entry(replace(source, sequence=source.sequence.first(1)), ()) != entry
     monkeypatch.setattr(measured_module, "code_version", lambda: "another")
     assert Measured(Settings(), bench.CROSS_VALIDATION, 1)._entry(source, ()) != entry
+
+
+def test_code_that_changes_meanwhile_gives_no_figures(tmp_path) -> None:
+    task = measured_module.MeasureTask(Settings(), {}, tmp_path, "an older one")
+    with pytest.raises(MastsamError, match="the code was changed"):
+        measured_module.measure(task, lambda: None)
 
 
 def test_a_video_that_is_rendered_is_not_rendered_again(tmp_path, monkeypatch) -> None:
