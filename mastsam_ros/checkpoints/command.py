@@ -9,6 +9,7 @@ from pathlib import Path
 from mastsam_ros.checkpoints.fetching import fetch, fetch_from
 from mastsam_ros.checkpoints.table import (
     CHECKPOINTS,
+    FOLDERS,
     Checkpoint,
     checkpoint_named,
     is_verified,
@@ -58,6 +59,9 @@ def _list(directory: Path) -> int:
             f"  licence: {checkpoint.licence}\n"
             f"  SHA-256: {checkpoint.sha256 or 'none published; recorded when it is first fetched'}\n"
         )
+    sys.stdout.write("\nFolders of transformers, for sam.checkpoint; its own program fetches them:\n")
+    for folder in FOLDERS.values():
+        sys.stdout.write(f"  {folder.model}, {folder.licence}: {folder.command}\n")
     return 0
 
 

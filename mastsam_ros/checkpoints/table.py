@@ -78,8 +78,45 @@ CHECKPOINTS: dict[str, Checkpoint] = {
 """Name -> checkpoint, in the order in which `mastsam weights list` shows them."""
 
 
+@dataclass(frozen=True)
+class ReleasedFolder:
+    """A model of `transformers`, several files under one name on huggingface.co, which its own program fetches."""
+
+    name: str
+    model: str
+    licence: str
+
+    @property
+    def command(self) -> str:
+        """What fetches it, resumed and checked; comes with `transformers`."""
+        return f"hf download {self.name} --local-dir {self.name.rpartition('/')[2]}"
+
+
+FOLDERS: dict[str, ReleasedFolder] = {
+    folder.name: folder
+    for folder in (
+        *(
+            ReleasedFolder(f"facebook/sam-vit-{size}", f"Segment Anything ViT-{size[0].upper()}", _SAM_LICENCE)
+            for size in ("huge", "large", "base")
+        ),
+        *(
+            ReleasedFolder(f"facebook/sam2.1-hiera-{size}", f"SAM 2.1 Hiera, {size}", "Apache-2.0")
+            for size in ("large", "base-plus", "small", "tiny")
+        ),
+        *(
+            ReleasedFolder(f"syscv-community/sam-hq-vit-{size}", f"SAM-HQ ViT-{size[0].upper()}", "Apache-2.0")
+            for size in ("huge", "large", "base")
+        ),
+        ReleasedFolder("yonigozlan/EdgeTAM-hf", "EdgeTAM", "Apache-2.0"),
+    )
+}
+"""Name -> folder, as `mastsam weights list` shows them after the checkpoints. Addresses were not tried."""
+
+
 def checkpoint_named(name: str) -> Checkpoint:
     """The checkpoint of that name. Raises ModelError that lists the names."""
+    if name in FOLDERS:
+        raise ModelError(f"'{name}' is a folder: run `{FOLDERS[name].command}`, and set sam.checkpoint to the folder")
     if name not in CHECKPOINTS:
         raise ModelError(f"no released checkpoint is called '{name}': there are {', '.join(CHECKPOINTS)}")
     return CHECKPOINTS[name]

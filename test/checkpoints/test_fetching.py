@@ -228,6 +228,9 @@ def test_the_command(
 
     assert main(["weights", "fetch", "sam"]) == 1
     assert "no released checkpoint is called 'sam': there are mast3r, sam_vit_h" in capsys.readouterr().err
+    assert main(["weights", "fetch", "yonigozlan/EdgeTAM-hf"]) == 1
+    hint = "run `hf download yonigozlan/EdgeTAM-hf --local-dir EdgeTAM-hf`"
+    assert hint in capsys.readouterr().err and hint[5:-1] in listed
     assert main(["weights", "fetch", "tiny", "mast3r", "--from", "x"]) == 1
     assert main(["weights", "verify", "--directory", str(tmp_path / "empty")]) == 0
 
