@@ -497,8 +497,9 @@ class Mastsam:
         masks = self._as_people_said(active, carried, masks, figures)
         if masks is not chosen.masks:
             (iou,) = on_host(self._overlap.shared_iou(masks))
-        parts = [] if unprompted is None else parts_of_wholes(active, unprompted, identities)
-        joined, hidden = self._overlap.join(active, identities.ages(), iou, figures.agreement, self._separation, parts)
+        ages = identities.ages()
+        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities)
+        joined, hidden = self._overlap.join(active, ages, iou, figures.agreement, self._separation, parts)
         standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if identities.doubted(id)]
         if standing_in:
             hidden -= set(standing_in)

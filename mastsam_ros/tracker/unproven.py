@@ -13,14 +13,16 @@ _CREDIT = 24
 """... and the most that it can have of the latter: what was seen for long is not ended by a few frames."""
 
 
-def parts_of_wholes(active: list[int], seen: Unprompted, identities: Identities) -> list[tuple[int, int]]:
+def parts_of_wholes(
+    active: list[int], ages: list[int], seen: Unprompted, identities: Identities
+) -> list[tuple[int, int]]:
     """Pairs of tracks (0-based places in `active`) that are one thing: a part, and what it is a part of.
 
     A prompt finds again whatever was carried to it, so that a track which is asked for proves nothing by being found;
-    what the segmenter sees unasked does. Of each pair one at least is tentative: shown under an id of its own, a track
-    is not ended here.
+    what the segmenter sees unasked does. Of those that become one the oldest goes on, so that among them at most the
+    oldest is shown under an id of its own: such a track is not ended here. ages: of the tracks, in frames.
     """
-    pairs = []
+    ripe: dict[int, list[int]] = {}
     for n, (id, leader, agreement) in enumerate(
         zip(active, seen.leader.tolist(), seen.agreement.tolist(), strict=True)
     ):
@@ -29,8 +31,14 @@ def parts_of_wholes(active: list[int], seen: Unprompted, identities: Identities)
             life.own = min(_CREDIT, life.own + 1)
         elif leader >= 0:
             life.own = max(-_PATIENCE, life.own - 1)
-        if leader in (-1, n) or life.own > -_PATIENCE:
-            continue
-        if TrackState.TENTATIVE in (life.state, identities[active[leader]].state):
-            pairs.append((leader, n))
-    return pairs
+        if leader not in (-1, n) and life.own <= -_PATIENCE:
+            ripe.setdefault(leader, []).append(n)
+    shown = [identities[id].state is not TrackState.TENTATIVE for id in active]
+    pairs = []
+    for leader, parts in ripe.items():
+        ending = [n for n in parts if not shown[n] and not (shown[leader] and ages[n] >= ages[leader])]
+        known = [n for n in parts if shown[n]]
+        if not shown[leader] and len(known) == 1 and ages[known[0]] > max(ages[n] for n in (leader, *ending)):
+            ending += known
+        pairs += [(leader, n) for n in ending]
+    return sorted(pairs, key=lambda pair: pair[1])

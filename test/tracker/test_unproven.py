@@ -20,7 +20,10 @@ def tracks(second_is_sure: bool) -> tuple[Identities, list[int]]:
 
 
 def frames_until_it_ends(identities: Identities, active: list[int], seen: Unprompted, most: int = 100) -> int | None:
-    return next((n for n in range(1, most) if parts_of_wholes(active, seen, identities) == [(0, 1)]), None)
+    return next(
+        (n for n in range(1, most) if parts_of_wholes(active, [9, 5], seen, identities) == [(0, 1)]),
+        None,
+    )
 
 
 def test_a_new_part_that_is_never_seen_alone_ends_after_a_few_frames() -> None:
@@ -34,10 +37,22 @@ def test_what_is_shown_under_its_own_id_does_not_end() -> None:
 def test_being_seen_alone_counts_for_later() -> None:
     identities, active = tracks(second_is_sure=False)
     for _ in range(10):
-        assert parts_of_wholes(active, AS_ITSELF, identities) == []
+        assert parts_of_wholes(active, [9, 5], AS_ITSELF, identities) == []
     assert frames_until_it_ends(identities, active, AS_PART) == 14
 
 
 def test_where_nothing_is_said_nothing_ends() -> None:
     nothing = Unprompted(np.zeros(2), np.array([-1, -1]))
     assert frames_until_it_ends(*tracks(second_is_sure=False), nothing) is None
+
+
+def test_two_that_are_shown_do_not_become_one_by_way_of_a_new_one() -> None:
+    identities = Identities(TrackerSettings())
+    first, second = identities.born(0.8, sure=True), identities.born(0.8, sure=True)
+    active = [first, second, identities.born(0.8, parent=first)]
+    all_in_the_new_one = Unprompted(np.array([0.1, 0.1, 0.9]), np.array([2, 2, 2]))
+    only_the_first = Unprompted(np.array([0.1, 0.9, 0.9]), np.array([2, 1, 2]))
+    for _ in range(10):
+        assert parts_of_wholes(active, [9, 9, 5], all_in_the_new_one, identities) == []
+    assert parts_of_wholes(active, [9, 9, 5], only_the_first, identities) == [(2, 0)], "the oldest goes on"
+    assert parts_of_wholes(active, [5, 9, 9], only_the_first, identities) == [], "what is shown would end"
