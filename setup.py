@@ -69,6 +69,7 @@ setup(
         "numba>=0.59",
         "numpy>=1.23",
         "opencv-python-headless>=4.7",
+        "pillow>=9.1",
         "PyYAML>=6",
         "rosbags>=0.10",
         "scipy>=1.10",

@@ -6,6 +6,7 @@ Every function takes the fields of a message as they are and raises InputError f
 from __future__ import annotations
 
 import array
+import io
 import struct
 import zlib
 from typing import Any, Union
@@ -13,6 +14,7 @@ from typing import Any, Union
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mastsam_ros.io.rvl import decode_rvl
 from mastsam_ros.types import InputError
@@ -208,6 +210,8 @@ def _metres(values: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
 def _decode(data: Buffer, flags: int) -> npt.NDArray[Any]:
     content = bytes(data)
     _check_image_file(content)
+    if content.startswith(_JPEG):
+        return _decode_jpeg(content, flags)
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
@@ -218,6 +222,19 @@ def _decode(data: Buffer, flags: int) -> npt.NDArray[Any]:
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+
+
+def _decode_jpeg(content: bytes, flags: int) -> npt.NDArray[np.uint8]:
+    """The same pixels as OpenCV's, without the lines that its libjpeg writes to stderr for each damaged image."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            turned = image if flags & cv2.IMREAD_IGNORE_ORIENTATION else ImageOps.exif_transpose(image)
+            return np.array(turned.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise InputError(f"damaged image: {len(content)} bytes that begin as a JPEG and are none") from error
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        raise InputError(f"damaged image: {error}") from error
 
 
 def _check_image_file(content: bytes) -> None:
@@ -227,7 +244,7 @@ def _check_image_file(content: bytes) -> None:
     complete, size = True, None
     if content.startswith(_PNG):
         size = struct.unpack_from(">II", content, 16) if len(content) >= 24 else None
-    elif content.startswith(b"\xff\xd8"):
+    elif content.startswith(_JPEG):
         size, complete = _scan_jpeg(content)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise InputError(f"image must have at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}")

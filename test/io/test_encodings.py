@@ -292,6 +292,26 @@ def test_any_depth_message_gives_finite_metres_or_an_input_error(
     assert (depth >= 0).all()
 
 
+def test_a_jpeg_has_the_pixels_that_opencv_gives_and_a_damaged_one_says_nothing_on_stderr(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    noise = np.random.default_rng(2).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    for picture in (noise, noise[:, :, 0]):
+        content = encoded(".jpg", picture)
+        expected = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        np.testing.assert_array_equal(decode_image(content), expected)
+    refused = 0
+    for position in range(2, len(content), 37):
+        damaged = bytearray(content)
+        damaged[position : position + 3] = b"\xff\x00\x7f"
+        try:
+            decode_image(bytes(damaged))
+        except InputError:
+            refused += 1
+    assert 0 < refused < len(range(2, len(content), 37))
+    assert capfd.readouterr().err == ""
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     extension=st.sampled_from([".png", ".jpg"]),
