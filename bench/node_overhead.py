@@ -109,7 +109,7 @@ def main() -> int:
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
     rclpy.init(args=[])
     node = rclpy.create_node("overhead")
-    outputs = Outputs(node, "~/", "map")
+    outputs = Outputs(node, "~/", "~/", "map")
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     stranger = STRANGER.format(root=str(Path(__file__).resolve().parent.parent))

@@ -53,8 +53,8 @@ def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
     faults = [torch.cuda.OutOfMemoryError("CUDA out of memory"), IdsExhaustedError("no ids"), ZeroDivisionError("bug")]
     pipelines = []
 
-    def create(settings, like, ids):
-        mastsam = create_mastsam(settings, like, ids)
+    def create(settings, like, ids, world):
+        mastsam = create_mastsam(settings, like, ids, world)
         set_frame = mastsam.segmenter.set_frame
 
         def failing_set_frame(frame, matches):
@@ -90,7 +90,7 @@ def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
 
 @pytest.mark.parametrize("error", [ModelError("weights are damaged"), ImportError("no module named 'sam'")])
 def test_a_model_that_does_not_load_ends_the_node(make_node, error):
-    def create(settings, like, ids):
+    def create(settings, like, ids, world):
         raise error
 
     executor = make_node(create)
