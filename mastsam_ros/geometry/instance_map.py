@@ -239,7 +239,11 @@ class InstanceMap:
         if min(len(a), len(b)) < _FEWEST:
             return Separation.UNKNOWN
         small, large = sorted((a, b), key=len)
-        near = cKDTree(large).query(small)[0] < _NEXT * self.settings.map_voxel_m
+        next_to = _NEXT * self.settings.map_voxel_m
+        # What is outside the smaller one's box, a step wider, is next to none of it.
+        inside = (large > small.min(0) - next_to) & (large < small.max(0) + next_to)
+        large = large[inside.all(1)]
+        near = cKDTree(large).query(small)[0] < next_to if len(large) else np.zeros(len(small), bool)
         if near.mean() < _TOUCHING:
             return Separation.APART
         return Separation.TOUCHING if near.mean() < _MOSTLY else Separation.UNKNOWN

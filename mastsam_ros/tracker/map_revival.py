@@ -295,6 +295,7 @@ class MapRevival:
                 continue
             if id in elsewhere:
                 self._world.same(active[n], id, self.agreement[id, n])
+                view.presence.clear()
             # Two that were in view at the same time are two.
             elif id in self.map.instances and identities[active[n]].age <= view.number - self._last_seen(id):
                 self._reunited(active[n], id, "lies where {} was lost", self.agreement[id, n], identities)
@@ -353,6 +354,7 @@ class MapRevival:
         ray = points - view.T[:3, 3].astype(np.float32)
         voxel = self.map.look_up(points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
         self.map.relabel(np.unique(voxel[voxel >= 0]), id, self._world.number)
+        view.presence.clear()
         self._member.sightings.setdefault(id, (view.number, view.number))
 
     def separation(self, first: int, second: int) -> Separation:
@@ -362,6 +364,8 @@ class MapRevival:
     def merge(self, id: int, into: int, evidence: float = 1.0) -> None:
         """What the map has of `id` is that of `into` from now on, for the other cameras of this world, too."""
         self._world.merged(self._member, id, into, evidence)
+        if self._view is not None:
+            self._view.presence.clear()
 
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
@@ -373,7 +377,12 @@ class MapRevival:
 
     def _presence(self, ids: Set[int]) -> dict[int, Presence]:
         view = self._view
-        return {} if view is None else self.map.presence(sorted(ids), view.T, view.K, view.depth)
+        if view is None:
+            return {}
+        if unknown := sorted(ids - view.presence.keys()):
+            found = self.map.presence(unknown, view.T, view.K, view.depth)
+            view.presence.update({id: found.get(id) for id in unknown})
+        return {id: where for id in sorted(ids) if (where := view.presence[id]) is not None}
 
     def in_plain_view(self, ids: set[int]) -> set[int]:
         """Those of the ids whose places are in view and not empty: what the segmenter misses there is its fault."""
@@ -387,6 +396,7 @@ class MapRevival:
         view, self._owners = self._view, shown
         if view is None:
             return
+        view.presence.clear()
         if view.number % _CARVE_INTERVAL == 0:
             self.map.carve(view.T, view.K, view.depth)
         instance = shown[view.rows, view.columns].astype(np.int32)
@@ -503,6 +513,8 @@ class _PlacedView:
         self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
         self.keys = map.keys(self.points, self.voxel)
         self._everywhere: tuple[npt.NDArray[np.int64], ...] | None = None
+        self.presence: dict[int, Presence | None] = {}
+        """Of the ids that were asked for since the map's own ids last changed; None for one that has no voxels."""
 
     def everywhere(self, map: InstanceMap) -> tuple[npt.NDArray[np.int64], ...]:
         """Rows, columns and voxels (-1: none) of sampled pixels; where no depth was measured, what the map shows."""
