@@ -25,6 +25,7 @@ SETTINGS = {
     "compressed_depth": ("node.compressed_depth", bool, "The depth images are compressed: true or false"),
     "reliability": ("node.reliability", str, "Reliability asked of the camera: best_effort or reliable"),
     "pose": ("node.pose_topic", str, "Poses from outside: a topic of nav_msgs/Odometry, or tf"),
+    "share_map": ("node.share_map", bool, "Cameras whose poses come from outside keep one map: true or false"),
     "publish_tf": ("node.publish_tf", bool, "Publish own odometry on /tf: true or false"),
     "map_file": ("node.map_file", str, "File that the map is loaded from and saved to"),
     "device": ("device", str, "Where the model runs: auto, cuda or cpu"),

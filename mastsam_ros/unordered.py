@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mastsam_ros.geometry.cameras import working_view
+from mastsam_ros.matchers.features import FeatureMatcher
 from mastsam_ros.matchers.view_graph import Step, connections, spanning_order
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import EventKind, Frame, FrameResult, InputError
@@ -18,6 +19,9 @@ _LOG = logging.getLogger(__name__)
 
 Correct = Callable[[int, FrameResult], FrameResult]
 """Given a view's place in the set and its result, makes the edits that are due and returns the result with them."""
+
+_MOST_DESCRIBED = 256
+"""Views whose features are held at a time while all are compared: half a gigabyte."""
 
 
 def without_order(settings: Settings) -> Settings:
@@ -43,6 +47,8 @@ def plan(
                 f"views without order must have one size: picture {number} has {frames[number].width}x"
                 f"{frames[number].height}, the first {frames[0].width}x{frames[0].height}"
             )
+    if isinstance(mastsam.matcher, FeatureMatcher):
+        mastsam.matcher.kept_views = min(len(views), _MOST_DESCRIBED)
     order = spanning_order(connections(mastsam.matcher, views, done), root)
     begin_anew = [n for n, step in enumerate(order) if n and step.origin is None]
     if begin_anew:

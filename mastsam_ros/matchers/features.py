@@ -30,7 +30,6 @@ _RIDGE = 0.02
 _OUTLIER_PX = 4.0
 _REACH = 0.25
 """Distance to the third nearest feature, as a share of the picture's long side, beyond which nothing is known."""
-_KEPT_VIEWS = 256
 _GRID = 12
 """Cells along the short side of the picture that matched features are counted in."""
 
@@ -56,6 +55,8 @@ class FeatureMatcher:
         self._sift = cv2.SIFT.create(nfeatures=_FEATURES, contrastThreshold=_CONTRAST)
         self._flow = FlowMatcher(flow)
         self._kept: OrderedDict[int, _Described] = OrderedDict()
+        self.kept_views = 2
+        """Views whose features are kept, 2 MB each: those of a pair; more where each view meets many others."""
 
     def match(self, previous: Frame, current: Frame) -> Matches:
         """Matches at every pixel of `current` that is seen in both views: xy1 are its integer pixels.
@@ -132,7 +133,7 @@ class FeatureMatcher:
         total = np.maximum(descriptors.sum(axis=1, keepdims=True), 1e-6)
         kept = _Described(frame.image, xy, np.sqrt(descriptors / total).astype(np.float32))
         self._kept[id(frame.image)] = kept
-        if len(self._kept) > _KEPT_VIEWS:
+        while len(self._kept) > self.kept_views:
             self._kept.popitem(last=False)
         return kept
 

@@ -70,11 +70,12 @@ class TransformersNetwork:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """xy (N, K, 2), labels (N, K), masks (N, m, m) -> logits (N, 3, side / 4, side / 4), predicted IoU (N, 3)."""
         if masks is None:
-            points = {"input_points": xy[None], "input_labels": labels[None]}
-            if boxes and labels.shape[1] > 2:
-                points = {"input_points": xy[None, :, :-2], "input_labels": labels[None, :, :-2]}
-                points["input_boxes"] = xy[None, :, -2:].flatten(2)
-            answer = self._model(**points, multimask_output=True, **features)
+            told = {"input_boxes": xy[None, :, -2:].flatten(2)} if boxes else {}
+            if boxes:
+                xy, labels = xy[:, :-2], labels[:, :-2]
+            if labels.shape[1]:
+                told |= {"input_points": xy[None], "input_labels": labels[None]}
+            answer = self._model(**told, multimask_output=True, **features)
             return answer.pred_masks[0], answer.iou_scores[0]
         # The models take one mask prompt per image of a batch: the image stands there once for each prompt.
         image = features["image_embeddings"]

@@ -52,7 +52,7 @@ class SamNetwork:
         with torch.autocast(features.device.type, enabled=False):
             if self._positions is None:
                 self._positions = self._model.prompt_encoder.get_dense_pe()
-            sparse, dense = self._embedded(xy, labels), self._dense(masks, len(xy))
+            sparse, dense = self._embedded(xy, labels, boxes), self._dense(masks, len(xy))
         return self._model.mask_decoder(
             image_embeddings=features,
             image_pe=self._positions.to(self._dtype),
@@ -61,12 +61,15 @@ class SamNetwork:
             multimask_output=True,
         )
 
-    def _embedded(self, xy: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Points (N, K, 2) as tokens (N, K + 1, C), as the package embeds them; that waits for the device six times."""
+    def _embedded(self, xy: torch.Tensor, labels: torch.Tensor, boxes: bool) -> torch.Tensor:
+        """Points (N, K, 2) as tokens (N, K or K + 1, C), as the package embeds them; it waits six times for the device.
+
+        Without boxes one more stands there that is no point, as in training.
+        """
         encoder = self._model.prompt_encoder
-        at = F.pad(xy + 0.5, (0, 0, 0, 1))  # one more that is no point, as in training without a box
-        at[:, -1] = 0
-        kind = F.pad(labels, (0, 1), value=-1)[..., None]
+        at, kind = xy + 0.5, labels[..., None]
+        if not boxes:
+            at, kind = F.pad(at, (0, 0, 0, 1)), F.pad(kind, (0, 0, 0, 1), value=-1)
         negative, positive, first_corner, last_corner = (encoder.point_embeddings[n].weight for n in range(4))
         placed = encoder.pe_layer.forward_with_coords(at, encoder.input_image_size)
         corner = torch.where(kind == 2, first_corner, last_corner)

@@ -42,10 +42,18 @@ def _prompts() -> PointPrompts:
     return PointPrompts(xy, labels, carried, torch.linspace(0.4, 1, 7))
 
 
-def _answer(network: Any, **settings: Any) -> CandidateMasks:
+def _boxes(points: int) -> PointPrompts:
+    """Seven boxes, and so many points beside each."""
+    prompts = _prompts()
+    corner = torch.arange(7.0)[:, None] * torch.tensor([[9.0, 6.0]])
+    boxes = torch.cat([corner, corner + torch.tensor([[40.0, 30.0]])], dim=1)
+    return PointPrompts(prompts.xy[:, :points], prompts.labels[:, :points], boxes=boxes)
+
+
+def _answer(network: Any, prompts: PointPrompts | None = None, **settings: Any) -> CandidateMasks:
     segmenter = PromptedSegmenter(network, SamSettings(**settings), CPU)
     segmenter.set_frame(_frame(), None)
-    return segmenter.predict(_prompts())
+    return segmenter.predict(_prompts() if prompts is None else prompts)
 
 
 _NAMES = [  # segment-anything's names -> those of transformers
@@ -88,8 +96,8 @@ def test_both_packages_give_the_same_masks_for_the_same_weights(
     assert set(weights) == set(other.state_dict())
     other.load_state_dict(weights)
     networks = SamNetwork(tiny_sam), TransformersNetwork(other)
-    for mask_prompt in (False, True):
-        first, second = (_answer(network, mask_prompt=mask_prompt) for network in networks)
+    for prompts, mask_prompt in ((None, False), (None, True), (_boxes(2), False), (_boxes(0), False)):
+        first, second = (_answer(network, prompts, mask_prompt=mask_prompt) for network in networks)
         torch.testing.assert_close(first.scores, second.scores, atol=1e-4, rtol=1e-4)
         assert (first.masks != second.masks).float().mean() < 1e-3
         assert 0.01 < first.masks.float().mean() < 0.99
@@ -274,7 +282,13 @@ def test_in_half_precision_points_keep_their_places(
 def test_points_are_embedded_as_segment_anything_does(tiny_sam: Any) -> None:
     prompts, network = _prompts(), SamNetwork(tiny_sam)
     sparse, dense = tiny_sam.prompt_encoder((prompts.xy, prompts.labels), None, None)
-    torch.testing.assert_close(network._embedded(prompts.xy, prompts.labels), sparse)
+    torch.testing.assert_close(network._embedded(prompts.xy, prompts.labels, False), sparse)
+    for drawn in (_boxes(2), _boxes(0)):
+        given = (drawn.xy, drawn.labels) if drawn.xy.shape[1] else None
+        expected, _ = tiny_sam.prompt_encoder(given, drawn.boxes, None)
+        xy = torch.cat([drawn.xy, drawn.boxes.view(-1, 2, 2)], 1)
+        labels = torch.cat([drawn.labels, torch.tensor([[2, 3]]).expand(7, -1)], 1)
+        torch.testing.assert_close(network._embedded(xy, labels, True), expected)
     assert torch.equal(network._dense(None, len(prompts)), dense)
     masks = torch.randn(len(prompts), network.mask_side, network.mask_side)
     _, dense = tiny_sam.prompt_encoder((prompts.xy, prompts.labels), None, masks[:, None])
