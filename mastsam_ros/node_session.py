@@ -100,7 +100,7 @@ def run_session(
                 continue
             recorder.wait_for_line("recording", [node])
             with process("player", player_command, environment, logs) as player:
-                player.wait_until_done([node, recorder])
+                player.wait_until_done([node, recorder], sent)
             time.sleep(LAST_FRAMES_S)
             node.check()
         break
@@ -154,11 +154,19 @@ class Process:
                 raise MastsamError(f"the {self.name} is not ready after {START_TIMEOUT_S:g} s: see {self.log}")
             time.sleep(0.1)
 
-    def wait_until_done(self, others: list[Process]) -> None:
-        """Until it has ended by itself."""
+    def wait_until_done(self, others: list[Process], result: Path) -> None:
+        """Until it has ended by itself, or has written its result and hangs: DDS may never let go of a broken peer."""
+        written = None
         while self.child.poll() is None:
             for one in others:
                 one.check()
+            if written is None and result.is_file():
+                written = time.monotonic()
+            if written is not None and time.monotonic() > written + STOP_TIMEOUT_S:
+                _LOG.warning("the %s has done its work and does not end: it is ended by force", self.name)
+                self.child.kill()
+                self.child.wait()
+                return
             time.sleep(0.1)
         self.check()
 

@@ -1,0 +1,35 @@
+"""Processes of a session: what becomes of one that has done its work and does not end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mastsam_ros import node_session
+from mastsam_ros.node_session import Process
+from mastsam_ros.types import MastsamError
+
+
+def _started(code: str, log: Path) -> Process:
+    log.touch()
+    return Process("player", subprocess.Popen([sys.executable, "-c", code]), log)
+
+
+def test_a_process_that_has_written_its_result_and_hangs_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_session, "STOP_TIMEOUT_S", 0.2)
+    result = tmp_path / "sent.json"
+    hangs = _started(f"open({str(result)!r}, 'w').write('done'); import time; time.sleep(600)", tmp_path / "log")
+    hangs.wait_until_done([], result)
+    assert hangs.child.returncode is not None and result.read_text() == "done"
+
+
+def test_a_process_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
+    fails = _started("raise SystemExit(3)", tmp_path / "log")
+    fails.log.write_text("what came before\nno such bag\n")
+    with pytest.raises(MastsamError, match="status 3: no such bag"):
+        fails.wait_until_done([], tmp_path / "sent.json")
