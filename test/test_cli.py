@@ -167,7 +167,7 @@ def test_a_bag_gives_what_the_same_frames_give_as_lossless_images(
 
 def test_points_without_depth_are_missed_aloud(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(scene, tmp_path, "--points", "--no-depth") == 0
-    assert "no points: the source has no depth" in capsys.readouterr().out
+    assert "no points: the source has neither depth nor intrinsics nor motion" in capsys.readouterr().out
     assert not list((tmp_path / "points").iterdir())
 
 
