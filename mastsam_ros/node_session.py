@@ -93,17 +93,19 @@ def run_session(
             process("node", ["mastsam_ros", "--ros-args", "--params-file", str(parameters)], environment, logs) as node,
             process("recorder", recorder_command, environment, logs) as recorder,
         ):
-            if not recorder.found(node) and attempt + 1 < ATTEMPTS:
-                _LOG.warning("node and recorder do not find each other in domain %d: trying another one", domain)
-                recorder.stop()
-                shutil.rmtree(result_bag, ignore_errors=True)
-                continue
-            recorder.wait_for_line("recording", [node])
-            with process("player", player_command, environment, logs) as player:
-                player.wait_until_done([node, recorder], sent)
-            time.sleep(LAST_FRAMES_S)
-            node.check()
-        break
+            met = recorder.found(node)
+            if met or attempt + 1 == ATTEMPTS:
+                recorder.wait_for_line("recording", [node])
+                with process("player", player_command, environment, logs) as player:
+                    met = player.ends([node, recorder], sent)
+                time.sleep(LAST_FRAMES_S)
+                node.check()
+            if met or attempt + 1 == ATTEMPTS:
+                break
+            _LOG.warning("node, recorder and player do not meet in domain %d: trying another one", domain)
+            recorder.stop()
+            shutil.rmtree(result_bag, ignore_errors=True)
+            sent.unlink(missing_ok=True)
     times = json.loads(sent.read_text(encoding="utf-8"))[image]
     return Session(bag, result_bag, settings, follow, dict(times))
 
@@ -154,8 +156,9 @@ class Process:
                 raise MastsamError(f"the {self.name} is not ready after {START_TIMEOUT_S:g} s: see {self.log}")
             time.sleep(0.1)
 
-    def wait_until_done(self, others: list[Process], result: Path) -> None:
-        """Until it has ended by itself, or has written its result and hangs: DDS may never let go of a broken peer."""
+    def ends(self, others: list[Process], result: Path) -> bool:
+        """Waits until it has ended by itself. False if it has written its result and hangs, which ends it by force: DDS
+        never lets go of a peer that it has lost."""
         written = None
         while self.child.poll() is None:
             for one in others:
@@ -163,12 +166,12 @@ class Process:
             if written is None and result.is_file():
                 written = time.monotonic()
             if written is not None and time.monotonic() > written + STOP_TIMEOUT_S:
-                _LOG.warning("the %s has done its work and does not end: it is ended by force", self.name)
                 self.child.kill()
                 self.child.wait()
-                return
+                return False
             time.sleep(0.1)
         self.check()
+        return True
 
     def stop(self) -> None:
         """Ends it with SIGINT, and by force if that does not help."""

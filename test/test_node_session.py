@@ -24,12 +24,16 @@ def test_a_process_that_has_written_its_result_and_hangs_is_ended(
     monkeypatch.setattr(node_session, "STOP_TIMEOUT_S", 0.2)
     result = tmp_path / "sent.json"
     hangs = _started(f"open({str(result)!r}, 'w').write('done'); import time; time.sleep(600)", tmp_path / "log")
-    hangs.wait_until_done([], result)
+    assert not hangs.ends([], result)
     assert hangs.child.returncode is not None and result.read_text() == "done"
+
+
+def test_a_process_that_ends_by_itself_has_done_its_work(tmp_path: Path) -> None:
+    assert _started("pass", tmp_path / "log").ends([], tmp_path / "sent.json")
 
 
 def test_a_process_that_fails_is_told_by_its_last_line(tmp_path: Path) -> None:
     fails = _started("raise SystemExit(3)", tmp_path / "log")
     fails.log.write_text("what came before\nno such bag\n")
     with pytest.raises(MastsamError, match="status 3: no such bag"):
-        fails.wait_until_done([], tmp_path / "sent.json")
+        fails.ends([], tmp_path / "sent.json")
