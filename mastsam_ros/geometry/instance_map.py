@@ -34,6 +34,8 @@ _OWN_DEPTH = 3.0
 """Voxel sizes by which one voxel of a thing must lie behind another to be hidden by it."""
 _CELLS = 1 << 20
 """Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
+_SCATTER = -7046029254386353131
+"""Keys times this number (2^64 by the golden ratio, as int64) are spread evenly over a table."""
 
 
 class Presence(enum.Enum):
@@ -182,8 +184,8 @@ class InstanceMap:
         self, T_world_camera: npt.NDArray[np.float64], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32]
     ) -> None:
         """Takes votes from the voxels in view that the depth image (H, W) sees through, and drops those without."""
-        index, behind = self._against(np.arange(len(self.voxels)), T_world_camera, K, depth)
-        through = index[behind > 0]
+        points = self._in_camera(slice(None), T_world_camera)
+        through = np.flatnonzero(_against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m) > 0)
         if len(through):
             self.voxels.votes[through] -= _SEEN_THROUGH_VOTES
             self._keep(self.voxels.votes > 0)
@@ -215,14 +217,14 @@ class InstanceMap:
 
         What its own nearer voxels hide of it does not count: nobody sees all sides of a thing.
         """
-        mine = np.nonzero(np.isin(self.voxels.instance, ids))[0]
-        mine = mine[~self._behind_themselves(mine, T_world_camera)]
-        index, behind = self._against(mine, T_world_camera, K, depth)
         most = max(ids, default=0) + 1
-        whole = np.bincount(self.voxels.instance[mine], minlength=most)
-        inside = np.bincount(self.voxels.instance[index], minlength=most)
-        open_ = np.bincount(self.voxels.instance[index[behind >= 0]], minlength=most)
-        empty = np.bincount(self.voxels.instance[index[behind > 0]], minlength=most)
+        wanted = np.zeros(max(most, int(self.voxels.instance.max(initial=0)) + 1), bool)
+        wanted[ids] = True
+        mine = np.flatnonzero(wanted[self.voxels.instance])
+        points, instance = self._in_camera(mine, T_world_camera), self.voxels.instance[mine]
+        hidden = _behind_themselves(points, instance, len(wanted), self.settings.map_voxel_m)
+        behind = _against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m)
+        whole, inside, open_, empty = _seen_of_each(instance, hidden, behind, len(wanted))
         result = {}
         for id in ids:
             if whole[id] and inside[id] < _VISIBLE_SHARE * whole[id]:
@@ -365,61 +367,98 @@ class InstanceMap:
         present = set(np.unique(self.voxels.instance).tolist())
         self.instances = {id: known for id, known in self.instances.items() if id in present}
 
-    def _behind_themselves(
-        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.bool_]:
-        """Of the voxels `index`, those that lie behind voxels of the same id: a z-buffer of each id for itself.
-
-        Its cells are as large as a voxel is at that distance, but for those that are very near.
-        """
-        points = self._in_camera(index, T_world_camera)
-        z = np.maximum(points[:, 2], _LEAST_DEPTH_M)
-        size = self.settings.map_voxel_m
-        # Directions in steps of a voxel at the id's mean distance.
-        instance = self.voxels.instance[index]
-        count = np.maximum(np.bincount(instance), 1)
-        step = (_NEXT * size * count / np.maximum(np.bincount(instance, z), _LEAST_DEPTH_M))[instance]
-        across, down = (np.floor(points[:, axis] / z / step).astype(np.int64) for axis in (0, 1))
-        cell = np.stack([instance.astype(np.int64), across, down], axis=1)
-        _, cell_of = np.unique(cell, axis=0, return_inverse=True)
-        nearest = np.full(len(index), np.inf)
-        np.minimum.at(nearest, cell_of.ravel(), z)
-        return (z > nearest[cell_of.ravel()] + _OWN_DEPTH * size) & (points[:, 2] > _LEAST_DEPTH_M)
-
     def _in_camera(
-        self, index: npt.NDArray[np.int64], T_world_camera: npt.NDArray[np.float64]
+        self, index: npt.NDArray[np.int64] | slice, T_world_camera: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float32]:
         T: npt.NDArray[np.float32] = np.linalg.inv(T_world_camera).astype(np.float32)
         return self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
 
-    def _against(
-        self,
-        index: npt.NDArray[np.int64],
-        T_world_camera: npt.NDArray[np.float64],
-        K: npt.NDArray[np.float64],
-        depth: npt.NDArray[np.float32],
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Those of the voxels `index` that project into the picture, and how they lie to its depth.
 
-        1: the depth image sees through the voxel, at all pixels around; 0: it sees the voxel; -1: it is hidden, or no
-        depth was measured there.
-        """
-        import cv2
+@compiled("bool_[::1](float32[:, ::1], int32[::1], int64, float64)")
+def _behind_themselves(
+    points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], most: int, size: float
+) -> npt.NDArray[np.bool_]:
+    """(N,): voxels that lie behind voxels of the same id, a z-buffer of each id for itself.
 
-        points = self._in_camera(index, T_world_camera)
-        height, width = depth.shape
-        z = np.maximum(points[:, 2], _LEAST_DEPTH_M)
-        column = np.rint(points[:, 0] / z * K[0, 0] + K[0, 2])
-        row = np.rint(points[:, 1] / z * K[1, 1] + K[1, 2])
-        inside = (points[:, 2] > _LEAST_DEPTH_M) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
-        pixel = (row[inside] * width + column[inside]).astype(np.int64)
-        kernel = np.ones((3, 3), np.uint8)
+    points: (N, 3) in the camera; instance: (N,) < most; size: of a voxel. The buffer's cells are as large as a voxel is
+    at the id's mean distance, but for those that are very near.
+    """
+    number = len(points)
+    count, total = np.zeros(most, np.int64), np.zeros(most)
+    for n in range(number):
+        count[instance[n]] += 1
+        total[instance[n]] += max(points[n, 2], np.float32(_LEAST_DEPTH_M))
+    # Cells are found in a table with room to spare: the one of a key stands at its place, or soon after.
+    room = 16
+    while room < 2 * number:
+        room *= 2
+    keys, nearest = np.full(room, -1), np.empty(room, np.float32)
+    place = np.empty(number, np.int64)
+    for n in range(number):
+        id = instance[n]
+        z = max(points[n, 2], np.float32(_LEAST_DEPTH_M))
+        step = _NEXT * size * max(count[id], 1) / max(total[id], _LEAST_DEPTH_M)
+        across = min(max(np.floor(points[n, 0] / z / step), -_CELLS), _CELLS - 1) + _CELLS
+        down = min(max(np.floor(points[n, 1] / z / step), -_CELLS), _CELLS - 1) + _CELLS
+        key = (int(id) << 42) | (int(across) << 21) | int(down)
+        at = ((key * _SCATTER) >> 32) & (room - 1)
+        while keys[at] >= 0 and keys[at] != key:
+            at = (at + 1) & (room - 1)
+        if keys[at] < 0:
+            keys[at], nearest[at] = key, z
+        nearest[at] = min(nearest[at], z)
+        place[n] = at
+    hidden = np.empty(number, np.bool_)
+    for n in range(number):
+        z = points[n, 2]
+        hidden[n] = z > np.float32(_LEAST_DEPTH_M) and z > nearest[place[n]] + _OWN_DEPTH * size
+    return hidden
+
+
+@compiled("int8[::1](float32[:, ::1], float64[:, :], Array(float32, 2, 'C', readonly=True), float64)")
+def _against(
+    points: npt.NDArray[np.float32], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32], margin: float
+) -> npt.NDArray[np.int8]:
+    """How points (N, 3) in the camera lie to a depth image (H, W), (N,).
+
+    1: it sees through the point, at all pixels around; 0: it sees the point; -1: the point is hidden, or no depth was
+    measured there; -2: it is not in the picture. margin: metres by which they may differ, beside the noise.
+    """
+    height, width = depth.shape
+    result = np.empty(len(points), np.int8)
+    for n in range(len(points)):
+        z = max(points[n, 2], np.float32(_LEAST_DEPTH_M))
+        column = np.rint(points[n, 0] / z * K[0, 0] + K[0, 2])
+        row = np.rint(points[n, 1] / z * K[1, 1] + K[1, 2])
+        if not (points[n, 2] > np.float32(_LEAST_DEPTH_M) and 0 <= column < width and 0 <= row < height):
+            result[n] = -2
+            continue
         # No depth hides everything in `nearest` and shows nothing in `farthest`: neither proves a voxel gone.
-        nearest, farthest = cv2.erode(depth, kernel).ravel()[pixel], cv2.dilate(depth, kernel).ravel()[pixel]
-        z = z[inside]
-        margin = 2 * self.settings.map_voxel_m + 0.005 * z**2
-        behind = np.where(nearest > z + margin, 1, np.where(farthest < z - margin, -1, 0))
-        return index[inside], behind
+        nearest, farthest = np.float32(np.inf), np.float32(-np.inf)
+        for y in range(max(int(row) - 1, 0), min(int(row) + 2, height)):
+            for x in range(max(int(column) - 1, 0), min(int(column) + 2, width)):
+                nearest, farthest = min(nearest, depth[y, x]), max(farthest, depth[y, x])
+        off = np.float32(margin) + np.float32(0.005) * (z * z)
+        result[n] = 1 if nearest > z + off else -1 if farthest < z - off else 0
+    return result
+
+
+@compiled("UniTuple(int64[::1], 4)(int32[::1], bool_[::1], int8[::1], int64)")
+def _seen_of_each(
+    instance: npt.NDArray[np.int32], hidden: npt.NDArray[np.bool_], behind: npt.NDArray[np.int8], most: int
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Of each id (most,), the voxels that it does not hide itself: all, those in the picture, those open to view, and
+    those that the picture sees through. behind: as `_against` gives it."""
+    whole, inside = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    open_, empty = np.zeros(most, np.int64), np.zeros(most, np.int64)
+    for n in range(len(instance)):
+        if not hidden[n]:
+            id = instance[n]
+            whole[id] += 1
+            inside[id] += behind[n] > -2
+            open_[id] += behind[n] >= 0
+            empty[id] += behind[n] > 0
+    return whole, inside, open_, empty
 
 
 @compiled(
