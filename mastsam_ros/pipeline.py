@@ -254,7 +254,8 @@ class Mastsam:
         owners = self._owners(on_host(index)[0], active)
         owners = without_crumbs(owners, 2 * self.settings.tracker.min_area_share * index.numel())
         labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
-        points = result.points if frame.depth is None else self._lifted(frame, self._view(frame), labels, None)
+        points = self._lifted(frame, self._view(frame), labels, None)
+        points = result.points if points is None else points
         events = (*result.events, *self._take_pending())
         return replace(result, labels=labels, tracks=self._tracks(labels, points), events=events, points=points)
 
@@ -268,7 +269,7 @@ class Mastsam:
         A fault, memory that runs out among them, costs this frame alone: the tracks are what they were before it. Only
         after several in a row, or if it came while the map was being changed, do they start anew.
         """
-        before = self._identities.snapshot(), self._overlap.snapshot()
+        before = self._identities.snapshot(), self._overlap.snapshot(), self._editor.index
         self._committed = False
         try:
             result = self._advance(frame)
@@ -281,6 +282,7 @@ class Mastsam:
             else:
                 self._identities.restore(before[0])
                 self._overlap.restore(before[1])
+                self._editor.index = before[2]
                 self.map.odometry.interrupt()
                 self.structure.interrupt()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.segmenters import LookingAhead, Segmenter
 from mastsam_ros.segmenters.regions import RegionSegmenter
 from mastsam_ros.settings import Settings
+from mastsam_ros.tracker.world import Join
 from mastsam_ros.types import (
     CandidateMasks,
     EventKind,
@@ -24,6 +26,7 @@ from mastsam_ros.types import (
     FrameResult,
     InputError,
     Matches,
+    Pointmap,
     PointPrompts,
     SettingsError,
     TrackState,
@@ -130,6 +133,19 @@ def test_a_fault_costs_its_frame_and_no_id(where: str) -> None:
     np.testing.assert_array_equal(result.labels, untouched.labels)
 
 
+def test_a_fault_after_ids_were_joined_elsewhere_mixes_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    expected = ids_of(mastsam.step(frame_at(0)).labels, 0)
+    mastsam.map.joins.append(Join(expected[1], expected[0], 1.0))
+    monkeypatch.setattr(mastsam.segmenter, "predict", lambda prompts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mastsam.step(frame_at(2))
+    monkeypatch.undo()
+    result = mastsam.step(frame_at(3))
+    assert ids_of(result.labels, 3)[2:] == expected[2:]
+    assert [(e.id, e.other_id) for e in result.events if e.kind is EventKind.MERGED] == [(expected[1], expected[0])]
+
+
 def test_after_many_faults_in_a_row_the_tracks_start_anew() -> None:
     mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
     before = ids_of(mastsam.step(frame_at(0)).labels, 0)
@@ -208,6 +224,24 @@ def test_where_no_frame_holds_there_is_nothing_to_correct() -> None:
     assert np.array_equal(mastsam.corrected(frame, result).labels, result.labels)
     mastsam.reset()
     assert mastsam.corrected(frame, result) is result
+
+
+class PointmapMatcher(FlowMatcher):
+    """Says that everything is one metre away."""
+
+    def match(self, previous: Frame, current: Frame) -> Matches:
+        y, x = torch.meshgrid(torch.arange(HEIGHT) - HEIGHT / 2, torch.arange(WIDTH) - WIDTH / 2, indexing="ij")
+        wall = Pointmap(torch.stack([x / WIDTH, y / WIDTH, torch.ones_like(x)], dim=2), torch.ones(HEIGHT, WIDTH))
+        return replace(super().match(previous, current), pointmap0=wall, pointmap1=wall)
+
+
+def test_a_correction_keeps_the_matchers_points_where_depth_is_not_used() -> None:
+    mastsam = Mastsam(PointmapMatcher(), TruthSegmenter(), Settings().updated({"frame.use_depth": False}))
+    mastsam.step(frame_at(0))
+    frame = replace(frame_at(3), depth=np.ones((HEIGHT, WIDTH), np.float32), K=np.diag([WIDTH, WIDTH, 1.0]))
+    result = mastsam.step(frame)
+    assert result.points is not None and len(result.points)
+    assert mastsam.corrected(frame, result).points is result.points
 
 
 def test_the_same_input_gives_the_same_bytes() -> None:

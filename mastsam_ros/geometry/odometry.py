@@ -179,11 +179,15 @@ class Odometry:
         return T
 
     def _started(self, view: DepthView, guess: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64] | None:
-        """The pose of the first keyframe: after frames that brought their own pose, where the last one leads."""
+        """The pose of the first keyframe: after frames that brought their own pose, where the last one leads.
+
+        None where nothing can be followed from here, nor was followed to here.
+        """
         keyframe = _keyframe(view, self._last if guess is None else guess)
-        if len(keyframe.corners) < _FEWEST:
+        if len(keyframe.corners) >= _FEWEST:
+            self._keyframes.append(keyframe)
+        elif guess is None:
             return None
-        self._keyframes.append(keyframe)
         return self._settled(view, keyframe.T_world_camera, "known")
 
     def _guess(self, view: DepthView, matches: Matches | None) -> npt.NDArray[np.float64] | None:

@@ -73,12 +73,17 @@ class VisualOdometry:
     """
 
     def __init__(self, origin: Floats | None = None) -> None:
-        self.origin = np.eye(4) if origin is None else origin
+        self._first_origin = np.eye(4) if origin is None else origin
         self._orb = cv2.ORB.create(_FEATURES, fastThreshold=7)
         self.reset()
 
     def reset(self) -> None:
         """Forgets everything; the next frame is the world's origin."""
+        self._begin(self._first_origin)
+
+    def _begin(self, origin: Floats) -> None:
+        """Forgets everything but the world; the next frame has this pose (4, 4) in it."""
+        self._origin = origin
         self._grey: npt.NDArray[np.uint8] | None = None
         self._views: list[View] = []
         self._places = np.zeros((0, 3))
@@ -131,7 +136,7 @@ class VisualOdometry:
         return self._pose()
 
     def _pose(self) -> Floats:
-        return self.origin @ np.linalg.inv(self._T)
+        return self._origin @ np.linalg.inv(self._T)
 
     def _follow(self, grey: npt.NDArray[np.uint8], matches: Matches | None) -> None:
         """Brings the corners to the new frame; those that are not found there are dropped."""
@@ -396,9 +401,9 @@ class VisualOdometry:
         self._lost_for += 1
         if self._lost_for > _PATIENCE:
             _LOG.warning("the camera's pose was lost for %d frames: it starts anew, at another scale", _PATIENCE)
-            origin, grey = self._pose(), self._grey
-            self.reset()
-            self.origin, self._grey = origin, grey
+            grey = self._grey
+            self._begin(self._pose())
+            self._grey = grey
             self._try_start(K)
 
 

@@ -107,6 +107,17 @@ def test_worlds_are_not_mixed(wide: list[Frame]) -> None:
     assert np.array_equal(torn.track(wide[5], None), wide[5].T_world_camera) and not torn.lost
 
 
+def test_a_view_without_corners_after_a_given_pose_does_not_tear_the_path(wide: list[Frame]) -> None:
+    matcher, odometry = FlowMatcher(), Odometry()
+    blank = dataclasses.replace(without_pose(wide[1]), image=np.full_like(wide[1].image, 128))
+    odometry.track(wide[0], None)
+    there = odometry.track(blank, matcher.match(wide[0], wide[1]))
+    found = odometry.track(without_pose(wide[2]), matcher.match(wide[1], wide[2]))
+    for T, true in ((there, wide[1]), (found, wide[2])):
+        assert T is not None and true.T_world_camera is not None
+        assert np.linalg.norm(T[:3, 3] - true.T_world_camera[:3, 3]) < 0.02
+
+
 def test_the_origin_is_where_the_first_frame_is(wide: list[Frame]) -> None:
     T = Odometry(FORWARD_LEFT_UP).track(without_pose(wide[0]), None)
     assert T is not None

@@ -109,6 +109,19 @@ def test_the_pose_is_found_again_after_frames_that_show_something_else():
     assert np.linalg.norm(again[:3, 3] - poses[12][:3, 3]) < 0.02 * FIRST_DISTANCE
 
 
+def test_after_a_reset_the_world_begins_where_it_began_at_first():
+    frames = frames_of(51, "orbit", 16)
+    odometry = VisualOdometry()
+    first = tracked(odometry, frames[:12])
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)
+    for _ in range(40):  # so long that it starts anew from where it was lost
+        odometry.track(replace(without_depth(frames[0]), image=noise), None)
+    assert not odometry.started
+    odometry.reset()
+    again = tracked(odometry, frames[:12])
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True) if a is not None)
+
+
 def test_the_same_frames_give_the_same_bytes():
     frames = frames_of(51, "orbit", 16)[:12]
     first, second = (tracked(VisualOdometry(), frames) for _ in range(2))
