@@ -25,6 +25,8 @@ _VISIBLE_SHARE = 0.5
 """Share of an instance's voxels that must be open to view for it to be missing when it is not found."""
 _FEWEST = 10
 """Fewer voxels do not tell where an instance ends."""
+_FEWEST_APART = 5
+"""... but so few do tell, where none is next to another instance's, that there is room between the two."""
 _TOUCHING, _NEXT = 0.03, 1.75
 """Share of an instance's voxels that may be wrong, and voxel sizes between the centres of neighbours, at most."""
 _MOSTLY = 0.5
@@ -238,9 +240,9 @@ class InstanceMap:
     def separation(self, first: int, second: int) -> Separation:
         """How far two ids are two things: by the distance of the smaller one's voxels from those of the other."""
         a, b = (self.voxels.xyz[self.voxels.instance == id] for id in (first, second))
-        if min(len(a), len(b)) < _FEWEST:
-            return Separation.UNKNOWN
         small, large = sorted((a, b), key=len)
+        if len(small) < _FEWEST_APART or len(large) < _FEWEST:
+            return Separation.UNKNOWN
         next_to = _NEXT * self.settings.map_voxel_m
         # What is outside the smaller one's box, a step wider, is next to none of it.
         inside = (large > small.min(0) - next_to) & (large < small.max(0) + next_to)
@@ -248,6 +250,8 @@ class InstanceMap:
         near = cKDTree(large).query(small)[0] < next_to if len(large) else np.zeros(len(small), bool)
         if near.mean() < _TOUCHING:
             return Separation.APART
+        if len(small) < _FEWEST:
+            return Separation.UNKNOWN
         return Separation.TOUCHING if near.mean() < _MOSTLY else Separation.UNKNOWN
 
     def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:

@@ -74,6 +74,7 @@ class OverlapFilter:
         joined = []
         two_things: set[tuple[int, int]] = set()
         hidden: set[int] = set()
+        coinciding: list[tuple[int, int, bool]] = []
         for first, second in pairs:
             known = separation(ids[first], ids[second])
             two = known is Separation.APART
@@ -83,8 +84,11 @@ class OverlapFilter:
             weak, strong = sorted((first, second), key=lambda n: agreement[n])
             if (two or not young) and agreement[weak] < _HIDDEN and agreement[strong] > 2 * _HIDDEN:
                 hidden.add(ids[weak])
-                continue
-            if two:
+            elif not two:
+                coinciding.append((first, second, young))
+        for first, second, young in coinciding:
+            # The mask of what is hidden is another's: it says nothing of a third.
+            if not hidden.isdisjoint((ids[first], ids[second])):
                 continue
             key = (ids[first], ids[second])
             streak[key] = self._streak.get(key, 0) + 1

@@ -183,6 +183,18 @@ def test_things_with_room_between_them_are_apart() -> None:
     assert map.separation(1, 4) is Separation.UNKNOWN
 
 
+def test_a_few_voxels_show_room_between_two_things_but_not_that_they_touch() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    few = (np.abs(points[:, 0]) < 0.029) & (np.abs(points[:, 1]) < 0.019)
+    observe(map, points[~few], 1, 0)
+    observe(map, points[few], 2, 0)
+    observe(map, points[few] - np.float32([0, 0, 0.1]), 3, 0)
+    assert 5 <= (map.voxels.instance == 3).sum() < 10, "more would tell more"
+    assert map.separation(1, 2) is Separation.UNKNOWN
+    assert map.separation(1, 3) is Separation.APART
+
+
 def test_a_piece_of_a_surface_is_no_body_of_its_own() -> None:
     map = InstanceMap(SETTINGS)
     _, points = wall(1.01)

@@ -56,6 +56,16 @@ def test_grown_up_tracks_are_joined_only_after_some_frames() -> None:
     assert join(overlap, [1, 2], [50, 40], masks, [0.8, 0.8]) == ({2: 1}, set())
 
 
+def test_a_hidden_track_is_not_joined_with_a_third_whose_mask_coincides_with_what_hides_it() -> None:
+    masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50), rectangle(0, 48)]))
+
+    def separation(first: int, second: int) -> Separation:
+        return Separation.APART if {first, second} == {1, 2} else Separation.UNKNOWN
+
+    ends, hidden = join(OverlapFilter(SETTINGS), [1, 2, 3], [50, 50, 2], masks, [0.1, 0.9, 0.2], separation)
+    assert (ends, hidden) == ({3: 2}, {1}), "1 is behind 2, of which 3 is a piece"
+
+
 def test_young_tracks_are_joined_at_once_unless_they_are_known_to_be_two() -> None:
     masks = TrackMasks(torch.stack([rectangle(0, 50), rectangle(0, 50)]))
     assert join(OverlapFilter(SETTINGS), [1, 2], [3, 2], masks, [0.6, 0.4]) == ({2: 1}, set())
