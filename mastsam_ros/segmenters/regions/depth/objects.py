@@ -73,14 +73,20 @@ def _joined(surface: Surface, loose: Bools, step: float) -> tuple[Bools, Bools]:
     w = surface.w
     noise = OUTLIER_SIGMAS * surface.smooth_noise
     joined = []
-    for slope, first, second in (
-        (surface.du, np.s_[:, :-1], np.s_[:, 1:]),
-        (surface.dv, np.s_[:-1], np.s_[1:]),
+    reach = 2 * surface.radius - 1
+    for slope, side, first, second in (
+        (surface.du, (1, reach), np.s_[:, :-1], np.s_[:, 1:]),
+        (surface.dv, (reach, 1), np.s_[:-1], np.s_[1:]),
     ):
-        # Where both slopes lead to the same place in the middle there is no step, however steep the surface;
-        # an edge between the two pixels may lie anywhere between them.
-        jump = np.abs(w[first] - w[second] + 0.5 * (slope[first] + slope[second]))
-        jump -= 0.5 * np.abs(slope[first] - slope[second])
+        # Where the slopes on both sides lead from one to the other there is no step, however steep the surface.
+        # Wide windows that reach over an edge measure neither side's slope: that stands beside them.
+        kernel = np.ones(side, np.uint8)
+        least = cv2.erode(np.where(loose, slope, np.float32(np.inf)), kernel)
+        most = cv2.dilate(np.where(loose, slope, np.float32(-np.inf)), kernel)
+        change = w[second] - w[first]
+        jump = np.maximum(
+            np.minimum(least[first], least[second]) - change, change - np.maximum(most[first], most[second])
+        )
         nearer = np.maximum(w[first], w[second])
         joined.append(loose[first] & loose[second] & (jump < noise + step * nearer * nearer))
     return joined[0], joined[1]
