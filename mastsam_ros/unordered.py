@@ -25,7 +25,10 @@ _MOST_DESCRIBED = 256
 
 
 def without_order(settings: Settings) -> Settings:
-    """The settings for views without order: what looks back in time is off, and features in place of the flow."""
+    """The settings for views without order: what looks back in time is off, and features in place of the flow.
+
+    settings: resolved ones (`backends.resolved`); of a matcher that is still `auto` nobody knows that it is the flow.
+    """
     changes: dict[str, object] = {"geometry.map": False, "tracker.revival": False, "tracker.recall": False}
     if settings.matcher.name == "flow":
         changes["matcher.name"] = "features"

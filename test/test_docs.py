@@ -28,6 +28,13 @@ def test_the_readme_from_python() -> None:
     assert result.labels.dtype == np.uint16 and len(result.tracks) > 5 and len(result.points) > 1000
 
 
+def test_the_measures_from_python() -> None:
+    names: dict = {}
+    exec(compile(python_in("docs/evaluation.md"), "docs/evaluation.md", "exec"), names)
+    assert names["J"] == pytest.approx(18 / 22) and 0 < names["F"] < 1
+    assert names["H"] == pytest.approx((5 / 3 + 1) / 4) and 0 < names["H_exact"] < 1
+
+
 def test_own_parts_track() -> None:
     names: dict = {}
     exec(compile(python_in("docs/own_parts.md"), "docs/own_parts.md", "exec"), names)

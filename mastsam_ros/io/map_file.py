@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ _VOXEL = np.dtype(
     + [("instance", "<i4"), ("votes", "<i4"), ("last_seen", "<i4"), ("readings", "<f4")]
 )
 _PLY_TYPES = {"<f4": "float", "|u1": "uchar", "<i4": "int"}
+_BAD_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+"""What a damaged .npz raises, beside the errors of numpy: RuntimeError for one that seems to be encrypted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +112,11 @@ def load_map(path: Path) -> SavedMap | None:
         }
         voxel_m, next_id = float(content["voxel_m"]), int(content["next_id"])
         edits = Constraints.from_mapping(content["edits"]) if "edits" in content else Constraints()
-        return SavedMap(voxel_m, _voxels(ply.read_bytes()), instances, _keyframes(views), next_id, edits)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        voxels = _voxels(ply.read_bytes())
+        if set(np.unique(voxels.instance).tolist()) != instances.keys():
+            raise ValueError(f"{ply.name} and {about.name} hold different instances, they are not of one map")
+        return SavedMap(voxel_m, voxels, instances, _keyframes(views), next_id, edits)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, *_BAD_ARCHIVE) as error:
         raise InputError(f"cannot read the map {about.with_suffix('')}: {type(error).__name__} {error}") from error
 
 
@@ -134,7 +140,7 @@ def _voxels(content: bytes) -> Voxels:
     """Voxels in file order. Their keys are those of the map that they were saved from: it sorts by them."""
     end = content.index(b"end_header\n") + len(b"end_header\n")
     vertices = np.frombuffer(content[end:], _VOXEL)
-    if content[:end] != _header(len(vertices)):
+    if content[:end] != _header(len(vertices)) or not all(np.isfinite(vertices[axis]).all() for axis in "xyz"):
         raise ValueError("the .ply file is not that of a map")
 
     def columns(*names: str) -> npt.NDArray[np.float32]:

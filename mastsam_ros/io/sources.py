@@ -181,7 +181,8 @@ class SceneFolder(Source):
 
 
 class VideoFile(Source):
-    """A video of any kind that FFmpeg reads; stems are the frame's number, stamps its time in the video.
+    """A video of any kind that FFmpeg reads; stems are the frame's number, stamps its time in the video. Pictures are
+    turned upright where the file says how, as telephones' do.
 
     Raises InputError for a file that is no video, MissingPackageError without PyAV.
     """
@@ -210,8 +211,7 @@ class VideoFile(Source):
         try:
             for picture in self._container.decode(self._stream):
                 seconds = picture.time if picture.time is not None else index / self.fps
-                image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-                yield f"{index:06d}", Frame(image, round(seconds * 1e9))
+                yield f"{index:06d}", Frame(_upright(picture), round(seconds * 1e9))
                 index += 1
         except self._error as error:
             raise InputError(f"{self.name}: cannot read frame {index}: {_reason(error)}") from error
@@ -221,6 +221,18 @@ class VideoFile(Source):
     def close(self) -> None:
         """Closes the file."""
         self._container.close()
+
+
+def _upright(picture: Any) -> npt.NDArray[np.uint8]:
+    """The pixels (H, W, 3) RGB of a decoded picture, turned by the quarters that its display matrix asks for."""
+    from av.sidedata.sidedata import Type
+
+    pixels = picture.to_ndarray(format="rgb24")
+    matrix = picture.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is not None:
+        a, b = np.frombuffer(bytes(matrix), np.int32)[:2].tolist()
+        pixels = np.rot90(pixels, -round(np.arctan2(b, a) / (np.pi / 2)))
+    return np.ascontiguousarray(pixels, np.uint8)
 
 
 def _image_files(folder: Path) -> list[Path]:

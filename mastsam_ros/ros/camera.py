@@ -61,6 +61,9 @@ class Camera:
         """False where another camera loads, publishes and saves the map that this one shares."""
         map_prefix = "~/" if shares else self.prefix
         self.outputs = Outputs(node, self.prefix, map_prefix if self.keeps_map else None, self._map_frame)
+        self._begin()
+
+    def _begin(self) -> None:
         self._fault = self._misplaced = ""
         self._pose = PoseState.UNKNOWN
         self._last_stamp_ns: int | None = None
@@ -117,7 +120,9 @@ class Camera:
     # In the worker's thread
 
     def prepare(self, mastsam: Mastsam) -> None:
-        """Before the first frame: where the world comes from, and the map of an earlier run. Raises InputError."""
+        """Before the first frame: nothing is left of the pipeline before this one; where the world comes from, and the
+        map of an earlier run. Raises InputError."""
+        self._begin()
         if self._poses.given:
             mastsam.expect_poses()
         path = self._settings().node.map_path(self.name)

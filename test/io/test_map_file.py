@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mastsam_ros.geometry.instance_map import InstanceMap
+from mastsam_ros.geometry.odometry import Keyframe
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.pipeline import create_mastsam
@@ -51,6 +52,37 @@ def test_no_map_yet_is_none_and_a_damaged_one_is_an_error(small_map: InstanceMap
     (tmp_path / "room.ply").write_bytes(whole)
     (tmp_path / "room.npz").unlink()
     with pytest.raises(InputError, match="room"):
+        load_map(tmp_path / "room")
+
+
+def test_a_damaged_archive_of_keyframes_is_an_error(small_map: InstanceMap, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (24, 32)).astype(np.uint8), rng.random((24, 32)).astype(np.float32)
+    corners = rng.random((5, 2)).astype(np.float32), *rng.random((3, 5, 3))
+    features = rng.random((4, 2)), rng.integers(0, 255, (4, 32)).astype(np.uint8)
+    save_map(tmp_path / "room", small_map, (Keyframe(np.eye(4), *pictures, *corners, *features),), 9)
+    whole = (tmp_path / "room.npz").read_bytes()
+    refused = 0
+    for _ in range(60):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= int(rng.integers(1, 256))
+        (tmp_path / "room.npz").write_bytes(content)
+        try:
+            load_map(tmp_path / "room")
+        except InputError as error:
+            refused += 1
+            assert "cannot read the map" in str(error)
+    assert refused > 30
+
+
+def test_parts_of_two_maps_are_refused(small_map: InstanceMap, tmp_path: Path) -> None:
+    save_map(tmp_path / "room", small_map, (), 9)
+    before = (tmp_path / "room.json").read_bytes()
+    small_map.merge(3, 2)
+    save_map(tmp_path / "room", small_map, (), 9)
+    assert load_map(tmp_path / "room") is not None
+    (tmp_path / "room.json").write_bytes(before)  # as if the power had failed between two files
+    with pytest.raises(InputError, match=r"room.ply and room.json hold different instances"):
         load_map(tmp_path / "room")
 
 

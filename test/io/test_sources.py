@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.io.sources import ImageFiles, SceneFolder, VideoFile, open_source
+from mastsam_ros.io.video import VideoWriter
 from mastsam_ros.types import Frame, InputError, MissingPackageError
 
 RGB = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
@@ -182,6 +184,26 @@ def test_a_video_gives_every_frame_and_its_time(tmp_path: Path) -> None:
     for number, (_, frame) in enumerate(frames):
         assert frame.stamp_ns == number * 40_000_000
         assert abs(frame.image.mean() - 8 * number) < 4
+
+
+@pytest.mark.parametrize(
+    ("matrix", "quarters"), [((1, 0, 0, 1), 0), ((0, 1, -1, 0), 1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 3)]
+)
+def test_a_video_is_turned_upright(tmp_path: Path, matrix: tuple[int, ...], quarters: int) -> None:
+    path = tmp_path / "telephone.mp4"
+    pixels = np.full((48, 64, 3), 40, np.uint8)
+    pixels[:24, :32] = (220, 30, 30)
+    video = VideoWriter(path, 30, crf=5)
+    video.write(pixels)
+    video.close()
+    content = path.read_bytes()
+    a, b, c, d = (value << 16 for value in matrix)
+    place = content.index(b"tkhd") + 44  # of the display matrix in the track's header
+    path.write_bytes(content[:place] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + content[place + 36 :])
+    ((_, frame),) = all_of(path)
+    clockwise = np.rot90(pixels, -quarters)
+    assert frame.image.shape == clockwise.shape
+    assert np.abs(frame.image.astype(int) - clockwise).mean() < 6
 
 
 def test_a_video_that_is_cut_off_or_has_no_pictures(tmp_path: Path) -> None:

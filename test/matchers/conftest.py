@@ -11,7 +11,9 @@ import torch
 
 from mastsam_ros.matchers.mast3r.checkpoint import network_of_state
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
+from mastsam_ros.matchers.mast3r.heads import ViewPrediction
 from mastsam_ros.matchers.mast3r.network import Mast3rNetwork
+from mastsam_ros.matchers.mast3r.reciprocal import match_views
 
 _FIXTURES = Path(__file__).resolve().parents[3] / "shared" / "fixtures" / "mast3r"
 
@@ -58,3 +60,20 @@ def _drawn(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     else:
         x = 0.05 * x
     return torch.from_numpy(x.astype(np.float32))
+
+
+def reciprocal_matches(
+    descriptors0: torch.Tensor, descriptors1: torch.Tensor, subsample: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """xy0, xy1 (N, 2) of two views' descriptors (H, W, D), all of them equally sure."""
+    views = (
+        ViewPrediction(
+            points=torch.zeros(1, *descriptors.shape[:2], 3),
+            confidence=torch.ones(1, *descriptors.shape[:2]),
+            descriptors=descriptors[None],
+            descriptor_confidence=torch.ones(1, *descriptors.shape[:2]),
+        )
+        for descriptors in (descriptors0, descriptors1)
+    )
+    xy0, xy1, _ = match_views(*views, subsample, min_confidence=0.0)
+    return xy0, xy1

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 
 from mastsam_ros.matchers.mast3r import reciprocal
 from mastsam_ros.matchers.mast3r.heads import ViewPrediction
-from mastsam_ros.matchers.mast3r.reciprocal import match_views, reciprocal_matches
+from mastsam_ros.matchers.mast3r.reciprocal import match_views
+
+from .conftest import reciprocal_matches
 
 
 @pytest.mark.parametrize("subsample", [8, 4])

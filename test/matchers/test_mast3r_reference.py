@@ -17,10 +17,11 @@ from mastsam_ros.checkpoints.table import CHECKPOINTS, weights_directory
 from mastsam_ros.matchers.mast3r.checkpoint import load_network
 from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
 from mastsam_ros.matchers.mast3r.network import Mast3rNetwork
-from mastsam_ros.matchers.mast3r.reciprocal import reciprocal_matches
 from mastsam_ros.matchers.mast3r.reference import load_reference
 from mastsam_ros.settings import Mast3rSettings
 from mastsam_ros.types import Frame, MissingPackageError, ModelError, SettingsError
+
+from .conftest import reciprocal_matches
 
 SETTINGS = Mast3rSettings(image_size=64, subsample=4, min_confidence=0.0, min_point_confidence=0.0)
 

@@ -18,29 +18,18 @@ _NONE = 1 << 62
 """Stands for no pixel and no pair; sorted, it comes last."""
 
 
-def reciprocal_matches(
-    descriptors0: torch.Tensor, descriptors1: torch.Tensor, subsample: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pixels of two views that are each other's most similar.
-
-    descriptors0: (H0, W0, D), descriptors1: (H1, W1, D), unit length, float32, on one device.
-    Starts from every `subsample`-th pixel of view 0 in x and y. Each start hops to its most similar pixel in
-    view 1, from there to that one's in view 0, and so on until it stands still; the similarity never falls, so
-    nearly all stand still after a few rounds. Where more still move than a round has room for, evenly chosen ones go
-    on. All of it happens on the device; the host learns how many matches there are, once, at the end.
-
-    Returns xy0, xy1 (N, 2) int64 pixels, row by row in view 0, every pair once.
-    """
-    pairs = _those_there(_distinct(_reciprocal_pairs(descriptors0, descriptors1, subsample)))
-    return _both_pixels(pairs, descriptors0, descriptors1)
-
-
 def match_views(
     view0: ViewPrediction, view1: ViewPrediction, subsample: int, min_confidence: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Reciprocal matches between two predictions (batch of one) whose confidence is at least `min_confidence`.
+    """Pixels of two predictions (batch of one) that are each other's most similar (MASt3R, section 3.3).
 
-    Returns xy0, xy1 (N, 2) int64 pixels of the networks' images, and confidence (N,) float32 in [0, 1]: with c
+    Starts from every `subsample`-th pixel of view 0 in x and y. Each start hops to its most similar pixel in view 1,
+    from there to that one's in view 0, and so on until it stands still; the similarity never falls, so nearly all stand
+    still after a few rounds. Where more still move than a round has room for, evenly chosen ones go on. Pairs whose
+    confidence is below `min_confidence` are left out. All of it happens on the device; the host learns how many matches
+    there are, once, at the end. The views' descriptors are of unit length, float32, on one device.
+
+    Returns xy0, xy1 (N, 2) int64 pixels of the networks' images, every pair once, row by row in view 0, and confidence (N,) float32 in [0, 1]: with c
     the lower of the two pixels' descriptor confidences (0 to infinity, 1 in the middle), c / (1 + c).
     """
     descriptors0, descriptors1 = view0.descriptors[0], view1.descriptors[0]
