@@ -29,8 +29,9 @@ def match_views(
     confidence is below `min_confidence` are left out. All of it happens on the device; the host learns how many matches
     there are, once, at the end. The views' descriptors are of unit length, float32, on one device.
 
-    Returns xy0, xy1 (N, 2) int64 pixels of the networks' images, every pair once, row by row in view 0, and confidence (N,) float32 in [0, 1]: with c
-    the lower of the two pixels' descriptor confidences (0 to infinity, 1 in the middle), c / (1 + c).
+    Returns xy0, xy1 (N, 2) int64 pixels of the networks' images, every pair once, row by row in view 0, and confidence
+    (N,) float32 in [0, 1]: with c the lower of the two pixels' descriptor confidences (0 to infinity, 1 in the middle),
+    c / (1 + c).
     """
     descriptors0, descriptors1 = view0.descriptors[0], view1.descriptors[0]
     pairs = _reciprocal_pairs(descriptors0, descriptors1, subsample)
