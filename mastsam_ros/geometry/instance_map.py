@@ -102,9 +102,16 @@ class Voxels:
 
     def joined(self, other: Voxels) -> Voxels:
         """These and others, none of which is among these."""
-        places = np.searchsorted(self.key, other.key)
-        pairs = zip(self.arrays(), other.arrays(), strict=True)
-        return Voxels(*(np.insert(mine, places, theirs, axis=0) for mine, theirs in pairs))
+        places = np.searchsorted(self.key, other.key) + np.arange(len(other))
+        kept = np.ones(len(self) + len(other), bool)
+        kept[places] = False
+        mine = np.flatnonzero(kept)
+        both = []
+        for here, there in zip(self.arrays(), other.arrays(), strict=True):
+            values = np.empty((len(kept), *here.shape[1:]), here.dtype)
+            values[mine], values[places] = here, there
+            both.append(values)
+        return Voxels(*both)
 
 
 def _no_voxels() -> Voxels:
@@ -164,13 +171,7 @@ class InstanceMap:
 
     def look_up(self, points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Voxel (N,) at each point (N, 3), else one voxel farther or nearer along the direction (N, 3); -1: none."""
-        place = self._find(self._keys(points))
-        for step in (1.0, -1.0):
-            open_ = np.nonzero(place < 0)[0]
-            if len(open_):
-                shift = step * self.settings.map_voxel_m * direction[open_]
-                place[open_] = self._find(self._keys(points[open_] + shift))
-        return place
+        return _looked_up(self.voxels.key, points, direction, self.settings.map_voxel_m)
 
     def keys(self, points: npt.NDArray[np.float32], voxel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Keys (N,) of what `look_up` found for points (N, 3): voxel (N,); where it found none, of where they lie.
@@ -327,16 +328,11 @@ class InstanceMap:
         )
 
     def _keys(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        cell = np.floor(points / np.float32(self.settings.map_voxel_m)).astype(np.int64)
-        cell = cell.clip(-_CELLS, _CELLS - 1) + _CELLS
-        return (cell[:, 0] << 42) | (cell[:, 1] << 21) | cell[:, 2]
+        return _keys_of(points, self.settings.map_voxel_m)
 
     def _find(self, key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Index of the voxel with each key, -1 where there is none."""
-        if not len(self.voxels):
-            return np.full(len(key), -1, np.int64)
-        place = np.searchsorted(self.voxels.key, key).clip(max=len(self.voxels) - 1)
-        return np.where(self.voxels.key[place] == key, place, -1)
+        return _found(self.voxels.key, key)
 
     def _gathered(
         self,
@@ -355,16 +351,9 @@ class InstanceMap:
     def _update(self, place: npt.NDArray[np.int64], seen: Voxels) -> None:
         """Votes, means and times of the voxels at `place`, which are seen again."""
         voxels = self.voxels
-        agrees = voxels.instance[place] == seen.instance
-        votes = np.minimum(voxels.votes[place] + np.where(agrees, 1, -1), _MOST_VOTES)
-        overturned = votes <= 0
-        voxels.instance[place[overturned]] = seen.instance[overturned]
-        voxels.votes[place] = np.where(overturned, 1, votes)
+        _vote(place, voxels.instance, voxels.votes, seen.instance)
         voxels.last_seen[place] = seen.last_seen
-        share = (seen.readings / (voxels.readings[place] + seen.readings))[:, None]
-        voxels.xyz[place] += share * (seen.xyz - voxels.xyz[place])
-        voxels.rgb[place] += share * (seen.rgb - voxels.rgb[place])
-        voxels.readings[place] = np.minimum(voxels.readings[place] + seen.readings, _MOST_READINGS)
+        _average(place, voxels.readings, voxels.xyz, voxels.rgb, seen.readings, seen.xyz, seen.rgb)
 
     def _keep(self, keep: npt.NDArray[np.bool_]) -> None:
         self.voxels = self.voxels.kept(keep)
@@ -376,6 +365,84 @@ class InstanceMap:
     ) -> npt.NDArray[np.float32]:
         T: npt.NDArray[np.float32] = np.linalg.inv(T_world_camera).astype(np.float32)
         return self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
+
+
+_POINTS = "Array(float32, 2, 'C', readonly=True)"
+
+
+@compiled("int64(float32, float32, float32, float32)")
+def _key(x: float, y: float, z: float, size: float) -> int:
+    """The key of the voxel in which a point lies."""
+    key = 0
+    for coordinate in (x, y, z):
+        cell = min(max(np.floor(coordinate / size), np.float32(-_CELLS)), np.float32(_CELLS - 1))
+        key = (key << 21) | (int(cell) + _CELLS)
+    return key
+
+
+@compiled(f"int64[::1]({_POINTS}, float64)")
+def _keys_of(points: npt.NDArray[np.float32], size: float) -> npt.NDArray[np.int64]:
+    """(N,) keys of the voxels in which points (N, 3) lie."""
+    keys = np.empty(len(points), np.int64)
+    for n in range(len(points)):
+        keys[n] = _key(points[n, 0], points[n, 1], points[n, 2], np.float32(size))
+    return keys
+
+
+@compiled("int64(int64[::1], int64, int64)")
+def _first_from(keys: npt.NDArray[np.int64], key: int, near: int) -> int:
+    """The first of the sorted keys (V,) that is not below `key`, or V; found fast if it is `near`."""
+    step = 1
+    if near < len(keys) and keys[near] < key:
+        low = near
+        while low + step < len(keys) and keys[low + step] < key:
+            low += step
+            step *= 2
+        low, high = low + 1, min(low + step, len(keys))
+    else:
+        high = min(near, len(keys))
+        while high - step >= 0 and keys[high - step] >= key:
+            high -= step
+            step *= 2
+        low = max(high - step + 1, 0)
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@compiled("int64[::1](int64[::1], int64[::1])")
+def _found(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(N,) index of each wanted key (N,) among the sorted keys (V,), -1 where it is not among them."""
+    found = np.empty(len(wanted), np.int64)
+    place = 0
+    for n in range(len(wanted)):
+        place = _first_from(keys, wanted[n], place)
+        found[n] = place if place < len(keys) and keys[place] == wanted[n] else -1
+    return found
+
+
+@compiled(f"int64[::1](int64[::1], {_POINTS}, {_POINTS}, float64)")
+def _looked_up(
+    keys: npt.NDArray[np.int64], points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32], size: float
+) -> npt.NDArray[np.int64]:
+    """As `InstanceMap.look_up`, among sorted keys (V,)."""
+    found = np.full(len(points), -1)
+    place = 0
+    for n in range(len(points)):
+        for step in (0.0, 1.0, -1.0):
+            shift = np.float32(step * size)
+            x, y = points[n, 0] + shift * direction[n, 0], points[n, 1] + shift * direction[n, 1]
+            key = _key(x, y, points[n, 2] + shift * direction[n, 2], np.float32(size))
+            # Neighbouring points lie in neighbouring voxels.
+            place = _first_from(keys, key, place)
+            if place < len(keys) and keys[place] == key:
+                found[n] = place
+                break
+    return found
 
 
 @compiled("bool_[::1](float32[:, ::1], int32[::1], int64, float64)")
@@ -463,6 +530,46 @@ def _seen_of_each(
             open_[id] += behind[n] >= 0
             empty[id] += behind[n] > 0
     return whole, inside, open_, empty
+
+
+@compiled("void(int64[::1], int32[::1], int32[::1], int32[::1])")
+def _vote(
+    place: npt.NDArray[np.int64],
+    instance: npt.NDArray[np.int32],
+    votes: npt.NDArray[np.int32],
+    seen: npt.NDArray[np.int32],
+) -> None:
+    """Each voxel at `place` (M,) gets a vote for the id that is seen there (M,); what is outvoted goes over to it."""
+    for n in range(len(place)):
+        at = place[n]
+        if instance[at] == seen[n]:
+            votes[at] = min(votes[at] + 1, _MOST_VOTES)
+        else:
+            votes[at] -= 1
+            if votes[at] <= 0:
+                instance[at], votes[at] = seen[n], 1
+
+
+@compiled(
+    "void(int64[::1], float32[::1], float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[:, ::1])"
+)
+def _average(
+    place: npt.NDArray[np.int64],
+    readings: npt.NDArray[np.float32],
+    xyz: npt.NDArray[np.float32],
+    rgb: npt.NDArray[np.float32],
+    more: npt.NDArray[np.float32],
+    seen_xyz: npt.NDArray[np.float32],
+    seen_rgb: npt.NDArray[np.float32],
+) -> None:
+    """The means of the voxels at `place` (M,) go on to include those of so many `more` readings (M,)."""
+    for n in range(len(place)):
+        at = place[n]
+        share = more[n] / (readings[at] + more[n])
+        for c in range(3):
+            xyz[at, c] += share * (seen_xyz[n, c] - xyz[at, c])
+            rgb[at, c] += share * (seen_rgb[n, c] - rgb[at, c])
+        readings[at] = min(readings[at] + more[n], np.float32(_MOST_READINGS))
 
 
 @compiled(

@@ -72,8 +72,8 @@ class MapRevival:
         self._own_world = False
         self._moving = MovingTracks()
         self._departed = Departed()
-        self._motion: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None = None
-        """Of the current view's places, as `own_motion` gives it; None where there is no view before it."""
+        self._flowed: tuple[Frame, npt.NDArray[np.float64], Matches] | None = None
+        """The view before the current one, its pose, and the matches between the two; None where there is none."""
         self._owners: npt.NDArray[np.uint16] | None = None
 
     @property
@@ -103,7 +103,7 @@ class MapRevival:
         self._world.reset()
         self._moving.reset()
         self._departed.reset()
-        self._view, self._motion, self._owners, self._own_world = None, None, None, False
+        self._view, self._flowed, self._owners, self._own_world = None, None, None, False
         self.pose = PoseState.UNKNOWN
 
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
@@ -112,7 +112,7 @@ class MapRevival:
         Returns the matches, corrected where the pose knows better.
         """
         self._world.begin(number)
-        before, self._view, self._motion = self._view, None, None
+        before, self._view, self._flowed = self._view, None, None
         given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
@@ -129,8 +129,7 @@ class MapRevival:
         if matches is None or before is None:
             return matches
         matches = checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
-        here = self._view
-        self._motion = own_motion(here.points, here.rows, here.columns, before.view, before.T, matches)
+        self._flowed = before.view, before.T, matches
         return matches
 
     def elsewhere(self) -> set[int]:
@@ -401,8 +400,8 @@ class MapRevival:
             self.map.carve(view.T, view.K, view.depth)
         instance = shown[view.rows, view.columns].astype(np.int32)
         entered = (instance > 0) & view.sure
-        if self._motion is not None:
-            motion, flowing = self._motion
+        if self._flowed is not None:
+            motion, flowing = own_motion(view.points, view.rows, view.columns, *self._flowed)
             out, leaving = self._moving.update(instance, motion, flowing, self.map.instances.keys())
             self._moving.keep_only(known)
             self.map.forget(leaving)
@@ -506,7 +505,7 @@ class _PlacedView:
         measured = (sampled > 0) & (sampled <= map.settings.map_radius_m)
         self.rows, self.columns = (_STRIDE * place for place in np.nonzero(measured))
         R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
-        ray = points_at(self.depth, view.K, self.rows, self.columns) @ R.T
+        ray: npt.NDArray[np.float32] = points_at(self.depth, view.K, self.rows, self.columns) @ R.T
         self.points: npt.NDArray[np.float32] = ray + t
         self.rgb = view.image[self.rows, self.columns]
         self.sure = ~depth_edges(view.depth, map.settings.edge_ratio, _STRIDE)[measured]

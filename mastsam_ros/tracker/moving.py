@@ -7,6 +7,7 @@ from collections.abc import Set
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.device import on_host, upload
 from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
 from mastsam_ros.types import Frame, Matches
@@ -52,14 +53,14 @@ class MovingTracks:
         """
         out, leaving = set(), set()
         count = np.bincount(owners[flowing], minlength=int(owners.max(initial=0)) + 1)
+        medians = _medians(owners, motion, flowing, count)
         for id in np.unique(owners[owners > 0]).tolist():
             score = self._score.get(id, 0)
             if count[id] < _FEWEST:
                 if score or id not in known:
                     out.add(id)
                 continue
-            median = np.median(motion[flowing & (owners == id)], axis=0)
-            moves = float(np.abs(median).max()) > 1
+            moves = float(np.abs(medians[id]).max()) > 1
             self._score[id] = min(_MOST, score + _FOUND_MOVING) if moves else max(0, score - 1)
             if self._score[id]:
                 out.add(id)
@@ -79,11 +80,51 @@ def off_moving(matches: Matches | None, owners: npt.NDArray[np.uint16] | None, m
     """
     if matches is None or owners is None or not moving or len(matches) == 0:
         return matches
-    height, width = owners.shape
-    x, y = np.rint(on_host(matches.xy0)[0]).astype(np.int64).T
-    on = np.isin(owners, list(moving))[y.clip(0, height - 1), x.clip(0, width - 1)]
-    rest = upload(np.flatnonzero(~on), matches.xy0.device)
+    moves = np.zeros(1 + max(int(owners.max(initial=0)), *moving), bool)
+    moves[list(moving)] = True
+    rest = upload(_not_on(moves, np.ascontiguousarray(owners), on_host(matches.xy0)[0]), matches.xy0.device)
     return Matches(matches.xy0[rest], matches.xy1[rest], matches.confidence[rest])
+
+
+@compiled("int64[::1](bool_[::1], Array(uint16, 2, 'C', readonly=True), Array(float32, 2, 'C', readonly=True))")
+def _not_on(
+    moves: npt.NDArray[np.bool_], owners: npt.NDArray[np.uint16], xy: npt.NDArray[np.float32]
+) -> npt.NDArray[np.int64]:
+    """Which points (N, 2) do not lie on tracks that move; owners: (H, W) tracks. Outside it is as on the edge."""
+    height, width = owners.shape
+    rest = np.empty(len(xy), np.int64)
+    count = 0
+    for n in range(len(xy)):
+        x, y = min(max(np.rint(xy[n, 0]), 0), width - 1), min(max(np.rint(xy[n, 1]), 0), height - 1)
+        if not moves[owners[int(y), int(x)]]:
+            rest[count] = n
+            count += 1
+    return rest[:count].copy()
+
+
+@compiled("float32[:, ::1](int32[::1], float32[:, ::1], bool_[::1], int64[::1])")
+def _medians(
+    owners: npt.NDArray[np.int32],
+    motion: npt.NDArray[np.float32],
+    flowing: npt.NDArray[np.bool_],
+    count: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float32]:
+    """Median motion (T, 3) of each track's flowing pixels, of which it has `count` (T,)."""
+    start = np.zeros(len(count) + 1, np.int64)
+    start[1:] = np.cumsum(count)
+    place = start[:-1].copy()
+    ordered = np.empty((3, start[-1]), np.float32)
+    for n in range(len(owners)):
+        if flowing[n]:
+            for c in range(3):
+                ordered[c, place[owners[n]]] = motion[n, c]
+            place[owners[n]] += 1
+    medians = np.zeros((len(count), 3), np.float32)
+    for track in range(1, len(count)):
+        if count[track]:
+            for c in range(3):
+                medians[track, c] = np.median(ordered[c, start[track] : start[track + 1]])
+    return medians
 
 
 def own_motion(
@@ -102,24 +143,45 @@ def own_motion(
     nothing = np.zeros((len(points), 3), np.float32), np.zeros(len(points), bool)
     if matches is None or matches.flow_back is None or before.depth is None or before.K is None:
         return nothing
-    flow = on_host(matches.flow_back)[0][rows, columns]
+    flow = on_host(matches.flow_back)[0]
+    seen = np.ones(flow.shape[:2], bool) if matches.visible is None else on_host(matches.visible)[0]
+    noise = max(_LEAST_NOISE, inverse_depth_noise(inverse_of(before.depth[::4])))
     T: npt.NDArray[np.float32] = np.linalg.inv(T_world_before).astype(np.float32)
     there = points @ T[:3, :3].T + T[:3, 3]
-    z = np.maximum(there[:, 2], np.float32(1e-3))
-    K = before.K.astype(np.float32)
-    led = np.stack([columns, rows], axis=1).astype(np.float32) + flow
-    still = np.stack([there[:, 0] / z * K[0, 0] + K[0, 2], there[:, 1] / z * K[1, 1] + K[1, 2]], axis=1)
-    height, width = before.depth.shape
-    x, y = np.rint(led).astype(np.int64).T
-    known = (there[:, 2] > 0) & (x >= 0) & (y >= 0) & (x < width) & (y < height)
-    if matches.visible is not None:
-        known &= on_host(matches.visible)[0][rows, columns]
-    found = np.zeros(len(points), np.float32)
-    found[known] = before.depth[y[known], x[known]]
-    known &= found > 0
-    at_rest = _MOVES_PX + _MOVES_SHARE * np.linalg.norm(still - np.stack([columns, rows], axis=1), axis=1)
-    noise = max(_LEAST_NOISE, inverse_depth_noise(inverse_of(before.depth[::4])))
-    motion = np.zeros((len(points), 3), np.float32)
-    motion[:, :2] = (led - still) / at_rest[:, None]
-    motion[:, 2] = (1 / np.maximum(found, 1e-3) - 1 / z) / (_MOVES_SIGMAS * noise)
+    K, depth = before.K.astype(np.float32), np.ascontiguousarray(before.depth)
+    return _own_motion(there, rows, columns, np.ascontiguousarray(flow), seen, depth, K, _MOVES_SIGMAS * noise)
+
+
+@compiled(
+    "Tuple((float32[:, ::1], bool_[::1]))(float32[:, ::1], int64[::1], int64[::1],"
+    " Array(float32, 3, 'C', readonly=True), Array(bool_, 2, 'C', readonly=True),"
+    " Array(float32, 2, 'C', readonly=True), float32[:, ::1], float64)"
+)
+def _own_motion(
+    there: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.int64],
+    columns: npt.NDArray[np.int64],
+    flow: npt.NDArray[np.float32],
+    visible: npt.NDArray[np.bool_],
+    depth: npt.NDArray[np.float32],
+    K: npt.NDArray[np.float32],
+    noise: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """As `own_motion`. there: (N, 3) in the previous camera. flow, visible, depth: images; noise: of 1 / depth that is
+    still at rest."""
+    height, width = depth.shape
+    motion, known = np.zeros((len(there), 3), np.float32), np.zeros(len(there), np.bool_)
+    for n in range(len(there)):
+        row, column = rows[n], columns[n]
+        z = max(there[n, 2], np.float32(1e-3))
+        still_x, still_y = there[n, 0] / z * K[0, 0] + K[0, 2], there[n, 1] / z * K[1, 1] + K[1, 2]
+        led_x, led_y = np.float32(column) + flow[row, column, 0], np.float32(row) + flow[row, column, 1]
+        x, y = np.rint(led_x), np.rint(led_y)
+        found = np.float32(0)
+        if there[n, 2] > 0 and 0 <= x < width and 0 <= y < height and visible[row, column]:
+            found = depth[int(y), int(x)]
+            known[n] = found > 0
+        at_rest = _MOVES_PX + _MOVES_SHARE * np.sqrt((float(still_x) - column) ** 2 + (float(still_y) - row) ** 2)
+        motion[n, 0], motion[n, 1] = (led_x - still_x) / at_rest, (led_y - still_y) / at_rest
+        motion[n, 2] = (np.float32(1) / max(found, np.float32(1e-3)) - np.float32(1) / z) / noise
     return motion, known

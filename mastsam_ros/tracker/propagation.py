@@ -58,10 +58,10 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
     xy0, xy1 = matches.xy0.to(index.device), matches.xy1.to(index.device)
     spacing = (height * width / max(1, len(xy1))) ** 0.5
     sure = matches.confidence.to(index.device) >= settings.min_match_confidence
-    xy0, xy1, there = _only(sure, xy0, xy1)
     if spacing <= _SPARSE:
-        carried, matched = _splat(index, xy0, xy1, there)
-        return _filtered(carried, matched, xy1, xy0, there, count, settings)
+        carried, matched = _splat(index, xy0, xy1, sure)
+        return _filtered(carried, matched, xy1, xy0, sure, count, settings)
+    xy0, xy1, there = _only(sure, xy0, xy1)
     if settings.motion_filter and len(xy1):
         # Where matches are few, each is noisy: what its surroundings agree on is better than its own word.
         cell = max(settings.carry_cell, round(spacing))
@@ -182,15 +182,44 @@ def _common_motion(
     """Median motion (rows, columns, 2) of the 3x3 cells round each cell that have its number (>= 0), and how far
     from it a motion may be, (rows, columns) pixels: more where the whole frame is noisy.
     """
-    around, known = [], []
-    for dy, dx in (*_AROUND, (0, 0)):
-        same = (_shifted(number, dy, dx, -1) == number) & (number >= 0)
-        known.append(same[..., None])
-        around.append(torch.where(known[-1], _shifted(motion, dy, dx, 0.0), torch.inf))
-    median = torch.where((number >= 0)[..., None], _lower_median(around, known), motion)
+    if looking_is_free(number.device):
+        median = torch.from_numpy(_medians_around(number.contiguous().numpy(), motion.contiguous().numpy()))
+    else:
+        around, known = [], []
+        for dy, dx in (*_AROUND, (0, 0)):
+            same = (_shifted(number, dy, dx, -1) == number) & (number >= 0)
+            known.append(same[..., None])
+            around.append(torch.where(known[-1], _shifted(motion, dy, dx, 0.0), torch.inf))
+        median = torch.where((number >= 0)[..., None], _lower_median(around, known), motion)
     noise = 1.5 * (motion - median).norm(dim=-1).median()
     limit = settings.motion_tolerance_px + settings.motion_tolerance_ratio * median.norm(dim=-1)
     return median, torch.maximum(limit, 2 * noise)
+
+
+@compiled("float32[:, :, ::1](Array(int64, 2, 'C', readonly=True), Array(float32, 3, 'C', readonly=True))")
+def _medians_around(number: npt.NDArray[np.int64], motion: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The median of `_common_motion`, to the same bits, where torch compares whole images."""
+    rows, columns = number.shape
+    median = motion.copy()
+    ranked = np.empty(9, np.float32)
+    for row in range(rows):
+        for column in range(columns):
+            if number[row, column] < 0:
+                continue
+            for c in range(2):
+                count = 0
+                for y in range(max(row - 1, 0), min(row + 2, rows)):
+                    for x in range(max(column - 1, 0), min(column + 2, columns)):
+                        if number[y, x] == number[row, column]:
+                            # Each takes its place among those before it.
+                            place = count
+                            while place > 0 and ranked[place - 1] > motion[y, x, c]:
+                                ranked[place] = ranked[place - 1]
+                                place -= 1
+                            ranked[place] = motion[y, x, c]
+                            count += 1
+                median[row, column, c] = ranked[(count - 1) // 2]
+    return median
 
 
 def _lower_median(values: list[torch.Tensor], known: list[torch.Tensor]) -> torch.Tensor:
@@ -271,13 +300,26 @@ def _filtered(
         keep &= _connected_to_main_body(torch.where(keep, number, torch.zeros_like(number)), count, settings)
     # A dropped cell takes the pixels of its own track with it, not those of another track that share the cell.
     dropped = torch.where(keep, torch.full_like(number, -1), number)
-    of_pixel = dropped.repeat_interleave(cell, dim=0)[:height].repeat_interleave(cell, dim=1)[:, :width]
-    index = torch.where(of_pixel == index, torch.zeros_like(index), index)
+    if looking_is_free(index.device):
+        index = torch.from_numpy(_without_dropped(index.contiguous().numpy(), dropped.numpy(), cell))
+    else:
+        of_pixel = dropped.repeat_interleave(cell, dim=0)[:height].repeat_interleave(cell, dim=1)[:, :width]
+        index = torch.where(of_pixel == index, torch.zeros_like(index), index)
     number = torch.where(keep, number, torch.zeros_like(number))
     around = [_shifted(number, dy, dx, 0) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
     interior = torch.stack([other == number for other in around]).all(dim=0) & keep
     chosen = places(keep.flatten())
     return Carried(index, matched, at[chosen], number.flatten()[chosen] - 1, interior.flatten()[chosen], count)
+
+
+@compiled("int64[:, ::1](Array(int64, 2, 'C', readonly=True), Array(int64, 2, 'C', readonly=True), int64)")
+def _without_dropped(index: npt.NDArray[np.int64], dropped: npt.NDArray[np.int64], cell: int) -> npt.NDArray[np.int64]:
+    """The index (H, W), 0 where its number is the one that is dropped in its cell."""
+    kept = np.empty_like(index)
+    for y in range(index.shape[0]):
+        for x in range(index.shape[1]):
+            kept[y, x] = 0 if dropped[y // cell, x // cell] == index[y, x] else index[y, x]
+    return kept
 
 
 def _one_per_cell(
@@ -321,35 +363,52 @@ def _connected_to_main_body(number: torch.Tensor, count: int, settings: TrackerS
 def connected_groups(number: torch.Tensor) -> torch.Tensor:
     """Connected groups (8 neighbours) of equal numbers in (rows, columns): the smallest flat index of each group.
 
-    Union-find in parallel (Shiloach and Vishkin) over the runs of each row: roots are hooked to smaller neighbours,
-    then every cell jumps to its root. One round does for what is not wound up; `_ROUNDS` do for far more than masks
-    ever show, and what winds even more may come out in parts.
+    On a GPU union-find in parallel (Shiloach and Vishkin) over the runs of each row: roots are hooked to smaller
+    neighbours, then every cell jumps to its root. One round does for what is not wound up; `_ROUNDS` do for far more
+    than masks ever show, and what winds even more may come out in parts.
     """
+    if looking_is_free(number.device):
+        return torch.from_numpy(_groups_in_one_pass(number.contiguous().numpy()))
     rows, columns = number.shape
     cells = torch.arange(number.numel(), device=number.device).view(rows, columns)
     starts = _shifted(number, 0, -1, -1) != number
     group = torch.where(starts, cells, 0).cummax(dim=1).values.flatten()
     others = torch.stack([_shifted(cells, -1, dx, -1) for dx in (-1, 0, 1)]).flatten()
     alike = torch.stack([_shifted(number, -1, dx, -1) == number for dx in (-1, 0, 1)]).flatten() & (others >= 0)
-    pairs = places(alike)
-    a = pairs % number.numel()
+    a = cells.flatten().repeat(3)
     # What is no pair is a cell beside itself: nothing comes of it.
-    b = torch.where(alike[pairs], others[pairs], a)
-    early = looking_is_free(number.device)
+    b = torch.where(alike, others, a)
     for _ in range(_ROUNDS):
         root_a, root_b = group[a], group[b]
-        if early:
-            apart = torch.nonzero(root_a != root_b).flatten()
-            if len(apart) == 0:
-                break
-            a, b, root_a, root_b = a[apart], b[apart], root_a[apart], root_b[apart]
         group.scatter_reduce_(0, torch.maximum(root_a, root_b), torch.minimum(root_a, root_b), "amin")
         for _ in range(number.numel().bit_length()):
-            jumped = group[group]
-            if early and torch.equal(jumped, group):
-                break
-            group = jumped
+            group = group[group]
     return group.view(rows, columns)
+
+
+@compiled("int64[:, ::1](Array(int64, 2, 'C', readonly=True))")
+def _groups_in_one_pass(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """As `connected_groups`, however much they wind."""
+    rows, columns = number.shape
+    root = np.arange(rows * columns)
+    for row in range(rows):
+        for column in range(columns):
+            here = row * columns + column
+            for y, x in ((row, column - 1), (row - 1, column - 1), (row - 1, column), (row - 1, column + 1)):
+                if y < 0 or x < 0 or x >= columns or number[y, x] != number[row, column]:
+                    continue
+                a, b = here, y * columns + x
+                while root[a] != a:
+                    root[a] = root[root[a]]
+                    a = root[a]
+                while root[b] != b:
+                    root[b] = root[root[b]]
+                    b = root[b]
+                root[max(a, b)] = min(a, b)
+    for n in range(rows * columns):
+        # Roots are lower than what hangs on them.
+        root[n] = root[root[n]]
+    return root.reshape(rows, columns)
 
 
 def occurrences(values: torch.Tensor, count: int) -> torch.Tensor:
