@@ -327,25 +327,28 @@ class Mastsam:
                     may_stand_in = upload(self._identities.may_stand_in(), self.device)
                     prompts = prompts_from(carried, confidence, tracker)
         if carried is not None:
-            with timer("predict"):
-                answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
-            with timer("choose"), one_thread(self.device):
-                chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
-                unprompted = None if answer is None else answer.unprompted
-                chosen = chosen.standing_in(may_stand_in, carried)
-            with timer("overlap"), one_thread(self.device):
-                index, uncovered, figures = self._without_overlap(active, carried, chosen, unprompted)
-        with timer("discover"):
-            with one_thread(self.device):
-                due = previous is not None
-                region = uncovered_region(index, uncovered, self._frames, tracker) if due else None
-            if previous is None or region is not None:
-                answer = self.segmenter.everything(region).to(self.device)
+            with self._meanwhile(timer, "pose", self.map.look_round):
+                with timer("predict"):
+                    answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
+                with timer("choose"), one_thread(self.device):
+                    chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
+                    unprompted = None if answer is None else answer.unprompted
+                    chosen = chosen.standing_in(may_stand_in, carried)
+        with self._meanwhile(timer, "pose", self.map.odometry.finish):
+            if carried is not None:
+                with timer("overlap"), one_thread(self.device):
+                    index, uncovered, figures = self._without_overlap(active, carried, chosen, unprompted)
+            with timer("discover"):
                 with one_thread(self.device):
-                    self._discover(answer, view, active, index, region, carried, matches, figures)
-        if carried is not None and figures is not None and tracker.settle_outlines:
-            with timer("settle"), one_thread(self.device):
-                index = settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
+                    due = previous is not None
+                    region = uncovered_region(index, uncovered, self._frames, tracker) if due else None
+                if previous is None or region is not None:
+                    answer = self.segmenter.everything(region).to(self.device)
+                    with one_thread(self.device):
+                        self._discover(answer, view, active, index, region, carried, matches, figures)
+            if carried is not None and figures is not None and tracker.settle_outlines:
+                with timer("settle"), one_thread(self.device):
+                    index = settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
         self._committed = True
         self.map.followed()
         with timer("identify"), one_thread(self.device):

@@ -370,12 +370,12 @@ class InstanceMap:
 _POINTS = "Array(float32, 2, 'C', readonly=True)"
 
 
-@compiled("int64(float32, float32, float32, float32)")
+@compiled("int64(float32, float32, float32, float64)")
 def _key(x: float, y: float, z: float, size: float) -> int:
     """The key of the voxel in which a point lies."""
     key = 0
     for coordinate in (x, y, z):
-        cell = min(max(np.floor(coordinate / size), np.float32(-_CELLS)), np.float32(_CELLS - 1))
+        cell = min(max(np.floor(coordinate / np.float32(size)), np.float32(-_CELLS)), np.float32(_CELLS - 1))
         key = (key << 21) | (int(cell) + _CELLS)
     return key
 
@@ -385,7 +385,7 @@ def _keys_of(points: npt.NDArray[np.float32], size: float) -> npt.NDArray[np.int
     """(N,) keys of the voxels in which points (N, 3) lie."""
     keys = np.empty(len(points), np.int64)
     for n in range(len(points)):
-        keys[n] = _key(points[n, 0], points[n, 1], points[n, 2], np.float32(size))
+        keys[n] = _key(points[n, 0], points[n, 1], points[n, 2], size)
     return keys
 
 
@@ -436,7 +436,7 @@ def _looked_up(
         for step in (0.0, 1.0, -1.0):
             shift = np.float32(step * size)
             x, y = points[n, 0] + shift * direction[n, 0], points[n, 1] + shift * direction[n, 1]
-            key = _key(x, y, points[n, 2] + shift * direction[n, 2], np.float32(size))
+            key = _key(x, y, points[n, 2] + shift * direction[n, 2], size)
             # Neighbouring points lie in neighbouring voxels.
             place = _first_from(keys, key, place)
             if place < len(keys) and keys[place] == key:

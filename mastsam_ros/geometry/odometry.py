@@ -120,6 +120,8 @@ class Odometry:
     def reset(self) -> None:
         """Forgets everything; the next frame without a pose of its own is the world's origin."""
         self._keyframes: list[Keyframe] = []
+        self._wanted: tuple[DepthView, npt.NDArray[np.float64]] | None = None
+        """A view and its pose that become a keyframe."""
         self._previous: tuple[DepthView, npt.NDArray[np.float64]] | None = None
         self._last = self.origin
         self._turn = 0
@@ -131,6 +133,7 @@ class Odometry:
     @property
     def keyframes(self) -> tuple[Keyframe, ...]:
         """What frames are aligned with, in the order in which they were made."""
+        self.finish()
         return tuple(self._keyframes)
 
     def adopt(self, keyframes: tuple[Keyframe, ...]) -> None:
@@ -142,12 +145,19 @@ class Odometry:
         """The next frame's matches do not come from the last one: its pose is found from keyframes."""
         self._previous = None
 
+    def finish(self) -> None:
+        """Makes a keyframe of the last frame if it is to be one: costly, and not needed before the next."""
+        if self._wanted is not None:
+            (view, T), self._wanted = self._wanted, None
+            self._add_keyframe(view, T)
+
     def track(self, frame: Frame, matches: Matches | None) -> npt.NDArray[np.float64] | None:
         """`T_world_camera` (4, 4) of the frame, or None where it has no depth or K or its pose is lost.
 
         matches: from the previous frame that this was called with. A pose that the frame brings is taken as it is.
         Frames without one go on from the last that had one, in its world, as long as the motion since can be measured.
         """
+        self.finish()
         view = DepthView.of(frame)
         if view is None:
             self._previous = None
@@ -163,7 +173,7 @@ class Odometry:
             T = self._relocalised(view, guess if guess is not None else self._last)
         if T is None and guess is not None and self._previous is not None:
             T = guess
-            self._add_keyframe(view, T)
+            self._wanted = view, T
         if T is None:
             if not self.lost:
                 back = "a pose comes from outside" if self.given and not self._keyframes else "a known view comes back"
@@ -208,7 +218,7 @@ class Odometry:
         best = int(np.argmax(nearness))
         T = align(self._keyframes[best], view, guess)
         if T is not None and nearness[best] < _NEW_KEYFRAME:
-            self._add_keyframe(view, T)
+            self._wanted = view, T
         return T
 
     def _relocalised(self, view: DepthView, near: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:

@@ -66,7 +66,9 @@ class MapRevival:
         self._member = self._world.join(identities or Identities(TrackerSettings()))
         self.pose = PoseState.UNKNOWN
         """Where the pose of the current view comes from."""
-        self._view: _PlacedView | None = None
+        self._here: tuple[Frame, npt.NDArray[np.float64], int] | None = None
+        """The current view, its pose and number; None where the pose is not known."""
+        self._placed: _PlacedView | None = None
         self.agreement: dict[tuple[int, int], float] = {}
         """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
         self._own_world = False
@@ -95,7 +97,14 @@ class MapRevival:
     @property
     def T_world_camera(self) -> npt.NDArray[np.float64] | None:
         """(4, 4) pose of the current view, None if it is not known."""
-        return None if self._view is None else self._view.T
+        return None if self._here is None else self._here[1]
+
+    @property
+    def _view(self) -> _PlacedView | None:
+        """The current view as the map sees it; None where the pose is not known."""
+        if self._placed is None and self._here is not None:
+            self._placed = _PlacedView(*self._here, self.map)
+        return self._placed
 
     def reset(self) -> None:
         """Forgets the map and where the camera is."""
@@ -103,16 +112,13 @@ class MapRevival:
         self._world.reset()
         self._moving.reset()
         self._departed.reset()
-        self._view, self._flowed, self._owners, self._own_world = None, None, None, False
+        self._here, self._placed, self._flowed, self._owners, self._own_world = None, None, None, None, False
         self.pose = PoseState.UNKNOWN
 
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
-        """Finds the pose of frame `number` (working size), and looks up what the map knows of what it shows.
-
-        Returns the matches, corrected where the pose knows better.
-        """
+        """Finds the pose of frame `number` (working size). Returns the matches, corrected where it knows better."""
         self._world.begin(number)
-        before, self._view, self._flowed = self._view, None, None
+        before, self._here, self._placed, self._flowed = self._here, None, None, None
         given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
@@ -125,12 +131,17 @@ class MapRevival:
             return matches
         self.pose = PoseState.GIVEN if given else PoseState.OWN
         self._own_world = not self.odometry.given
-        self._view = _PlacedView(view, T, number, self.map)
+        self._here = view, T, number
         if matches is None or before is None:
             return matches
-        matches = checked_matches(matches, before.view, view, np.linalg.inv(before.T) @ T)
-        self._flowed = before.view, before.T, matches
+        previous, T_before, _ = before
+        matches = checked_matches(matches, previous, view, np.linalg.inv(T_before) @ T)
+        self._flowed = previous, T_before, matches
         return matches
+
+    def look_round(self) -> None:
+        """Looks up what the map knows of what the located view shows; whoever asks first does it otherwise."""
+        _ = self._view
 
     def elsewhere(self) -> set[int]:
         """Ids in the map that only other cameras know."""
@@ -358,13 +369,13 @@ class MapRevival:
 
     def separation(self, first: int, second: int) -> Separation:
         """How far two ids are known to be two things in the map."""
-        return Separation.UNKNOWN if self._view is None else self.map.separation(first, second)
+        return Separation.UNKNOWN if self._here is None else self.map.separation(first, second)
 
     def merge(self, id: int, into: int, evidence: float = 1.0) -> None:
         """What the map has of `id` is that of `into` from now on, for the other cameras of this world, too."""
         self._world.merged(self._member, id, into, evidence)
-        if self._view is not None:
-            self._view.presence.clear()
+        if self._placed is not None:
+            self._placed.presence.clear()
 
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
