@@ -154,10 +154,10 @@ def main(argv: list[str] | None = None) -> int:
 
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
-        recorder.subscribe(arguments.topics, arguments.timeout)
-        sys.stdout.write("recording\n")
-        sys.stdout.flush()
         try:
+            recorder.subscribe(arguments.topics, arguments.timeout)
+            sys.stdout.write("recording\n")
+            sys.stdout.flush()
             recorder.record()
         finally:
             recorder.close()

@@ -131,6 +131,8 @@ def test_a_topic_that_nobody_publishes_is_named(tmp_path, environment) -> None:
     recorder = start("record", str(tmp_path / "bag"), "/nobody", "--timeout", "1", env=environment)
     _, complaint = recorder.communicate(timeout=60)
     assert recorder.returncode == 1 and "/nobody" in complaint and complaint.count("\n") == 1
+    with AnyReader([tmp_path / "bag"]) as reader:
+        assert reader.message_count == 0, "the bag is whole, though empty"
 
 
 def test_the_clock_runs_through_the_bags_own_time(bag, tmp_path, environment) -> None:
