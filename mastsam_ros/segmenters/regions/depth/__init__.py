@@ -81,13 +81,13 @@ def _joined_up(surface: Surface, planes: Planes, objects: Ints, lab: Floats | No
     lookup = np.zeros(number + 1, np.int32)
     for label, leader in enumerate(leaders, 1):
         lookup[1:][group == group[leader]] = label
-    labels = lookup[planes.on_plane]
-    labels[objects > 0] = objects[objects > 0] + len(leaders)
+    lookup = np.append(lookup, np.arange(1, int(objects.max()) + 1, dtype=np.int32) + np.int32(len(leaders)))
+    labels = np.take(lookup, np.where(objects > 0, objects + number, planes.on_plane))
     labels = fill(labels, surface, lab)
     count = len(leaders) + int(objects.max())
     kept = np.bincount(labels.ravel(), minlength=count + 1) > 0
     kept[0] = True
-    labels = (np.cumsum(kept, dtype=np.int32) - 1)[labels]
+    labels = np.take(np.cumsum(kept, dtype=np.int32) - 1, labels)
     is_plane = np.zeros(count + 1, bool)
     equations = np.zeros((count + 1, 4), np.float32)
     plane_ids = np.zeros(count + 1, np.int32)

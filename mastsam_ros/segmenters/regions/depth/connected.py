@@ -6,23 +6,56 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
+
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
 Bools = npt.NDArray[np.bool_]
 
 
+@compiled("Tuple((int64, int32[:, ::1]))(bool_[:, ::1], bool_[:, ::1], bool_[:, ::1])")
 def components(inside: Bools, across: Bools, down: Bools) -> tuple[int, Ints]:
-    """Connected components of the pixels `inside` over the open links: their number, and (H, W) int32, 0 outside.
+    """Connected components of the pixels `inside` over the open links between them, to the right and down.
 
-    Pixels and links are drawn as one image of twice the size.
+    Their number, and (H, W) int32, 1.. in the order of their first pixels, 0 outside.
     """
     height, width = inside.shape
-    grid = np.zeros((2 * height - 1, 2 * width - 1), np.uint8)
-    grid[::2, ::2] = inside
-    grid[::2, 1::2] = across
-    grid[1::2, ::2] = down
-    count, labels = cv2.connectedComponents(grid, connectivity=4)
-    return count - 1, np.ascontiguousarray(labels[::2, ::2])
+    labels = np.zeros((height, width), np.int32)
+    root = np.zeros(height * width + 1, np.int32)
+    number = 0
+    for v in range(height):
+        for u in range(width):
+            if not inside[v, u]:
+                continue
+            a = labels[v, u - 1] if u > 0 and across[v, u - 1] else 0
+            b = labels[v - 1, u] if v > 0 and down[v - 1, u] else 0
+            if a == 0 and b == 0:
+                number += 1
+                root[number] = number
+                a = number
+            elif a == 0:
+                a = b
+            elif b != 0 and a != b:
+                while root[a] != a:
+                    a = root[a]
+                while root[b] != b:
+                    root[b] = root[root[b]]
+                    b = root[b]
+                a, b = min(a, b), max(a, b)
+                root[b] = a
+            labels[v, u] = a
+    count = 0
+    for n in range(1, number + 1):
+        if root[n] == n:
+            count += 1
+            root[n] = count
+        else:
+            # Roots are lower than what hangs on them.
+            root[n] = root[root[n]]
+    for v in range(height):
+        for u in range(width):
+            labels[v, u] = root[labels[v, u]]
+    return count, labels
 
 
 def neighbour_slices(step: int) -> list[tuple[tuple[slice, slice], tuple[slice, slice]]]:
