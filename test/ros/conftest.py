@@ -55,11 +55,11 @@ class NodeProcess:
     def log(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, text: str, timeout_s: float = 40.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 120.0) -> None:
         wait_until(lambda: text in self.log or self.process.poll() is not None, timeout_s)
         assert text in self.log, f"'{text}' was not said:\n{self.log}"
 
-    def end(self, number: int = signal.SIGINT, timeout_s: float = 15.0) -> int:
+    def end(self, number: int = signal.SIGINT, timeout_s: float = 40.0) -> int:
         """Sends the signal; returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -68,7 +68,7 @@ class NodeProcess:
         return status
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> bool:
     """True once the condition holds, False after the timeout."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -110,21 +110,20 @@ class Robot:
         self.received: dict[str, list[Any]] = {}
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        from rclpy.executors import ExternalShutdownException
-
-        try:
-            self._executor.spin()
-        except ExternalShutdownException:
-            return
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
-        self._context.try_shutdown()
-        self._thread.join(5)
+        # The thread first: a wait set made while its context goes away raises in the thread.
+        self._closing.set()
+        self._thread.join(20)
         self.node.destroy_node()
+        self._context.try_shutdown()
 
     def listen(self, kind: Any, *topics: str) -> None:
         for topic in topics:
@@ -140,7 +139,7 @@ class Robot:
             time.sleep(0.3)  # matching is not symmetric in time
         return publisher
 
-    def wait(self, topic: str, count: int, timeout_s: float = 20.0) -> list[Any]:
+    def wait(self, topic: str, count: int, timeout_s: float = 60.0) -> list[Any]:
         """The messages of a topic, once there are so many."""
         wait_until(lambda: len(self.received[topic]) >= count, timeout_s)
         assert len(self.received[topic]) >= count, f"{len(self.received[topic])} messages on {topic}, expected {count}"
@@ -170,7 +169,7 @@ class Robot:
         turn.x, turn.y, turn.z, turn.w = quaternion_xyzw(T[:3, :3]).tolist()
         return message
 
-    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 20.0) -> Any:
+    def call(self, kind: Any, service: str, request: Any, timeout_s: float = 60.0) -> Any:
         """The answer of a service of the node."""
         client = self.node.create_client(kind, service)
         assert client.wait_for_service(timeout_s)
@@ -178,7 +177,7 @@ class Robot:
         assert wait_until(future.done, timeout_s), f"{service} does not answer"
         return future.result()
 
-    def settled_counts(self, received: int, timeout_s: float = 30.0) -> dict[str, int]:
+    def settled_counts(self, received: int, timeout_s: float = 60.0) -> dict[str, int]:
         """The node's counts once every image that it received has been dealt with."""
         names = ("processed", "skipped", "failed", "unpaired")
 
