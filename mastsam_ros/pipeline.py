@@ -232,6 +232,8 @@ class Mastsam:
         """
         self._in_order = False
         self._checker.reset()
+        self.map.interrupt()
+        self.structure.interrupt()
         if moment is None:
             self._previous, active, table = None, list[int](), [0]
         else:
@@ -283,7 +285,7 @@ class Mastsam:
                 self._identities.restore(before[0])
                 self._overlap.restore(before[1])
                 self._editor.index = before[2]
-                self.map.odometry.interrupt()
+                self.map.interrupt()
                 self.structure.interrupt()
             raise
         self._faults = 0

@@ -115,6 +115,11 @@ class MapRevival:
         self._here, self._placed, self._flowed, self._owners, self._own_world = None, None, None, None, False
         self.pose = PoseState.UNKNOWN
 
+    def interrupt(self) -> None:
+        """The next frame's matches do not come from the last one."""
+        self.odometry.interrupt()
+        self._here, self._placed, self._flowed = None, None, None
+
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
         """Finds the pose of frame `number` (working size). Returns the matches, corrected where it knows better."""
         self._world.begin(number)

@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from mastsam_ros.evaluation.consistency import world_points
 from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.matchers.flow import FlowMatcher
-from mastsam_ros.pipeline import Mastsam
+from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
@@ -133,6 +133,20 @@ def test_poses_from_outside_start_the_map_anew_and_are_told(caplog: pytest.LogCa
     ids = {track.id for track in found[3].tracks}
     assert {instance.id for instance in table.instances} <= ids
     assert {instance.last_seen_ns for instance in table.instances} <= {view.frame.stamp_ns for view in placed[2:]}
+
+
+def test_after_a_frame_that_failed_the_masks_go_on_from_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = SampleScene(5, "wide_baseline", 10, 320, 240, objects=6)
+    frames = [dataclasses.replace(scene.render(n).frame, T_world_camera=None) for n in range(4)]
+    mastsam, spared = create_mastsam(), create_mastsam()
+    for frame in frames[:2]:
+        mastsam.step(frame)
+        spared.step(frame)
+    monkeypatch.setattr(mastsam.segmenter, "predict", lambda prompts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mastsam.step(frames[2])
+    monkeypatch.undo()
+    assert (mastsam.step(frames[3]).labels == spared.step(frames[3]).labels).mean() > 0.99
 
 
 def bar_behind_a_post(post: slice) -> Frame:
