@@ -40,6 +40,17 @@ def test_bodies_that_were_apart_stay_apart_when_they_touch() -> None:
     assert not image[touching == 0].any()
 
 
+def test_bodies_that_touch_for_longer_than_they_were_apart_become_one() -> None:
+    bodies = Bodies()
+    touching = squares(10, 60)
+    touching[15:25, 30:60] = 1
+    touching[touching == 2] = 1
+    for _ in range(12):
+        bodies.update(squares(10, 60), None)
+    two = [len(np.unique(bodies.update(touching, None))) == 3 for _ in range(8)]
+    assert two == [True] * 5 + [False] * 3, "eight frames make them two, four more let them be so for four more"
+
+
 def test_parts_that_were_never_apart_are_one() -> None:
     bodies = Bodies()
     two = bodies.update(squares(10, 60), None)

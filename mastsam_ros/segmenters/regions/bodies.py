@@ -9,7 +9,9 @@ import numpy.typing as npt
 from mastsam_ros.compiled import compiled
 
 _GROWN_UP = 8
-"""Frames for which two segments must have been apart to stay apart when they touch."""
+"""Frames for which two segments must have been apart to stay apart when they touch..."""
+_HELD = 8
+"""... for a frame, and one more for each in which they were apart beyond that, at most so many: the line drifts."""
 _PRESENT = 0.3
 """Share of a body's carried pixels that must lie in a segment for the body to be in it."""
 _TRACE = 0.05
@@ -26,6 +28,7 @@ class Bodies:
         """Forgets every body."""
         self._image: npt.NDArray[np.int32] | None = None
         self._age: dict[int, int] = {}
+        self._apart: dict[int, int] = {}
 
     def update(
         self, segments: npt.NDArray[np.int32], flow_back: npt.NDArray[np.float32] | None
@@ -39,7 +42,7 @@ class Bodies:
         count = int(segments.max(initial=0))
         image = np.zeros(segments.shape, np.int32)
         if count == 0:
-            self._image, self._age = image, {}
+            self._image, self._age, self._apart = image, {}, {}
             return image
         numbers = max(self._age, default=0) + 1
         shared = _met(segments, carried, count + 1, numbers)
@@ -47,23 +50,26 @@ class Bodies:
         shared[:, 0] = 0
         number_of = np.zeros(count + 1, np.int32)
         age: dict[int, int] = {}
+        apart: dict[int, int] = {}
         for segment in np.argsort(-size[1:], kind="stable") + 1:
             own = shared[segment]
             inside = np.flatnonzero((own > _PRESENT * whole) & (own > _TRACE * size[segment]))
             inside = [int(body) for body in inside if body not in age]
-            grown = [body for body in inside if self._age[body] >= _GROWN_UP]
+            grown = [body for body in inside if self._apart[body] >= _GROWN_UP]
             if len(grown) > 1:
                 _divide(image, segments == segment, carried, grown)
                 age.update({body: self._age[body] + 1 for body in grown})
+                apart.update({body: self._apart[body] - 1 for body in grown})
                 continue
             body = max(inside, key=lambda b: (self._age[b], own[b]), default=0)
             if body == 0:
                 # Numbers that neither frame uses are given again: they stay as small as the bodies are few.
                 body = next(n for n in range(1, numbers + count + 1) if n not in self._age and n not in age)
             age[body] = self._age.get(body, 0) + 1
+            apart[body] = min(self._apart.get(body, 0) + 1, _GROWN_UP + _HELD)
             number_of[segment] = body
         image = np.where(image > 0, image, number_of.take(segments))
-        self._image, self._age = image, age
+        self._image, self._age, self._apart = image, age, apart
         return image
 
     def _carried(self, shape: tuple[int, ...], flow_back: npt.NDArray[np.float32] | None) -> npt.NDArray[np.int32]:
