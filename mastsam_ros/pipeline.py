@@ -642,6 +642,8 @@ class Mastsam:
         if not tracker.revival or matches is None:
             return found
         recent = [id for id in identities.lost() if identities[id].missing <= tracker.revival_frames]
+        # What no match led to in this frame may be in it all the same.
+        recent += [id for id, shown in present.items() if not shown]
         self._lost.move(recent, matches)
         looks = appearances(new, count, image)
         lost -= {id for id, _ in found.values()}

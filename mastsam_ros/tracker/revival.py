@@ -19,6 +19,8 @@ _MATCHES = 4096
 """Matches that are looked through for where a lost track has gone..."""
 _NEAREST = 9
 """... and how many near it are asked."""
+_ASTRAY = 1.0
+"""Share of that motion by which the track itself may have moved otherwise: it may be nearer or farther."""
 _WHOLE = 0.6
 """A mask below this share of the remembered area is taken for a part of the object..."""
 _FADE = 0.98
@@ -58,6 +60,8 @@ class LostTracks:
         self._last: dict[int, Appearance] = {}
         self._whole_areas: dict[int, float] = {}
         """`_last`'s areas, so that comparing them asks no device."""
+        self._moved: dict[int, torch.Tensor] = {}
+        """Pixels by which the expected places were moved since."""
         self.likeness: dict[tuple[int, int], float] = {}
         """Of what was recognised since `remember`, (id, mask): 1 for equal colours at the expected place, 0 for the
         least that is accepted."""
@@ -66,6 +70,7 @@ class LostTracks:
         """Forgets everything."""
         self._last.clear()
         self._whole_areas.clear()
+        self._moved.clear()
 
     def remember(self, ids: list[int], seen: Appearance, areas: list[float]) -> None:
         """Keeps the appearance of every id in view: the latest, but not of the last sliver before it was hidden.
@@ -82,11 +87,13 @@ class LostTracks:
                 look = Appearance(whole.area * _FADE, look.centre, whole.mean, whole.covariance)
                 area = whole_area * _FADE
             self._last[id], self._whole_areas[id] = look, area
+            self._moved.pop(id, None)
 
     def keep_only(self, ids: set[int]) -> None:
         """Drops ids that no longer exist."""
         self._last = {id: look for id, look in self._last.items() if id in ids}
         self._whole_areas = {id: self._whole_areas[id] for id in self._last}
+        self._moved = {id: moved for id, moved in self._moved.items() if id in ids}
 
     def move(self, lost: list[int], matches: Matches) -> None:
         """Moves the expected place of lost tracks by the median motion of the matches nearest to it."""
@@ -102,6 +109,7 @@ class LostTracks:
         motion = (xy1 - xy0)[nearest].median(dim=1).values
         for (id, look), step in zip(looks.items(), motion, strict=True):
             self._last[id] = Appearance(look.area, look.centre + step, look.mean, look.covariance)
+            self._moved[id] = self._moved.get(id, 0.0) + step.norm()
 
     def recognise(
         self, lost: list[int], new: Appearance, placed: Mapping[int, Mapping[int, float]] = MappingProxyType({})
@@ -122,7 +130,9 @@ class LostTracks:
         )
         ratio = torch.log(new.area.clamp(min=1) / area.clamp(min=1))
         distance = (new.centre - centre).norm(dim=-1)
-        reach = torch.clamp(0.7 * area.sqrt(), min=self.settings.revival_radius_px)
+        still = area.new_zeros(())
+        moved = torch.stack([self._moved.get(id, still) for id in ids])[:, None]
+        reach = torch.clamp(0.7 * area.sqrt(), min=self.settings.revival_radius_px) + _ASTRAY * moved
         difference = jensen_shannon(new.mean, new.covariance, mean, covariance)
         # It may come back behind something, a part at first, but not larger than it was.
         fits = (ratio < self.settings.revival_size_ratio) & (ratio > -3 * self.settings.revival_size_ratio)
@@ -132,8 +142,8 @@ class LostTracks:
             count = len(new.area)
             rows = [[placed.get(id, {}).get(n, torch.inf) for n in range(count)] for id in ids]
             away = torch.where(known, upload(rows, away.device, away.dtype), away)
-        # The world's places are surer than the picture's: the nearer it is, the less alike it has to be.
-        fits &= torch.where(known, (away + unlike < 2) & (unlike < 2), (away < 1) & (unlike < 1))
+        # The nearer it is, the less alike it has to be; the world's places are surer than the picture's.
+        fits &= (away + unlike < 2) & (unlike < torch.where(known, 2.0, 1.0))
         cost = (unlike + away).masked_fill(~fits, torch.inf)
         pairs = [
             (value, id, n)

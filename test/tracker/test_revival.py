@@ -62,3 +62,15 @@ def test_far_away_is_somebody_else() -> None:
     lost.remember([7], seen, seen.area.tolist())
     index, image = scene(90)
     assert lost.recognise([7], appearances(index, 1, image)) == {}
+
+
+def test_the_farther_its_surroundings_moved_the_farther_off_it_may_be() -> None:
+    index, image = scene(20)
+    lost = LostTracks(TrackerSettings())
+    seen = appearances(index, 1, image)
+    lost.remember([7], seen, seen.area.tolist())
+    index, image = scene(90)
+    assert lost.recognise([7], appearances(index, 1, image)) == {}, "70 pixels off, where nothing has moved"
+    here = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    lost.move([7], Matches(here, here + torch.tensor([30.0, 0.0]), torch.ones(len(here))))
+    assert lost.recognise([7], appearances(index, 1, image)) == {0: 7}, "nearer than what is behind it: 40 pixels more"
