@@ -15,6 +15,7 @@ from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.segmenters.regions.dominant_motion import fit_epipolar, fit_quadratic
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
 from mastsam_ros.segmenters.regions.motion import Cues, MotionEvidence, MotionLayer
+from mastsam_ros.segmenters.regions.parallax import beyond_all
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -201,9 +202,31 @@ def test_the_epipolar_fit_explains_any_depth_but_not_a_mover(translation: tuple[
     mover[80:140, 60:120] = True
     flow[mover] += np.array([5.0, 0.0]) if translation[0] < 0.02 else np.array([0.0, 4.0])
     motion = fit_epipolar(flow.astype(np.float32), np.ones((HEIGHT, WIDTH), np.float32))
-    error = motion.errors(flow.astype(np.float32))
+    error = motion.explain(flow.astype(np.float32)).error
     assert np.percentile(error[~mover], 95) < 0.15
     assert np.median(error[mover]) > 1.5
+
+
+@pytest.mark.parametrize("upside_down", [False, True])
+def test_what_goes_along_with_the_camera_seems_to_be_beyond_all_that_rests(upside_down: bool) -> None:
+    y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float64)
+    # A wall 6 m away and the floor before it; the camera slides to the right and turns a little.
+    inverse = np.maximum(1 / 6, (y - 120) / 300)
+    body = np.zeros((HEIGHT, WIDTH), bool)
+    body[100:200, 120:180] = True
+    certain = np.ones((HEIGHT, WIDTH), bool)
+    for follows in (False, True):
+        seen = np.where(body, 0.0 if follows else 1 / 1.2, inverse)
+        flow = np.dstack([300 * 0.05 * seen + 1.5, np.zeros_like(seen)]).astype(np.float32)
+        if upside_down:
+            flow = np.ascontiguousarray(flow[::-1])
+        shown = body[::-1] if upside_down else body
+        lines = fit_epipolar(flow, np.ones((HEIGHT, WIDTH), np.float32)).explain(flow)
+        beyond = beyond_all(lines, certain, shown.astype(np.int32), None)
+        assert np.mean(beyond[~shown] < 0.3) > 0.98 or upside_down  # flow is blurred along outlines
+        inside = float(np.median(beyond[shown]))
+        # Upside down, near and far change places: what is nearest of all is mistaken for what is beyond them.
+        assert (inside > 1.5) == (follows != upside_down), (follows, inside)
 
 
 def test_the_cut_cleans_noisy_evidence() -> None:

@@ -43,6 +43,20 @@ class QuadraticMotion:
 
 
 @dataclass(frozen=True, eq=False)
+class EpipolarFlow:
+    """What the camera's turning leaves of a flow, (H, W) float32 pixels each.
+
+    error: how far it leads off the epipolar lines, >= 0. along: how far along them, towards the epipole. reach: what
+    `along` is at a point of unit inverse depth, > 0; inverse depth has a scale, a sign and, since pan or zoom can look
+    the same, a zero of its own.
+    """
+
+    error: npt.NDArray[np.float32]
+    along: npt.NDArray[np.float32]
+    reach: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class EpipolarMotion:
     """Small camera motion in a rigid scene of unknown depth: turning and zoom, and an epipole.
 
@@ -53,8 +67,8 @@ class EpipolarMotion:
     turning: Floats
     epipole: Floats
 
-    def errors(self, flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """How far `flow` (H, W, 2) is from the epipolar lines, (H, W) float32 pixels >= 0."""
+    def explain(self, flow: npt.NDArray[np.float32]) -> EpipolarFlow:
+        """How `flow` (H, W, 2) lies to the epipolar lines."""
         height, width = flow.shape[:2]
         half = cv2.resize(flow, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
         u, v = cv2.split(half.astype(np.float64))
@@ -66,8 +80,10 @@ class EpipolarMotion:
         across = u - (pan - roll * y + (zoom + bend) * x)
         down = v - (tilt + roll * x + (zoom + bend) * y)
         to_x, to_y = self.epipole[0] - self.epipole[2] * x, self.epipole[1] - self.epipole[2] * y
-        error = np.abs(to_x * down - to_y * across) / np.sqrt(to_x * to_x + to_y * to_y + 1e-6)
-        return cv2.resize(error.astype(np.float32), (width, height))
+        reach = np.sqrt(to_x * to_x + to_y * to_y + 1e-6)
+        error = np.abs(to_x * down - to_y * across) / reach
+        along = (to_x * across + to_y * down) / reach
+        return EpipolarFlow(*(cv2.resize(part.astype(np.float32), (width, height)) for part in (error, along, reach)))
 
 
 @compiled("float64(float64[::1], float64[::1])")

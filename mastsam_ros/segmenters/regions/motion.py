@@ -17,7 +17,7 @@ from mastsam_ros.segmenters.regions.dominant_motion import (
     weighted_median,
 )
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins, led_to
-from mastsam_ros.segmenters.regions.parallax import ParallaxGate, certain_pixels
+from mastsam_ros.segmenters.regions.parallax import ParallaxGate, beyond_all, certain_pixels
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude
 
 TEXTURE_WINDOW = 9
@@ -78,9 +78,9 @@ class Cues:
 class MotionLayer:
     """Finds what moves on its own; its state goes from frame to frame.
 
-    Two readings of the picture: the flat one calls motion what the dominant motion does not explain; the
-    deep one, at work once the scene has shown parallax, calls motion what leaves the epipolar lines.
-    The parallax gate says which of them to believe.
+    Two readings of the picture: the flat one calls motion what the dominant motion does not explain; the deep one, at
+    work once the scene has shown parallax, calls motion what leaves the epipolar lines, or leads along them to beyond
+    all that is at rest. The parallax gate says which of them to believe.
     """
 
     def __init__(self, min_share: float = 0.0015) -> None:
@@ -131,12 +131,14 @@ class MotionLayer:
         self._deep.carry(came_from)
         likely_rest = self._deep.background_share(height, width)
         self._epipolar = fit_epipolar(flow, trust, self._epipolar)
-        error = self._epipolar.errors(flow)
-        at_rest = self._gate.at_rest(components.take(graph.labels), count, flow, size, error, certain)
+        lines, bodies = self._epipolar.explain(flow), components.take(graph.labels)
+        beyond = beyond_all(lines, certain, bodies, self._deep.mask)
+        at_rest = self._gate.at_rest(bodies, count, flow, size, lines.error, beyond, certain)
         if not self._gate.shows_parallax:
             self._deep = Foreground(colour_suffices=False)
             return self._answer(graph, total, moving & ~np.append(False, at_rest)[components])
-        observed = _evidence(error, _noise(error, likely_rest * trust), flow, self._deep.mask)
+        noise = _noise(lines.error, likely_rest * trust)
+        observed = _evidence(np.maximum(lines.error, beyond), noise, flow, self._deep.mask)
         observed = certain * observed - RELUCTANCE
         total, moving = self._deep.update(graph, colours, bins, observed)
         return self._answer(graph, total, moving)

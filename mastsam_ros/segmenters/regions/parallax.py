@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE
+from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, TUNING, EpipolarFlow
 
 SAMPLE = 3
 """Every so many pixels, in x and in y, is looked at."""
@@ -23,7 +23,13 @@ dominant motion leaves. Noise, and a model that bends to it, make 0.5 to 0.7."""
 ALIGNMENT_WEIGHT = 3.0
 """... so little a range that it has to weigh more than the spread, which goes from 0.01 to 1."""
 MISFIT = 0.15
-"""A body at rest stays on its epipolar lines: three quarters of it err by less than this share of its motion."""
+"""A body at rest stays on its epipolar lines: three quarters of it err by less than this share of its motion. Nor is it
+beyond all that is at rest, by this share of its motion."""
+FAR_SHARE = 0.05
+"""Share of what is at rest that may be farther away than the farthest: flow errs."""
+DEPTH_STEP = 6
+DEPTH_ITERATIONS = 4
+FEW_SAMPLES = 100
 MIN_TRUST = 0.5
 MIN_SAMPLES = 20
 """Bodies with fewer certain samples are not judged."""
@@ -35,12 +41,65 @@ SCENE_SHARE = 0.05
 """Bodies smaller than this share of the picture tell less about the scene as a whole."""
 
 
+def beyond_all(
+    lines: EpipolarFlow,
+    certain: npt.NDArray[np.bool_],
+    bodies: npt.NDArray[np.int32],
+    moving: npt.NDArray[np.bool_] | None,
+) -> npt.NDArray[np.float32]:
+    """(H, W) float32 >= 0, pixels that flow leads along the epipolar lines to beyond the farthest that is at rest.
+
+    What hides others is not behind all of them: it moves on its own, along with the camera, say. Which way is far, the
+    picture tells: what is lower in it is nearer, in the mean. Where that is not plain, nothing is beyond.
+
+    certain: (H, W), where the flow can be relied on. bodies: (H, W), what leaves the dominant motion, 0 for the rest;
+    what reaches the picture's top may be the background. moving: (H, W), what was known to move on its own, or None.
+    """
+    height, width = bodies.shape
+    nothing = np.zeros((height, width), np.float32)
+    cells = (slice(DEPTH_STEP // 2, None, DEPTH_STEP), slice(DEPTH_STEP // 2, None, DEPTH_STEP))
+    chosen = certain[cells] if moving is None else certain[cells] & ~moving[cells]
+    free = np.zeros(int(bodies.max()) + 1, bool)
+    free[0] = free[bodies[0]] = True
+    behind = free[bodies[cells][chosen]]
+    if np.count_nonzero(behind) < FEW_SAMPLES:
+        return nothing
+    rows, columns = np.nonzero(chosen)
+    reach = lines.reach[cells][chosen].astype(np.float64)
+    depth = lines.along[cells][chosen] / reach  # inverse, but for scale, sign and zero
+    places = np.stack([np.ones(len(rows)), columns * DEPTH_STEP / width - 0.5, rows * DEPTH_STEP / height - 0.5], 1)
+    # What is before the rest may be the ground: where the rest alone does not tell, it is asked, too.
+    towards = _nearer_below(places[behind], depth[behind], reach[behind]) or _nearer_below(places, depth, reach)
+    if towards == 0:
+        return nothing
+    farthest = np.percentile(towards * depth[behind], 100 * FAR_SHARE)
+    return np.maximum(np.float32(farthest) * lines.reach - np.float32(towards) * lines.along, 0)
+
+
+def _nearer_below(
+    places: npt.NDArray[np.float64], depth: npt.NDArray[np.float64], reach: npt.NDArray[np.float64]
+) -> float:
+    """1 where inverse depth (N,) plainly grows downwards, -1 where it falls, 0 where neither is plain.
+
+    places: (N, 3), 1, x and y in shares of the picture. reach: (N,), see `EpipolarFlow`.
+    """
+    robust = np.ones(len(depth))
+    for _ in range(DEPTH_ITERATIONS):
+        weighted = places * (reach**2 * robust)[:, None]
+        plane = np.linalg.solve(weighted.T @ places + 1e-9 * np.eye(3), weighted.T @ depth)
+        error = np.abs(depth - places @ plane) * reach
+        scatter = max(1.4826 * float(np.median(error)), MIN_NOISE)
+        robust = 1 / (1 + (error / (TUNING * scatter)) ** 2) ** 2
+    downward = float(plane[2] / 2 * np.sqrt(np.mean(reach**2)))  # pixels over half the picture
+    return float(np.sign(downward)) if abs(downward) > scatter else 0.0
+
+
 class ParallaxGate:
     """Gathers, frame by frame, the log odds that a body is at rest and only near or far.
 
-    A body at rest needs both: a rest of the picture that shows parallax, and motion along the
-    epipolar lines of the whole scene. Each pixel of a body carries its log odds along the flow; a new
-    body starts with those of the scene.
+    A body at rest needs all: a rest of the picture that shows parallax, motion along the epipolar lines of the whole
+    scene, and a depth that is not beyond everything else. Each pixel of a body carries its log odds along the flow; a
+    new body starts with those of the scene.
     """
 
     def __init__(self) -> None:
@@ -63,13 +122,15 @@ class ParallaxGate:
         flow: npt.NDArray[np.float32],
         displacement: npt.NDArray[np.float32],
         error: npt.NDArray[np.float32],
+        beyond: npt.NDArray[np.float32],
         certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.bool_]:
         """(count,) bool: which bodies are at rest.
 
         bodies: (H, W), 1..count, 0 for the rest. flow: (H, W, 2), current -> previous. displacement:
         (H, W), length of what the dominant motion leaves of it. error: (H, W), distance from the
-        epipolar lines of the whole scene. certain: (H, W) bool, where the flow can be relied on.
+        epipolar lines of the whole scene. beyond: (H, W), see `beyond_all`. certain: (H, W) bool, where the flow can be
+        relied on.
         """
         height, width = bodies.shape
         if self._log_odds is None or self._log_odds.shape != bodies.shape:
@@ -87,7 +148,7 @@ class ParallaxGate:
             )
         area = np.bincount(bodies.ravel(), minlength=count + 1)
         before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
-        votes = self._votes(bodies, count, displacement, error, certain)
+        votes = self._votes(bodies, count, displacement, error, beyond, certain)
         # A body too thin or too blank to tell follows the scene.
         after = np.where(np.isnan(votes), self._scene + DECAY * (before[1:] - self._scene), DECAY * before[1:] + votes)
         after = np.clip(after, -LIMIT, LIMIT)
@@ -103,6 +164,7 @@ class ParallaxGate:
         count: int,
         displacement: npt.NDArray[np.float32],
         error: npt.NDArray[np.float32],
+        beyond: npt.NDArray[np.float32],
         certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float64]:
         """This frame's log odds of rest for each body, (count,); NaN where nothing can be told."""
@@ -128,6 +190,8 @@ class ParallaxGate:
         for k in np.flatnonzero(judged):
             excess = max(np.percentile(misfit[members[k]], 75) - noise, 1e-3) / typical[k]
             votes[k] = min(votes[k], np.log(MISFIT / excess))
+            if np.median(beyond[cells][seen][members[k]]) > MISFIT * typical[k]:
+                votes[k] = -VOTE_LIMIT
         return np.where(judged, np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT), np.nan)
 
 
