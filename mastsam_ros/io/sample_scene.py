@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.io import sample_textures as paint
+from mastsam_ros.io.encodings import metres_to_millimetres
 from mastsam_ros.io.frame_bag import FrameBag
 from mastsam_ros.io.ray_caster import AreaLight, Moves, RayCaster, Surface
 from mastsam_ros.io.sample_camera import Pose, SampleCamera
@@ -190,7 +191,7 @@ class SampleScene:
             (folder / name).mkdir(parents=True, exist_ok=True)
         for index, view in enumerate(self):
             bgr = np.ascontiguousarray(view.frame.image[..., ::-1])
-            millimetres = np.rint(np.asarray(view.frame.depth) * 1000).astype(np.uint16)
+            millimetres = metres_to_millimetres(np.asarray(view.frame.depth, np.float32))
             cv2.imwrite(str(folder / "rgb" / f"{index:05d}.jpg"), bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])
             cv2.imwrite(str(folder / "depth" / f"{index:05d}.png"), millimetres)
             cv2.imwrite(str(folder / "instance" / f"{index:05d}.png"), view.instance)

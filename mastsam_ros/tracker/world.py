@@ -99,10 +99,11 @@ class World:
         self.number = number if len(self._members) == 1 else self.number + 1
 
     def elsewhere(self, member: Member) -> set[int]:
-        """Ids in the map that other cameras know and this one does not."""
+        """Ids in the map that other cameras know and this one does not, nor did before it joined them in this frame."""
         if len(self._members) < 2:
             return set()
-        return self.map.instances.keys() - member.identities.known()
+        identities = member.identities
+        return self.map.instances.keys() - identities.known() - {id for id, _ in identities.joined}
 
     def two_things(self, first: int, second: int, but: Member | None = None) -> bool:
         """True if a camera, other than `but`, has seen both at the same time."""

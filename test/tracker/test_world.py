@@ -207,3 +207,16 @@ def test_ids_stay_two(reason: str) -> None:
     else:
         see(world, members, 6, keys=keys)
     assert not members[0].joins and not members[1].joins
+
+
+def test_what_a_camera_has_just_joined_is_not_met_again() -> None:
+    world, members = two_members()
+    tracker = members[1].identities
+    kept, ended = tracker.born(1.0, sure=True), tracker.born(1.0, sure=True)
+    members[0].identities.adopt([kept, ended], 10)
+    points = np.linspace(0, 1, 30, dtype=np.float32)[:, None].repeat(3, axis=1)
+    world.map.observe(points, np.full(30, ended, np.int32), np.zeros((30, 3), np.uint8), 0)
+    tracker.begin_frame()
+    tracker.merge(ended, kept)
+    assert world.elsewhere(members[1]) == set()
+    assert world.elsewhere(members[0]) == set()
