@@ -24,7 +24,7 @@ from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.masks import TrackMasks, look_up
 from mastsam_ros.matchers import Matcher, create_matcher
-from mastsam_ros.segmenters import LookingAhead, Segmenter, create_segmenter
+from mastsam_ros.segmenters import LookingAhead, MasksSuffice, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.discovery import new_masks, solid, uncovered_region
 from mastsam_ros.tracker.edits import Editor
@@ -327,16 +327,17 @@ class Mastsam:
                 with timer("prompt"), one_thread(self.device):
                     confidence = upload(self._identities.confidence(), self.device)
                     may_stand_in = upload(self._identities.may_stand_in(), self.device)
-                    prompts = prompts_from(carried, confidence, tracker)
-        if carried is not None:
-            with self._meanwhile(timer, "pose", self.map.look_round):
+                    wanted = not isinstance(self.segmenter, MasksSuffice)
+                    prompts = prompts_from(carried, confidence, tracker, wanted)
+        with self._meanwhile(timer, "pose", self.map.look_round):
+            if carried is not None:
                 with timer("predict"):
                     answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
                 with timer("choose"), one_thread(self.device):
                     chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
                     unprompted = None if answer is None else answer.unprompted
                     chosen = chosen.standing_in(may_stand_in, carried)
-        with self._meanwhile(timer, "pose", self.map.odometry.finish):
+        with self._meanwhile(timer, "pose", self.map.finish):
             if carried is not None:
                 with timer("overlap"), one_thread(self.device):
                     index, uncovered, figures = self._without_overlap(active, carried, chosen, unprompted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from mastsam_ros.backends import resolved
 from mastsam_ros.types import CandidateMasks, Frame, Matches, PointPrompts
@@ -35,6 +35,13 @@ class LookingAhead(Segmenter, Protocol):
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
         """The part of the next `set_frame` that needs no matches. follows: whether it will be given any."""
+
+
+@runtime_checkable
+class MasksSuffice(Segmenter, Protocol):
+    """A segmenter that follows tracks by their carried masks alone: what it is asked then has no points."""
+
+    masks_suffice: Literal[True]
 
 
 def create_segmenter(settings: Settings, like: Segmenter | None = None) -> Segmenter:

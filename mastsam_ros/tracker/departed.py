@@ -66,25 +66,35 @@ class Departed:
     """What lost things were like, and which of them are gone from where they were."""
 
     def __init__(self) -> None:
-        self._was: dict[int, tuple[Likeness, int]] = {}
-        """Of lost ids, and the frame in which they were last seen."""
-        self._gone: set[int] = set()
+        self.reset()
 
     def reset(self) -> None:
         """Forgets everything."""
-        self._was, self._gone = {}, set()
+        self._was: dict[int, tuple[Likeness, int]] = {}
+        """Of lost ids, and the frame in which they were last seen."""
+        self._gone: set[int] = set()
+        self._unlike: dict[int, int] = {}
+        """Of lost ids that are too small or too large, how many voxels they had."""
 
     def keep_only(self, lost: Set[int]) -> None:
         """Drops ids that are not lost any more."""
         self._was = {id: was for id, was in self._was.items() if id in lost}
         self._gone &= self._was.keys()
+        self._unlike = {id: voxels for id, voxels in self._unlike.items() if id in lost}
 
     def update(self, map: InstanceMap, lost: Mapping[int, int], empty: Set[int]) -> None:
         """lost: every lost id, and the frame that last showed it; empty: those whose place is in view and empty."""
-        for id in (lost.keys() - self._was.keys()) & map.instances.keys():
+        new = (lost.keys() - self._was.keys()) & map.instances.keys()
+        voxels = np.bincount(map.voxels.instance, minlength=max(new, default=0) + 1)
+        for id in new:
+            # Voxels change places, but none changes hands without a change of number.
+            if self._unlike.get(id) == voxels[id]:
+                continue
             like = Likeness.of(map, id)
             if like is not None and like.size[0] < _LARGEST_M:
                 self._was[id] = (like, lost[id])
+            else:
+                self._unlike[id] = int(voxels[id])
         self._gone |= empty & self._was.keys()
 
     def elsewhere(

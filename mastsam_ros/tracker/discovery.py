@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mastsam_ros.device import on_host, upload
+from mastsam_ros.device import looking_is_free, on_host, upload
 from mastsam_ros.masks import look_up, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import occurrences
@@ -56,9 +57,14 @@ def new_masks(
 
 def solid(new: torch.Tensor, count: int) -> list[bool]:
     """Of each of `count` new masks (n + 1 in new (H, W)) whether it is more than a sliver, as outlines leave them."""
-    image = new.to(torch.float32)[None, None]
-    highest = F.max_pool2d(image, _CORE, 1, _CORE // 2)[0, 0]
-    lowest = -F.max_pool2d(-image, _CORE, 1, _CORE // 2)[0, 0]
-    core = torch.where(highest == lowest, new, 0)
+    if looking_is_free(new.device):
+        image = new.numpy().astype(np.float32)
+        square = np.ones((_CORE, _CORE), np.uint8)
+        core = torch.where(torch.from_numpy(cv2.dilate(image, square) == cv2.erode(image, square)), new, 0)
+    else:
+        image = new.to(torch.float32)[None, None]
+        highest = F.max_pool2d(image, _CORE, 1, _CORE // 2)[0, 0]
+        lowest = -F.max_pool2d(-image, _CORE, 1, _CORE // 2)[0, 0]
+        core = torch.where(highest == lowest, new, 0)
     share = occurrences(core.flatten(), count + 1)[1:] / occurrences(new.flatten(), count + 1)[1:].clamp(min=1)
     return on_host(share >= _CORE_SHARE)[0].tolist()

@@ -22,7 +22,7 @@ from mastsam_ros.settings import GeometrySettings, TrackerSettings
 from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.departed import Departed
 from mastsam_ros.tracker.identity import Identities
-from mastsam_ros.tracker.moving import MovingTracks, off_moving, own_motion
+from mastsam_ros.tracker.moving import MovingTracks, at_rest, off_moving, own_motion
 from mastsam_ros.tracker.world import Join, World
 from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
@@ -75,7 +75,9 @@ class MapRevival:
         self._moving = MovingTracks()
         self._departed = Departed()
         self._flowed: tuple[Frame, npt.NDArray[np.float64], Matches] | None = None
-        """The view before the current one, its pose, and the matches between the two; None where there is none."""
+        """The view before the current one, its pose, and the matches between the two, until `finish` has seen them."""
+        self._motion: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None = None
+        """Of the current view's places, as `own_motion` gives it; None where there is no view before it."""
         self._owners: npt.NDArray[np.uint16] | None = None
 
     @property
@@ -112,7 +114,8 @@ class MapRevival:
         self._world.reset()
         self._moving.reset()
         self._departed.reset()
-        self._here, self._placed, self._flowed, self._owners, self._own_world = None, None, None, None, False
+        self._here, self._placed, self._owners, self._own_world = None, None, None, False
+        self._flowed, self._motion = None, None
         self.pose = PoseState.UNKNOWN
 
     def interrupt(self) -> None:
@@ -123,7 +126,8 @@ class MapRevival:
     def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
         """Finds the pose of frame `number` (working size). Returns the matches, corrected where it knows better."""
         self._world.begin(number)
-        before, self._here, self._placed, self._flowed = self._here, None, None, None
+        before, self._here, self._placed = self._here, None, None
+        self._flowed, self._motion = None, None
         given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
         if not self.settings.map:
             return matches
@@ -147,6 +151,13 @@ class MapRevival:
     def look_round(self) -> None:
         """Looks up what the map knows of what the located view shows; whoever asks first does it otherwise."""
         _ = self._view
+
+    def finish(self) -> None:
+        """Does what `remember` and the next frame need of the located view; they do it otherwise."""
+        self.odometry.finish()
+        view = self._view
+        if view is not None and self._flowed is not None:
+            self._motion, self._flowed = own_motion(view.points, view.rows, view.columns, *self._flowed), None
 
     def elsewhere(self) -> set[int]:
         """Ids in the map that only other cameras know."""
@@ -408,6 +419,7 @@ class MapRevival:
 
         What moves on its own stays out, and leaves the map where it was in it.
         """
+        self.finish()
         view, self._owners = self._view, shown
         if view is None:
             return
@@ -416,12 +428,12 @@ class MapRevival:
             self.map.carve(view.T, view.K, view.depth)
         instance = shown[view.rows, view.columns].astype(np.int32)
         entered = (instance > 0) & view.sure
-        if self._flowed is not None:
-            motion, flowing = own_motion(view.points, view.rows, view.columns, *self._flowed)
+        if self._motion is not None:
+            motion, flowing = self._motion
             out, leaving = self._moving.update(instance, motion, flowing, self.map.instances.keys())
             self._moving.keep_only(known)
             self.map.forget(leaving)
-            entered &= ~(flowing & (np.abs(motion).max(axis=1) > 1)) & ~np.isin(instance, list(out))
+            entered &= at_rest(instance, out, motion, flowing)
         world, member, stamp_ns = self._world, self._member, view.view.stamp_ns
         points, keys = view.points[entered], view.keys[entered]
         seen = self.map.observe(points, instance[entered], view.rgb[entered], world.number, keys)

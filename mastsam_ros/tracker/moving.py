@@ -52,9 +52,10 @@ class MovingTracks:
         known: ids that the map has; a new one waits until it was seen at rest.
         """
         out, leaving = set(), set()
-        count = np.bincount(owners[flowing], minlength=int(owners.max(initial=0)) + 1)
+        area = np.bincount(owners, minlength=1)
+        count = np.bincount(owners[flowing], minlength=len(area))
         medians = _medians(owners, motion, flowing, count)
-        for id in np.unique(owners[owners > 0]).tolist():
+        for id in (1 + np.flatnonzero(area[1:])).tolist():
             score = self._score.get(id, 0)
             if count[id] < _FEWEST:
                 if score or id not in known:
@@ -125,6 +126,30 @@ def _medians(
             for c in range(3):
                 medians[track, c] = np.median(ordered[c, start[track] : start[track + 1]])
     return medians
+
+
+def at_rest(
+    owners: npt.NDArray[np.int32], moving: Set[int], motion: npt.NDArray[np.float32], flowing: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """(N,) bool: pixels that neither move themselves nor belong to tracks `moving`; else as `MovingTracks.update`."""
+    moves = np.zeros(1 + max(int(owners.max(initial=0)), *moving, 0), bool)
+    moves[list(moving)] = True
+    return _at_rest(owners, moves, motion, flowing)
+
+
+@compiled("bool_[::1](int32[::1], bool_[::1], float32[:, ::1], bool_[::1])")
+def _at_rest(
+    owners: npt.NDArray[np.int32],
+    moves: npt.NDArray[np.bool_],
+    motion: npt.NDArray[np.float32],
+    flowing: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.bool_]:
+    """As `at_rest`. moves: (T,) by track."""
+    rests = np.empty(len(owners), np.bool_)
+    for n in range(len(owners)):
+        most = max(abs(motion[n, 0]), abs(motion[n, 1]), abs(motion[n, 2]))
+        rests[n] = not (moves[owners[n]] or (flowing[n] and most > 1))
+    return rests
 
 
 def own_motion(

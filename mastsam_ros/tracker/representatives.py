@@ -17,11 +17,16 @@ _POINTS_PER_TRACK = 128
 _ITERATIONS = 8
 
 
-def prompts_from(carried: Carried, confidence: torch.Tensor, settings: TrackerSettings) -> PointPrompts:
+def prompts_from(
+    carried: Carried, confidence: torch.Tensor, settings: TrackerSettings, points_wanted: bool = True
+) -> PointPrompts:
     """Prompts of every track: its representatives are positive, the nearest ones of other tracks negative.
 
     confidence: (N,) how far each carried mask can be trusted. Tracks without carried points get padding only.
     """
+    if not points_wanted:
+        none = torch.zeros(carried.count, 0, device=carried.index.device)
+        return PointPrompts(none[..., None].expand(-1, -1, 2), none, carried.index, confidence)
     points, valid = _gathered(carried)
     if settings.representative_selection:
         xy = _representatives(points, valid, settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +79,8 @@ class RegionSegmenter:
     Candidates per prompt: the body or the region of the best cut that agrees with the carried mask, and the carried
     mask itself, superpixel by superpixel. Keeps what moves from frame to frame; one object serves one camera.
     """
+
+    masks_suffice: Literal[True] = True
 
     def __init__(self, settings: RegionsSettings | None = None) -> None:
         self._settings = settings or RegionsSettings()
