@@ -205,19 +205,19 @@ class Mastsam:
 
     def split_instance(self, id: int, xy: npt.ArrayLike, stamp_ns: int | None = None, label: str = "") -> int:
         """Makes the part of an instance on which the points (K, 2) lie an instance of its own, for good: its id."""
-        return self._editor.split(id, self._in_latest(pointed(xy), stamp_ns), self._asked, label)
+        return self._editor.split(int(id), self._in_latest(pointed(xy), stamp_ns), self._asked, label)
 
     def merge_instances(self, ids: Sequence[int]) -> int:
         """Makes several instances one, for good: the first, whose id it returns."""
-        return self._editor.merge(list(ids))
+        return self._editor.merge([int(id) for id in ids])
 
     def remove_instance(self, id: int) -> None:
         """Ends an instance: what it covers stays unlabelled for as long as it can be followed."""
-        self._editor.remove(id)
+        self._editor.remove(int(id))
 
     def rename_instance(self, id: int, label: str) -> None:
         """Gives an instance a name; an empty one takes it away."""
-        self._editor.rename(id, label)
+        self._editor.rename(int(id), label)
 
     def moment(self) -> Moment | None:
         """The last view as it is now, edits included; None before the first."""

@@ -164,6 +164,17 @@ def test_an_instance_is_added_where_the_tracker_has_none() -> None:
     assert film.mastsam.add_instance([film.middle(4)]) == film.id(4), "it is an instance already"
 
 
+def test_ids_may_be_read_off_the_label_image(tmp_path: Path) -> None:
+    film = Film()
+    ids = np.unique(film.result.labels)
+    film.mastsam.merge_instances(ids[1:3])
+    film.mastsam.rename_instance(ids[3], "jar")
+    film.mastsam.remove_instance(ids[4])
+    film.mastsam.save_map(tmp_path / "room")
+    events = film.on().events
+    assert len(events) == 3 and {type(id) for event in events for id in (event.id, event.other_id)} == {int}
+
+
 def test_a_stamp_in_the_past_is_carried_forward() -> None:
     film = Film(Truth(as_one=(1, 2)))
     film.on(10)

@@ -229,7 +229,7 @@ def _build_place(builder: Builder, rng: np.random.Generator, from_m: float | Non
     return builder.names.index("ground") + 1, builder.names.index("land") + 1
 
 
-def _clouds(rng: np.random.Generator, width: int, height: int, density: float) -> paint.Texture:
+def _clouds(rng: np.random.Generator, width: int, height: int, _density: float) -> paint.Texture:
     return paint.between(paint.fractal(rng, width, height, 0.3 * height, 4, 3.0), (0.5, 0.66, 0.86), (0.95, 0.95, 0.94))
 
 
