@@ -12,7 +12,6 @@ from mastsam_ros.segmenters.regions.depth.connected import (
     Floats,
     Ints,
     components,
-    distance_inside,
     grow,
 )
 from mastsam_ros.segmenters.regions.depth.planes import CONTACT_PIXELS, PLANE_SIGMAS, Planes
@@ -34,7 +33,6 @@ SIMILAR_COLOUR = 10.0
 UNLIKE_COLOUR, SHARP = 16.0, 2.0
 """Lab distance from which on two sides look different, and times the limit that a crease between them then counts."""
 SMALLEST_OBJECT_PX = 24
-THINNEST_OBJECT_PX = 1.5
 BEHIND_SHARE = 0.95
 LOW_SHARE = 0.9
 """The rest of a bump may be anything; noise has no upper end."""
@@ -70,26 +68,38 @@ def _joined(surface: Surface, loose: Bools, step: float) -> tuple[Bools, Bools]:
 
     step: metres that a surface may be off beside the noise.
     """
-    w = surface.w
     noise = OUTLIER_SIGMAS * surface.smooth_noise
     joined = []
     reach = 2 * surface.radius - 1
-    for slope, side, first, second in (
-        (surface.du, (1, reach), np.s_[:, :-1], np.s_[:, 1:]),
-        (surface.dv, (reach, 1), np.s_[:-1], np.s_[1:]),
-    ):
+    for slope, side, dy, dx in ((surface.du, (1, reach), 0, 1), (surface.dv, (reach, 1), 1, 0)):
         # Where the slopes on both sides lead from one to the other there is no step, however steep the surface.
         # Wide windows that reach over an edge measure neither side's slope: that stands beside them.
         kernel = np.ones(side, np.uint8)
         least = cv2.erode(np.where(loose, slope, np.float32(np.inf)), kernel)
         most = cv2.dilate(np.where(loose, slope, np.float32(-np.inf)), kernel)
-        change = w[second] - w[first]
-        jump = np.maximum(
-            np.minimum(least[first], least[second]) - change, change - np.maximum(most[first], most[second])
-        )
-        nearer = np.maximum(w[first], w[second])
-        joined.append(loose[first] & loose[second] & (jump < noise + step * nearer * nearer))
+        joined.append(_without_step(loose, surface.w, least, most, dy, dx, noise, step))
     return joined[0], joined[1]
+
+
+@compiled(
+    "bool_[:, ::1](bool_[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1], int64, int64, float64, float64)"
+)
+def _without_step(
+    loose: Bools, w: Floats, least: Floats, most: Floats, dy: int, dx: int, noise: float, step: float
+) -> Bools:
+    """Which loose pixels (H, W) join their neighbour (dy, dx) away, (H - dy, W - dx): w does not leave the slopes, from
+    the least to the most, by more than the noise and `step` metres."""
+    height, width = w.shape
+    joined = np.zeros((height - dy, width - dx), np.bool_)
+    for v in range(height - dy):
+        for u in range(width - dx):
+            y, x = v + dy, u + dx
+            if loose[v, u] and loose[y, x]:
+                change = w[y, x] - w[v, u]
+                jump = max(min(least[v, u], least[y, x]) - change, change - max(most[v, u], most[y, x]))
+                nearer = max(w[v, u], w[y, x])
+                joined[v, u] = jump < np.float32(noise) + np.float32(step) * nearer * nearer
+    return joined
 
 
 def give_back(surface: Surface, planes: Planes, objects: Ints) -> None:
@@ -108,10 +118,12 @@ def give_back(surface: Surface, planes: Planes, objects: Ints) -> None:
     noise = PLANE_SIGMAS * surface.smooth_noise
     area, behind, low = _against_home(objects, home, surface.w, surface.rays, equations, count, noise, planes.thickness)
     behind, low = behind / np.maximum(area, 1), low / np.maximum(area, 1)
-    here = (objects > 0) & (home > 0)[objects]
     rim = (contacts[each, home] >= CONTACT_PIXELS) & (height[each, home] < 0) & (behind > BEHIND_SHARE)
     returned = (rim | (low > LOW_SHARE)) & (home > 0)
-    given = here & returned[objects]
+    returned[0] = False
+    if not returned.any():
+        return
+    given = np.take(returned, objects)
     on_plane[given] = home[objects[given]]
     objects[given] = 0
 
@@ -244,16 +256,8 @@ def _merge_parts(
     parts: Ints, count: int, loose: Bools, across: Bools, down: Bools, crease: Floats, limit: float, lab: Floats | None
 ) -> Ints:
     """Joins parts that pass into each other along most of their contact, and crumbs with what they touch; 1..n."""
-    first, second, depth, linked = [], [], [], []
-    for links, a, b in ((across, np.s_[:, :-1], np.s_[:, 1:]), (down, np.s_[:-1], np.s_[1:])):
-        contact = loose[a] & loose[b] & (parts[a] != parts[b])
-        first.append(parts[a][contact])
-        second.append(parts[b][contact])
-        depth.append(np.minimum(crease[a][contact], crease[b][contact]))
-        linked.append(links[contact])
-    low = np.minimum(np.concatenate(first), np.concatenate(second)).astype(np.int64)
-    high = np.maximum(np.concatenate(first), np.concatenate(second)).astype(np.int64)
-    pairs, index = np.unique(low * (count + 1) + high, return_inverse=True)
+    pair, depth, link = _part_contacts(parts, count, loose, across, down, crease)
+    pairs, index = np.unique(pair, return_inverse=True)
     low, high = np.divmod(pairs, count + 1)
     area = np.bincount(parts.ravel(), minlength=count + 1)
     required = np.full(len(pairs), limit)
@@ -261,10 +265,9 @@ def _merge_parts(
         colour = sums_over(parts, lab, count + 1) / np.maximum(area, 1)[:, None]
         alike = np.linalg.norm(colour[low] - colour[high], axis=1) < SIMILAR_COLOUR
         required[alike] = 1.5 * limit
-    link = np.concatenate(linked)
     contacts = np.bincount(index, minlength=len(pairs))
     links = np.bincount(index, link, len(pairs))
-    smooth = np.bincount(index, link & (np.concatenate(depth) >= required[index]), len(pairs))
+    smooth = np.bincount(index, link & (depth >= required[index]), len(pairs))
     group = np.arange(count + 1)
     for crumbs in (False, True):
         size = np.bincount(group, area, count + 1)
@@ -275,15 +278,54 @@ def _merge_parts(
                 group[group == b] = a
                 size[a] += size[b]
     group[0] = 0
-    merged = group[parts]
-    return without_crumbs(merged)
+    return without_crumbs(np.take(group.astype(np.int32), parts))
+
+
+@compiled(
+    "Tuple((int64[::1], float32[::1], bool_[::1]))(int32[:, ::1], int64, bool_[:, ::1], bool_[:, ::1], bool_[:, ::1],"
+    " float32[:, ::1])"
+)
+def _part_contacts(
+    parts: Ints, count: int, loose: Bools, across: Bools, down: Bools, crease: Floats
+) -> tuple[npt.NDArray[np.int64], Floats, Bools]:
+    """Of each place where two parts touch (N,): the lower one's number times (count + 1) and the higher one's, the
+    deeper crease of the two pixels, and whether a link joins them."""
+    height, width = parts.shape
+    pair, depth = np.empty(2 * parts.size, np.int64), np.empty(2 * parts.size, np.float32)
+    link = np.empty(2 * parts.size, np.bool_)
+    contacts = 0
+    for dy, dx in ((0, 1), (1, 0)):
+        for v in range(height - dy):
+            for u in range(width - dx):
+                y, x = v + dy, u + dx
+                if parts[v, u] != parts[y, x] and loose[v, u] and loose[y, x]:
+                    low, high = min(parts[v, u], parts[y, x]), max(parts[v, u], parts[y, x])
+                    pair[contacts] = low * (count + 1) + high
+                    depth[contacts] = min(crease[v, u], crease[y, x])
+                    link[contacts] = across[v, u] if dx else down[v, u]
+                    contacts += 1
+    return pair[:contacts].copy(), depth[:contacts].copy(), link[:contacts].copy()
 
 
 def without_crumbs(parts: Ints) -> Ints:
     """Parts numbered 1..n, those left out that are too small or too thin to be told from noise."""
-    count = int(parts.max())
-    area = np.bincount(parts.ravel(), minlength=count + 1)
-    core = np.bincount(parts[distance_inside(parts) >= THINNEST_OBJECT_PX], minlength=count + 1)
-    good = (area >= SMALLEST_OBJECT_PX) & (core > 0)
+    area, core = _sizes(parts, int(parts.max()))
+    good = (area >= SMALLEST_OBJECT_PX) & core
     good[0] = False
-    return np.where(good, np.cumsum(good), 0).astype(np.int32)[parts]
+    return np.take(np.where(good, np.cumsum(good), 0).astype(np.int32), parts)
+
+
+@compiled("Tuple((int64[::1], bool_[::1]))(int32[:, ::1], int64)")
+def _sizes(parts: Ints, count: int) -> tuple[npt.NDArray[np.int64], Bools]:
+    """Pixels of each part 0..count, and whether one of them has none but its own part's beside it."""
+    height, width = parts.shape
+    area, core = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.bool_)
+    for v in range(height):
+        for u in range(width):
+            part = parts[v, u]
+            area[part] += 1
+            if core[part] or (u > 0 and parts[v, u - 1] != part) or (u + 1 < width and parts[v, u + 1] != part):
+                continue
+            above, below = parts[max(v - 1, 0), u], parts[min(v + 1, height - 1), u]
+            core[part] = above == part and below == part
+    return area, core
