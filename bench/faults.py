@@ -32,7 +32,7 @@ from mastsam_ros.io.camera_info import intrinsics_of
 from mastsam_ros.node_session import process
 from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.ros.conversions import Input, frame_of, rgb_message
-from mastsam_ros.ros.diagnostics import resident_megabytes
+from mastsam_ros.ros.memory import resident_megabytes
 from mastsam_ros.types import InputError, MastsamError
 
 READY_TIMEOUT_S = 120.0

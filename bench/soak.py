@@ -32,7 +32,7 @@ from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.msg import InstanceArray
 from mastsam_ros.node_session import process
 from mastsam_ros.ros.conversions import rgb_message
-from mastsam_ros.ros.diagnostics import resident_megabytes
+from mastsam_ros.ros.memory import resident_megabytes
 from mastsam_ros.types import MastsamError
 
 READY_TIMEOUT_S = 120.0

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from mastsam_ros.ros.memory import heap_megabytes, resident_megabytes
 from mastsam_ros.settings import NodeSettings
 from mastsam_ros.types import SelfCheck
 
@@ -147,6 +148,7 @@ def status_message(
 ) -> DiagnosticStatus:
     """One status of /diagnostics. state: the model's. problem: a warning for people, or empty. extra: more values."""
     received, processed = statistics.rates()
+    in_use = heap_megabytes()
     values = {
         "model state": state,
         **{key.replace("_", " "): str(count) for key, count in vars(statistics.counts).items()},
@@ -157,24 +159,13 @@ def status_message(
             for stage, (median, high) in statistics.percentiles().items()
         },
         "memory MB": f"{resident_megabytes():.0f}",
+        "memory in use MB": "" if in_use is None else f"{in_use:.0f}",
         **extra,
     }
     level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
     message = problem or f"{state}, {processed:.1f} frames per second"
     pairs = [KeyValue(key=key, value=value) for key, value in values.items()]
     return DiagnosticStatus(level=level, name=name, message=message, values=pairs)
-
-
-def resident_megabytes(pid: int | None = None) -> float:
-    """Memory that a process holds, by default this one; 0 where the system does not tell."""
-    try:
-        with open(f"/proc/{pid or 'self'}/status", encoding="ascii") as status:
-            for line in status:
-                if line.startswith("VmRSS:"):
-                    return int(line.split()[1]) / 1024
-    except OSError:
-        return 0.0
-    return 0.0
 
 
 def _rate(times: deque[float]) -> float:

@@ -70,6 +70,9 @@ INPUTS = (
     ),
 )
 
+_LARGE = 2
+"""Depth of what is a megabyte and more: for a subscriber that once fell behind, DDS keeps so many for good."""
+
 OUTPUTS = {
     topic.name: topic
     for topic in (
@@ -79,8 +82,9 @@ OUTPUTS = {
             "points",
             "sensor_msgs/msg/PointCloud2",
             "x, y, z, rgb, instance (uint32), confidence; camera's frame, <frame>_unscaled where not metric",
+            depth=_LARGE,
         ),
-        Topic("overlay", "sensor_msgs/msg/Image", "rgb8, the picture with its masks; a colour is an id"),
+        Topic("overlay", "sensor_msgs/msg/Image", "rgb8, the picture with its masks; a colour is an id", depth=_LARGE),
         # One frame can tell of hundreds of tracks, and none of it may be overtaken.
         Topic(
             "events",

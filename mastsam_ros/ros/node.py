@@ -32,6 +32,7 @@ from mastsam_ros.ros.camera import Camera, place_of
 from mastsam_ros.ros.conversions import Input
 from mastsam_ros.ros.interface import DIAGNOSTICS
 from mastsam_ros.ros.log import Complaints, RosLogHandler
+from mastsam_ros.ros.memory import give_back
 from mastsam_ros.ros.outputs import create_publisher
 from mastsam_ros.ros.parameters import SettingsParameters
 from mastsam_ros.ros.poses import Poses
@@ -46,6 +47,8 @@ from mastsam_ros.types import Frame, MastsamError, ModelError, SettingsError
 _STOP_TIMEOUT_S = 5.0
 _SAVE_TIMEOUT_S = 30.0
 _REPORT_INTERVAL_S = 1.0
+_GIVE_BACK_INTERVAL_S = 1.0
+"""How often free memory goes back to the system: what the node holds beyond what is in use is what so long takes."""
 Answer = TypeVar("Answer")
 
 
@@ -86,7 +89,9 @@ class MastsamNode(LifecycleNode):
         # What the worker's thread has to tell is dealt with in the executor's.
         self._worker_tells = self.create_guard_condition(self._on_worker_tells)
         # On the steady clock: simulated time may stand still, and then this has to be said.
-        self.create_timer(_REPORT_INTERVAL_S, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_REPORT_INTERVAL_S, self._report, clock=steady)
+        self.create_timer(_GIVE_BACK_INTERVAL_S, give_back, clock=steady)
         self._starting_itself = False
         if self._tunable.settings.node.autostart:
             self._load()

@@ -1,0 +1,78 @@
+"""What this process holds of the system's memory, how much of that is in use, and how the rest is given back."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+
+_M_ARENA_MAX = -8
+"""From glibc's malloc.h."""
+
+
+class _Heap(ctypes.Structure):
+    """glibc's `struct mallinfo2`: bytes over all arenas."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "free_chunks", "fast_chunks", "mapped_blocks", "mapped", "_", "fast_free"),
+            *("in_use", "free", "releasable"),
+        )
+    ]
+
+
+def resident_megabytes(pid: int | None = None) -> float:
+    """Memory that a process holds, by default this one; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid or 'self'}/status", encoding="ascii") as status:
+            for line in status:
+                if line.startswith("VmRSS:"):
+                    return int(line.split()[1]) / 1024
+    except OSError:
+        return 0.0
+    return 0.0
+
+
+def heap_megabytes() -> float | None:
+    """Memory of this process that its parts asked malloc for and have not freed; None where malloc is not glibc's.
+
+    What grows here grows for a reason. What grows in `resident_megabytes` alone is free memory between blocks in use.
+    """
+    told = getattr(_libc(), "mallinfo2", None)
+    if told is None:
+        return None
+    told.restype = _Heap
+    heap = told()
+    return float(heap.in_use + heap.mapped) / 2**20
+
+
+def one_arena() -> None:
+    """Has all threads take their memory from one arena, unless MALLOC_ARENA_MAX says otherwise. To be called before
+    there are threads.
+
+    By default glibc makes arenas of their own for the model's two threads and for those of DDS. What is free in one of
+    them cannot be used in another, and what is free at its end is not given back by `give_back`.
+    """
+    choose = getattr(_libc(), "mallopt", None)
+    if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        choose(_M_ARENA_MAX, 1)
+
+
+def give_back() -> bool:
+    """Gives the system back the free memory that malloc keeps; False where malloc is not glibc's.
+
+    A step makes and frees arrays, and what is kept lies between them: the free memory falls to pieces that no later
+    array fits, and by itself glibc gives back only what is free at the end. Takes a few milliseconds, while a thread
+    that asks for memory waits.
+    """
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is None:
+        return False
+    trim(0)
+    return True
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

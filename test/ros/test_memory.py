@@ -1,0 +1,125 @@
+"""The node's memory: what is free goes back to the system, and what DDS keeps for slow subscribers is bounded."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import PointCloud2
+
+import mastsam_ros.ros.node as node_module
+from mastsam_ros.ros.interface import OUTPUTS
+from mastsam_ros.ros.memory import give_back, heap_megabytes, resident_megabytes
+from mastsam_ros.ros.outputs import create_publisher
+
+CLOUD_MB = 1.8
+"""A cloud of 76,800 points, as images of 640x480 give."""
+NEVER_READS = """
+import rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
+rclpy.init()
+node = rclpy.create_node("slow")
+node.create_subscription(PointCloud2, "/points", lambda message: None, QoSProfile(depth=5))
+rclpy.spin(node)
+"""
+
+
+def sieve() -> list[np.ndarray]:
+    """Blocks that keep 180 MB of free memory between them."""
+    blocks = [np.ones(100_000, np.uint8) for _ in range(2000)]
+    return blocks[::10]
+
+
+def happens(condition: Callable[[], object], timeout_s: float = 20.0) -> bool:
+    """True once the condition holds, False after the timeout."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_free_memory_between_blocks_in_use_is_given_back():
+    before, used = resident_megabytes(), heap_megabytes()
+    if not give_back() or used is None:
+        pytest.skip("malloc is not glibc's")
+    kept = sieve()
+    assert resident_megabytes() - before > 150, "glibc keeps it"
+    assert heap_megabytes() - used == pytest.approx(20, abs=8), "and knows that it is not in use"
+    give_back()
+    assert resident_megabytes() - before < 60
+    assert all(block.all() for block in kept)
+
+
+def test_the_node_has_one_arena(start_node, monkeypatch):
+    """Arenas beside the main one lie at multiples of 64 MB, where nothing else begins with so few bytes in use."""
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    node = start_node()
+    maps = Path(f"/proc/{node.process.pid}/smaps").read_text(encoding="utf-8")
+    arenas = [
+        int(resident)
+        for start, resident in re.findall(
+            r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 \n(?:.*\n)*?Rss: +(\d+) kB", maps, re.M
+        )
+        if int(start, 16) % (64 << 20) == 0
+    ]
+    assert arenas == [], "KB that threads have taken for themselves"
+
+
+def test_the_node_gives_free_memory_back_by_itself(ros_domain, monkeypatch):
+    if not give_back():
+        pytest.skip("malloc is not glibc's")
+    monkeypatch.setattr(node_module, "_GIVE_BACK_INTERVAL_S", 0.5)
+    rclpy.init(args=["--ros-args", "-p", "node.autostart:=false"])
+    node = node_module.MastsamNode()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        kept = sieve()
+        full = resident_megabytes()
+        assert happens(lambda: executor.spin_once(timeout_sec=0.1) or full - resident_megabytes() > 120) and kept
+    finally:
+        executor.shutdown()
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown()
+
+
+def test_dds_keeps_little_for_a_subscriber_that_hangs(ros_domain):
+    if heap_megabytes() is None:
+        pytest.skip("malloc is not glibc's")
+    slow = subprocess.Popen([sys.executable, "-c", NEVER_READS])
+    rclpy.init(args=[])
+    node = rclpy.create_node("fast")
+    try:
+        publisher = create_publisher(node, OUTPUTS["points"], "/")
+        assert happens(publisher.get_subscription_count)
+        cloud = PointCloud2()
+        cloud.data.frombytes(bytes(int(CLOUD_MB * 2**20)))
+        publisher.publish(cloud)
+        os.kill(slow.pid, signal.SIGSTOP)
+        before = heap_megabytes()
+        for _ in range(20):
+            publisher.publish(cloud)
+        assert heap_megabytes() - before < 3 * CLOUD_MB, "a cloud in hand and two that wait"
+    finally:
+        slow.kill()
+        slow.wait()
+        node.destroy_node()
+        rclpy.shutdown()
