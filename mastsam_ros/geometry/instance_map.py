@@ -139,13 +139,19 @@ class InstanceMap:
         rgb: npt.NDArray[np.uint8],
         frame: int,
         keys: npt.NDArray[np.int64] | None = None,
+        order: npt.NDArray[np.int64] | None = None,
     ) -> Voxels:
         """Adds what one frame shows: points (N, 3) in the world, their ids (N,) > 0 and colours (N, 3).
 
         In each voxel the frame has one vote, for the id that most of its points there have. keys: (N,) of the voxels
-        that they belong to, None for those in which they lie. Returns these voxels.
+        that they belong to, None for those in which they lie. order: (M,) the points to add, by rising keys, None for
+        all. Returns these voxels.
         """
-        seen = self._gathered(self._keys(points) if keys is None else keys, points, instance, rgb, frame)
+        keys = self._keys(points) if keys is None else keys
+        order = np.argsort(keys, kind="stable") if order is None else order
+        key, most, readings, xyz, colour = _gathered(order, keys, points, instance, rgb)
+        ones = np.ones(len(key), np.int32)
+        seen = Voxels(key, most, ones, frame * ones, readings, xyz, colour)
         if not len(seen):
             return seen
         for id in np.unique(seen.instance).tolist():
@@ -331,20 +337,6 @@ class InstanceMap:
     def _find(self, key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Index of the voxel with each key, -1 where there is none."""
         return _found(self.voxels.key, key)
-
-    def _gathered(
-        self,
-        keys: npt.NDArray[np.int64],
-        points: npt.NDArray[np.float32],
-        instance: npt.NDArray[np.int32],
-        rgb: npt.NDArray[np.uint8],
-        frame: int,
-    ) -> Voxels:
-        """One frame's points as voxels of one vote each."""
-        order = np.argsort(keys, kind="stable")
-        key, most, readings, xyz, colour = _gathered(order, keys, points, instance, rgb)
-        ones = np.ones(len(key), np.int32)
-        return Voxels(key, most, ones, frame * ones, readings, xyz, colour)
 
     def _update(self, place: npt.NDArray[np.int64], seen: Voxels) -> None:
         """Votes, means and times of the voxels at `place`, which are seen again."""
@@ -598,7 +590,7 @@ def _gathered(
     rgb: npt.NDArray[np.uint8],
 ) -> tuple[npt.NDArray, ...]:
     """Of each voxel in which points (N, 3) lie, by rising key: the key, the id that most of its points have, the larger
-    one of several, their number, mean place and mean colour. order: (N,), the points by rising keys (N,)."""
+    one of several, their number, mean place and mean colour. order: (M,), which points, by rising keys (N,)."""
     number = len(order)
     key, most = np.empty(number, np.int64), np.empty(number, np.int32)
     readings = np.empty(number, np.float32)

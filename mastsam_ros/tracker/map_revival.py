@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Set
 
@@ -156,7 +157,10 @@ class MapRevival:
         """Does what `remember` and the next frame need of the located view; they do it otherwise."""
         self.odometry.finish()
         view = self._view
-        if view is not None and self._flowed is not None:
+        if view is None:
+            return
+        _ = view.order
+        if self._flowed is not None:
             self._motion, self._flowed = own_motion(view.points, view.rows, view.columns, *self._flowed), None
 
     def elsewhere(self) -> set[int]:
@@ -435,8 +439,8 @@ class MapRevival:
             self.map.forget(leaving)
             entered &= at_rest(instance, out, motion, flowing)
         world, member, stamp_ns = self._world, self._member, view.view.stamp_ns
-        points, keys = view.points[entered], view.keys[entered]
-        seen = self.map.observe(points, instance[entered], view.rgb[entered], world.number, keys)
+        order = view.order[entered[view.order]]
+        seen = self.map.observe(view.points, instance, view.rgb, world.number, view.keys, order)
         member.saw(np.unique(seen.instance), view.number)
         self.map.forget(self.map.instances.keys() - known)
         self.map.bound(view.T[:3, 3])
@@ -542,6 +546,11 @@ class _PlacedView:
         self._everywhere: tuple[npt.NDArray[np.int64], ...] | None = None
         self.presence: dict[int, Presence | None] = {}
         """Of the ids that were asked for since the map's own ids last changed; None for one that has no voxels."""
+
+    @functools.cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """(N,): its points by rising keys."""
+        return np.argsort(self.keys, kind="stable")
 
     def everywhere(self, map: InstanceMap) -> tuple[npt.NDArray[np.int64], ...]:
         """Rows, columns and voxels (-1: none) of sampled pixels; where no depth was measured, what the map shows."""
