@@ -32,6 +32,9 @@ _TOUCHING, _NEXT = 0.03, 1.75
 """Share of an instance's voxels that may be wrong, and voxel sizes between the centres of neighbours, at most."""
 _MOSTLY = 0.5
 """Share of an instance's voxels next to another's from which on it may be a piece of that one's surface."""
+_AROUND, _FLAT, _OFF = 4.0, 0.3, 0.75
+"""Voxel sizes within which what surrounds a few voxels is looked at; how flat it must be, and how far off its plane
+most of them, to be something that stands on it."""
 _LEAST_DEPTH_M = 0.05
 _OWN_DEPTH = 3.0
 """Voxel sizes by which one voxel of a thing must lie behind another to be hidden by it."""
@@ -248,16 +251,16 @@ class InstanceMap:
         small, large = sorted((a, b), key=len)
         if len(small) < _FEWEST_APART or len(large) < _FEWEST:
             return Separation.UNKNOWN
-        next_to = _NEXT * self.settings.map_voxel_m
-        # What is outside the smaller one's box, a step wider, is next to none of it.
-        inside = (large > small.min(0) - next_to) & (large < small.max(0) + next_to)
+        size = self.settings.map_voxel_m
+        # What is outside the smaller one's box, some steps wider, is next to none of it.
+        inside = (large > small.min(0) - _AROUND * size) & (large < small.max(0) + _AROUND * size)
         large = large[inside.all(1)]
-        near = cKDTree(large).query(small)[0] < next_to if len(large) else np.zeros(len(small), bool)
+        near = cKDTree(large).query(small)[0] < _NEXT * size if len(large) else np.zeros(len(small), bool)
         if near.mean() < _TOUCHING:
             return Separation.APART
-        if len(small) < _FEWEST:
-            return Separation.UNKNOWN
-        return Separation.TOUCHING if near.mean() < _MOSTLY else Separation.UNKNOWN
+        if (len(small) >= _FEWEST and near.mean() < _MOSTLY) or _stands_off(small, large, size):
+            return Separation.TOUCHING
+        return Separation.UNKNOWN
 
     def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Lower and upper corner (3,) of those of the ids that have enough voxels, in the world, stray ones aside."""
@@ -576,6 +579,17 @@ def _average(
             xyz[at, c] += share * (seen_xyz[n, c] - xyz[at, c])
             rgb[at, c] += share * (seen_rgb[n, c] - rgb[at, c])
         readings[at] = min(readings[at] + more[n], np.float32(_MOST_READINGS))
+
+
+def _stands_off(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32], size: float) -> bool:
+    """Whether points (N, 3) lie off the plane of those around them (M, 3), if these are one: size in metres."""
+    if len(around) < 2 * _FEWEST:
+        return False
+    middle = around.mean(axis=0, dtype=np.float64)
+    offset = around - middle
+    values, axes = np.linalg.eigh(offset.T @ offset / len(around))
+    flat = np.sqrt(max(values[0], 0.0)) < _FLAT * size
+    return bool(flat and np.median(np.abs((points - middle) @ axes[:, 0])) > _OFF * size)
 
 
 @compiled(

@@ -204,6 +204,15 @@ def test_a_piece_of_a_surface_is_no_body_of_its_own() -> None:
     assert map.separation(1, 2) is Separation.UNKNOWN
 
 
+def test_what_stands_on_a_surface_is_a_body_of_its_own_however_flat() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    here = np.abs(points[:, :2]).max(axis=1) < 0.05
+    observe(map, points[~here], 1, 0)
+    observe(map, points[here] - np.float32([0, 0, 0.03]), 2, 0)
+    assert map.separation(1, 2) is map.separation(2, 1) is Separation.TOUCHING
+
+
 def test_boxes_of_the_instances() -> None:
     map = InstanceMap(SETTINGS)
     _, points = wall(1.01)
