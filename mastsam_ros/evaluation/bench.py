@@ -17,7 +17,7 @@ import numpy as np
 from mastsam_ros.evaluation.bench_map import MapRun, map_table, measure_map, sensed
 from mastsam_ros.evaluation.columns import ALWAYS, COLUMNS, mean_of
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
-from mastsam_ros.evaluation.generated import generated_sequences, held_out_sequences
+from mastsam_ros.evaluation.generated import generated_sequences, held_out_sequences, held_out_videos
 from mastsam_ros.evaluation.oracles import TruthMatcher, TruthSegmenter
 from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Run, run_sequence
@@ -163,8 +163,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--only",
-        choices=("davis", "scenes", "tracker", "map"),
-        help="one of the tables; map: with depth, generated scenes too, only if asked for",
+        choices=("davis", "scenes", "tracker", "map", "generated"),
+        help="one of the tables; map: with depth, generated scenes too, and generated: videos that nothing was chosen"
+        " on, both only if asked for",
     )
     parser.add_argument("--sequences", metavar="A,B", help="only these, separated by commas")
     parser.add_argument("--frames", type=int, metavar="N", help="only the first so many frames of each sequence")
@@ -200,6 +201,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = Settings().with_assignments(arguments.set)
     if arguments.models:
         return _run_models(settings, arguments)
+    if arguments.only == "generated":
+        return _run_generated(settings, arguments)
     names = arguments.sequences.split(",") if arguments.sequences else None
     videos, scenes = open_data(arguments.data, names)
     if arguments.profile:
@@ -244,6 +247,16 @@ def _run_profile(
         figures[name] = [dataclasses.asdict(stage) for stage in stages]
     if arguments.json:
         write_json(arguments.json, figures)
+    return 0
+
+
+def _run_generated(settings: Settings, arguments: argparse.Namespace) -> int:
+    """The generated videos that nothing was chosen on."""
+    videos = [video.first(arguments.frames) for video in held_out_videos(GENERATED / "held_out")]
+    runs = bench_davis(videos, settings)
+    sys.stdout.write(f"{davis_table(runs)}\n{stages_line(runs)}\n")
+    if arguments.json:
+        write_json(arguments.json, {"generated": {name: done.to_mapping() for name, done in runs.items()}})
     return 0
 
 

@@ -40,6 +40,13 @@ HELD_OUT_VIDEOS: dict[str, dict[str, Any]] = {
     "balloon": {"seed": 114, "frames": 50, "mover": "balloon", "camera": "still", "dimming": 0.3},
     "animal_water": {"seed": 115, "frames": 50, "mover": "animal", "camera": "pan", "water": True},
     "person_hand": {"seed": 116, "frames": 50, "mover": "person", "camera": "pan", "occluders": True, **_HAND},
+    "dancer": {"seed": 117, "frames": 30, "mover": "dancer", "camera": "pan", "crowd": True},
+    "rider": {"seed": 118, "frames": 30, "mover": "rider", "camera": "pan", "occluders": True, **_HAND},
+    "rider_meets": {"seed": 119, "frames": 30, "mover": "rider", "camera": "meet"},
+    "car_smokes": {"seed": 120, "frames": 30, "mover": "car", "camera": "follow", "smoke": True},
+    "animal_hides": {"seed": 121, "frames": 30, "mover": "animal", "camera": "follow", "camouflage": True},
+    "animal_waits": {"seed": 122, "frames": 30, "mover": "animal", "camera": "pan", "waits": 0.35},
+    "person_haze": {"seed": 123, "frames": 30, "mover": "person", "camera": "pan", "haze": 0.6, "crowd": True},
 }
 """What no setting and no constant was chosen on: other rooms, colours, ways of the camera, its faults, and things that
 move by themselves. Whoever changes the method looks at these figures last."""
@@ -52,6 +59,11 @@ def generated_sequences(folder: Path, names: Iterable[str] | None = None) -> lis
         if name not in GENERATED:
             raise InputError(f"no generated scene '{name}'; there are: {', '.join(GENERATED)}")
     return [_scene(folder, name, GENERATED[name]) for name in chosen]
+
+
+def held_out_videos(folder: Path) -> list[LabelledSequence]:
+    """Those of `held_out_sequences` in which something moves by itself."""
+    return held_out_sequences(folder, HELD_OUT_VIDEOS)
 
 
 def held_out_sequences(folder: Path, names: Iterable[str] | None = None) -> list[LabelledSequence]:

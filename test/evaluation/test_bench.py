@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from mastsam_ros.evaluation import bench
+from mastsam_ros.evaluation import bench, generated
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.types import InputError, SettingsError
 
@@ -60,6 +60,15 @@ def test_one_table_and_few_frames(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run(data, "--only", "tracker", "--frames", 1, "--set", "tracker.discovery=false")
     assert len(re.findall(r"^\| orbit", capsys.readouterr().out, re.M)) == 2
+
+
+def test_generated_videos_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small = {"seed": 1, "frames": 3, "width": 96, "height": 72}
+    monkeypatch.setattr(generated, "HELD_OUT_VIDEOS", {"drift": {"mover": "car", "smoke": True, **small}})
+    assert run("--only", "generated", "--frames", 2, "--json", "figures.json") == 0
+    assert len(re.findall(r"^\| drift", capsys.readouterr().out, re.M)) == 1
+    assert json.loads((tmp_path / "figures.json").read_text())["generated"]["drift"]["frames"] == 2
 
 
 def test_generated_scenes_where_there_is_nothing_else(data, tmp_path, monkeypatch):
