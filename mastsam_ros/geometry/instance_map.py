@@ -295,7 +295,8 @@ class InstanceMap:
         result = InstanceMap(self.settings)
         result.voxels, result.instances = self.voxels.taken(np.arange(len(self.voxels))), dict(self.instances)
         result.forget({id for id, instance in table.items() if not instance})
-        look_up = np.arange(int(result.voxels.instance.max(initial=0)) + 1)
+        # An instance may have lost all its voxels to others.
+        look_up = np.arange(1 + max([int(result.voxels.instance.max(initial=0)), *result.instances]))
         look_up[list(result.instances)] = [table[id] for id in result.instances]
         result.voxels.instance[:] = look_up[result.voxels.instance]
         result.instances = {}

@@ -223,3 +223,14 @@ def test_boxes_of_the_instances() -> None:
     low, high = boxes[2]
     np.testing.assert_allclose(low[2], 1.51, atol=0.02)
     assert low[0] >= 0 and high[0] > 0.4
+
+
+def test_a_map_is_renamed_though_an_instance_has_lost_its_voxels_to_another() -> None:
+    map = InstanceMap(SETTINGS)
+    _, points = wall(1.01)
+    observe(map, points, 9, 0)
+    observe(map, points, 2, 1)
+    observe(map, points, 2, 2)
+    assert 9 in map.instances and set(map.voxels.instance.tolist()) == {2}
+    renamed = map.renamed(lambda id: 4 if id == 2 else id)
+    assert set(renamed.voxels.instance.tolist()) == {4} and set(map.voxels.instance.tolist()) == {2}
