@@ -52,6 +52,7 @@ from mastsam_ros.types import (
     InputError,
     LabelledCloud,
     Matches,
+    PointPrompts,
     PoseState,
     SelfCheck,
     Track,
@@ -296,83 +297,32 @@ class Mastsam:
         timer = _StageTimer(self.clock)
         with timer("prepare"):
             view = self._view(frame)
-        if view.image[::4, ::4].std() < _FLAT_IMAGE:
-            if not self._blank:
-                _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
-            self._blank = True
+        if self._shows_nothing(view):
             return self._empty_result(frame, timer)
-        self._blank = False
         if self._previous is not None and self._previous.image.shape != view.image.shape:
             self.reset(f"image size changed to {frame.width}x{frame.height}")
         self._identities.begin_frame()
         self._follow_other_cameras()
-        tracker, previous = self.settings.tracker, self._previous
-
         ahead = self._look_ahead(view)
-        with timer("match"):
-            matches = self.matcher.match(previous, view) if previous is not None else None
-        with timer("pose"):
-            matches = self.map.locate(view, matches, self._frames)
-            self.structure.locate(view, matches)
-        carried, figures, uncovered = None, None, view.height * view.width
-        index = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
-        active = list(self._identities.active)
+        matches = self._matched(view, timer)
         follows = matches if self._in_order else None
         with self._meanwhile(timer, "segment", lambda: self._set_frame(view, follows, ahead)):
-            if active:
-                with timer("carry"), one_thread(self.device):
-                    carried = carry(self._editor.index, len(active), matches, tracker)
-                with timer("recall"), one_thread(self.device):
-                    active, carried = self._recalled(view, active, carried)
-                with timer("prompt"), one_thread(self.device):
-                    confidence = upload(self._identities.confidence(), self.device)
-                    may_stand_in = upload(self._identities.may_stand_in(), self.device)
-                    wanted = not isinstance(self.segmenter, MasksSuffice)
-                    prompts = prompts_from(carried, confidence, tracker, wanted)
+            active, carried = self._carried(view, matches, timer)
+            prompts = self._prompts(carried, timer)
         with self._meanwhile(timer, "pose", self.map.look_round):
-            if carried is not None:
-                with timer("predict"):
-                    answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
-                with timer("choose"), one_thread(self.device):
-                    chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
-                    unprompted = None if answer is None else answer.unprompted
-                    chosen = chosen.standing_in(may_stand_in, carried)
+            chosen, unprompted = self._chosen(prompts, carried, timer)
         with self._meanwhile(timer, "pose", self.map.finish):
-            if carried is not None:
-                with timer("overlap"), one_thread(self.device):
-                    index, uncovered, figures = self._without_overlap(active, carried, chosen, unprompted)
-            with timer("discover"):
-                with one_thread(self.device):
-                    due = previous is not None
-                    region = uncovered_region(index, uncovered, self._frames, tracker) if due else None
-                if previous is None or region is not None:
-                    answer = self.segmenter.everything(region).to(self.device)
-                    with one_thread(self.device):
-                        self._discover(answer, view, active, index, region, carried, matches, figures)
-            if carried is not None and figures is not None and tracker.settle_outlines:
-                with timer("settle"), one_thread(self.device):
-                    index = settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
+            index, uncovered, figures = self._told_apart(view, active, carried, chosen, unprompted, timer)
+            self._discover(view, active, index, uncovered, carried, matches, figures, timer)
+            index = self._settled(view, active, index, carried, figures, timer)
         self._committed = True
-        self.map.followed()
         with timer("identify"), one_thread(self.device):
-            index = self.map.divide(index, active, self._identities)
-            image, places, pair = self._fetched(view, index, matches)
-            slid = self.map.put_right(image, active, self._identities)
-            if slid is not None:
-                index, image = look_up(upload(slid, self.device), index), np.take(slid, image)
-            index, image, active = self._compact(index, image, active)
-            for id, into in self._identities.joined:
-                self.map.merge(id, into, self._identities.evidence(EventKind.MERGED, id))
-            active = self.map.reunite(index, active, self._identities)
-            self._identities.end_frame(active, self.map.waiting(self._identities))
-            if tracker.revival:
-                areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
-                looks = appearances(index, len(active), view.image_on(self.device))
-                self._lost.remember(active, looks, areas.tolist())
+            index, image, active, places, pair = self._identified(view, index, active, matches)
         self._editor.index, self._previous = index, view
         self._recent.add(view, frame.width, frame.height)
         with timer("outline"), one_thread(self.device):
-            owners = without_crumbs(self._owners(image, active), 2 * tracker.min_area_share * index.numel())
+            smallest = 2 * self.settings.tracker.min_area_share * index.numel()
+            owners = without_crumbs(self._owners(image, active), smallest)
             shown = self._identities.constraints.as_instances(owners)
             labels = enlarge(shown, frame.image)
         known = self._identities.known_anywhere()
@@ -386,6 +336,109 @@ class Mastsam:
                 check = self._checker.check(shown, places, merged)
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, timer, check)
+
+    def _shows_nothing(self, view: Frame) -> bool:
+        """True for a black or constant picture; the first of several is told."""
+        before, self._blank = self._blank, bool(view.image[::4, ::4].std() < _FLAT_IMAGE)
+        if self._blank and not before:
+            _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
+        return self._blank
+
+    def _matched(self, view: Frame, timer: _StageTimer) -> Matches | None:
+        """Step 2, and where the camera is: the matches, corrected where that is known."""
+        previous = self._previous
+        with timer("match"):
+            matches = self.matcher.match(previous, view) if previous is not None else None
+        with timer("pose"):
+            matches = self.map.locate(view, matches, self._frames)
+            self.structure.locate(view, matches)
+        return matches
+
+    def _carried(self, view: Frame, matches: Matches | None, timer: _StageTimer) -> tuple[list[int], Carried | None]:
+        """Step 3: the active ids, those among them that an earlier view brings back, and where they are now."""
+        active = list(self._identities.active)
+        if not active:
+            return active, None
+        with timer("carry"), one_thread(self.device):
+            carried = carry(self._editor.index, len(active), matches, self.settings.tracker)
+        with timer("recall"), one_thread(self.device):
+            return self._recalled(view, active, carried)
+
+    def _prompts(self, carried: Carried | None, timer: _StageTimer) -> PointPrompts | None:
+        """Step 4."""
+        if carried is None:
+            return None
+        with timer("prompt"), one_thread(self.device):
+            confidence = upload(self._identities.confidence(), self.device)
+            wanted = not isinstance(self.segmenter, MasksSuffice)
+            return prompts_from(carried, confidence, self.settings.tracker, wanted)
+
+    def _chosen(
+        self, prompts: PointPrompts | None, carried: Carried | None, timer: _StageTimer
+    ) -> tuple[Chosen | None, Unprompted | None]:
+        """Step 5: of what the segmenter answers, one mask per track; and what it would see unasked."""
+        tracker = self.settings.tracker
+        if carried is None or prompts is None:
+            return None, None
+        with timer("predict"):
+            answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
+        with timer("choose"), one_thread(self.device):
+            chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
+            may_stand_in = upload(self._identities.may_stand_in(), self.device)
+            return chosen.standing_in(may_stand_in, carried), None if answer is None else answer.unprompted
+
+    def _told_apart(
+        self,
+        view: Frame,
+        active: list[int],
+        carried: Carried | None,
+        chosen: Chosen | None,
+        unprompted: Unprompted | None,
+        timer: _StageTimer,
+    ) -> tuple[torch.Tensor, int, Figures | None]:
+        """Step 6, see `_without_overlap`; nothing is anybody's in a frame to which nothing was carried."""
+        if carried is None or chosen is None:
+            nobody = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
+            return nobody, view.height * view.width, None
+        with timer("overlap"), one_thread(self.device):
+            return self._without_overlap(active, carried, chosen, unprompted)
+
+    def _settled(
+        self,
+        view: Frame,
+        active: list[int],
+        index: torch.Tensor,
+        carried: Carried | None,
+        figures: Figures | None,
+        timer: _StageTimer,
+    ) -> torch.Tensor:
+        """The index whose outlines hold still where nothing holds them elsewhere."""
+        if carried is None or figures is None or not self.settings.tracker.settle_outlines:
+            return index
+        with timer("settle"), one_thread(self.device):
+            return settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
+
+    def _identified(
+        self, view: Frame, index: torch.Tensor, active: list[int], matches: Matches | None
+    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int], npt.NDArray[np.float32] | None, PointmapPair | None]:
+        """Who is who in the end: the index, the same on the host, the active ids; and what else was fetched."""
+        identities, tracker = self._identities, self.settings.tracker
+        self.map.followed()
+        index = self.map.divide(index, active, identities)
+        image, places, pair = self._fetched(view, index, matches)
+        slid = self.map.put_right(image, active, identities)
+        if slid is not None:
+            index, image = look_up(upload(slid, self.device), index), np.take(slid, image)
+        index, image, active = self._compact(index, image, active)
+        for id, into in identities.joined:
+            self.map.merge(id, into, identities.evidence(EventKind.MERGED, id))
+        active = self.map.reunite(index, active, identities)
+        identities.end_frame(active, self.map.waiting(identities))
+        if tracker.revival:
+            areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
+            looks = appearances(index, len(active), view.image_on(self.device))
+            self._lost.remember(active, looks, areas.tolist())
+        return index, image, active, places, pair
 
     def _follow_other_cameras(self) -> None:
         """Ids that turned out to be one thing while other cameras stepped are one here, too."""
@@ -531,6 +584,28 @@ class Mastsam:
 
     def _discover(
         self,
+        view: Frame,
+        active: list[int],
+        index: torch.Tensor,
+        uncovered: int,
+        carried: Carried | None,
+        matches: Matches | None,
+        figures: Figures | None,
+        timer: _StageTimer,
+    ) -> None:
+        """Step 7: where it is time, what nothing covers is segmented anew. Writes into active and index."""
+        first = self._previous is None
+        with timer("discover"):
+            with one_thread(self.device):
+                tracker = self.settings.tracker
+                region = None if first else uncovered_region(index, uncovered, self._frames, tracker)
+            if first or region is not None:
+                answer = self.segmenter.everything(region).to(self.device)
+                with one_thread(self.device):
+                    self._take_in(answer, view, active, index, region, carried, matches, figures)
+
+    def _take_in(
+        self,
         answer: CandidateMasks,
         view: Frame,
         active: list[int],
@@ -540,7 +615,7 @@ class Mastsam:
         matches: Matches | None,
         figures: Figures | None,
     ) -> None:
-        """Step 7: new masks in the region become tracks, old ones where recognised. Writes into active and index."""
+        """New masks in the region become tracks, old ones where recognised. Writes into active and index."""
         tracker, identities = self.settings.tracker, self._identities
         new, scores, area = new_masks(answer, region, tracker)
         if not scores:
