@@ -13,6 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(__file__).resolve().parents[1]
+_RESPAWN_DELAY_S = 2.0
 
 # Argument -> (parameter, its type, description). Left empty, what the parameter file says holds.
 SETTINGS = {
@@ -29,6 +30,7 @@ SETTINGS = {
     "publish_tf": ("node.publish_tf", bool, "Publish own odometry on /tf: true or false"),
     "map_file": ("node.map_file", str, "File that the map is loaded from and saved to"),
     "device": ("device", str, "Where the model runs: auto, cuda or cpu"),
+    "threads": ("threads", int, "Threads that torch and OpenCV compute with on the CPU; 0: what each takes by itself"),
     "matcher": ("matcher.name", str, "Matcher"),
     "segmenter": ("segmenter.name", str, "Segmenter"),
 }
@@ -49,6 +51,11 @@ def generate_launch_description() -> LaunchDescription:
                 description="File with the node's parameters",
             ),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+            DeclareLaunchArgument(
+                "respawn",
+                default_value="false",
+                description="Start the node again two seconds after it has ended otherwise than by Ctrl-C",
+            ),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn, error or fatal"),
             DeclareLaunchArgument("rviz", default_value="false", description="Show images and cloud in RViz"),
             DeclareLaunchArgument(
@@ -62,7 +69,7 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[Node]:
     values = {name: LaunchConfiguration(name).perform(context) for name in SETTINGS}
     given = {
-        parameter: ParameterValue(values[name], value_type=kind)
+        parameter: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, (parameter, kind, _) in SETTINGS.items()
         if values[name]
     }
@@ -76,6 +83,8 @@ def _nodes(context: LaunchContext) -> list[Node]:
             parameters=[LaunchConfiguration("params_file"), {**use_sim_time, **given}],
             ros_arguments=["--log-level", ["mastsam:=", LaunchConfiguration("log_level")]],
             output="screen",
+            respawn=LaunchConfiguration("respawn").perform(context).lower() in ("true", "1"),
+            respawn_delay=_RESPAWN_DELAY_S,
         ),
         Node(
             package="rviz2",

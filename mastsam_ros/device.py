@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -72,6 +73,13 @@ def on_host(*tensors: torch.Tensor) -> list[npt.NDArray[Any]]:
         packed[start : start + size].view(torch.empty(0, dtype=tensor.dtype).numpy().dtype).reshape(tensor.shape)
         for tensor, start, size in zip(tensors, starts, sizes, strict=False)
     ]
+
+
+def use_threads(count: int) -> None:
+    """Has torch and OpenCV compute with so many threads in this process; 0 leaves them as they are."""
+    if count > 0:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.backends import resolved
-from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload
+from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload, use_threads
 from mastsam_ros.geometry.cameras import working_view
 from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.lifting import instance_extents, lift, lift_structure
@@ -869,6 +869,7 @@ def create_mastsam(
     Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
     """
     settings = resolved(settings or Settings())
+    use_threads(settings.threads)
     matcher = create_matcher(settings, like.matcher if like is not None else None)
     segmenter = create_segmenter(settings, like.segmenter if like is not None else None)
     return Mastsam(matcher, segmenter, settings, ids, world)

@@ -432,6 +432,14 @@ class Settings(_Checked):
     """All settings. `Settings()` is the default configuration."""
 
     device: str = _setting("auto", "Where tensors live.", choices=("auto", "cuda", "cpu"), read_only=True)
+    threads: int = _setting(
+        0,
+        "Threads that torch and OpenCV compute with on the CPU, beside the two that a step has. 0: what each takes by"
+        " itself, most often one per core.",
+        0,
+        1024,
+        read_only=True,
+    )
     weights_directory: str = _setting(
         "",
         "Folder of the checkpoints that `mastsam weights fetch` keeps. Empty: $XDG_CACHE_HOME/mastsam_ros.",

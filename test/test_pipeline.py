@@ -337,3 +337,19 @@ def test_a_gpu_that_is_not_there_is_said() -> None:
         pytest.skip("there is a GPU")
     with pytest.raises(SettingsError, match="no CUDA GPU"):
         create_mastsam(Settings().updated({"device": "cuda"}))
+
+
+def test_the_threads_asked_for_are_used_also_by_threads_that_start_later():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    counts: list[int] = []
+    try:
+        create_mastsam(Settings().updated({"threads": 3}))
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 3)
+        later = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        create_mastsam(Settings())
+        assert torch.get_num_threads() == 3 and counts == [3], "0 leaves them as they are"
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

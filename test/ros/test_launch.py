@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,17 @@ from pathlib import Path
 import pytest
 
 LAUNCH_FILE = Path(__file__).parents[2] / "launch" / "mastsam.launch.py"
-ARGUMENTS = ["image", "camera_info", "depth", "namespace", "params_file", "use_sim_time", "device", "autostart"]
+ARGUMENTS = [
+    "image",
+    "camera_info",
+    "depth",
+    "namespace",
+    "params_file",
+    "use_sim_time",
+    "device",
+    "autostart",
+    "respawn",
+]
 
 RUN = """
 import sys
@@ -78,3 +89,34 @@ def test_it_starts_the_node_and_ctrl_c_ends_it(installed, ros_domain):
     log = "".join(lines)
     assert "robot1.mastsam" in log and "/camera/image" in log, log
     assert "finished cleanly" in log and "Traceback" not in log and "escalating" not in log, log
+
+
+def test_a_node_that_was_killed_is_started_again_and_becomes_ready(installed, ros_domain):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, str(LAUNCH_FILE), "device:=cpu", "respawn:=true", "threads:=1", "publish_tf:=true"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    ready = 0
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            ready += "ready: " in line
+            if "ready: " in line and ready == 1:
+                started = re.findall(r"process started with pid \[(\d+)\]", "".join(lines))
+                os.kill(int(started[-1]), signal.SIGKILL)
+            if "ready: " in line and ready == 2:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        lines += process.stdout.readlines()
+        process.wait(20)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    log = "".join(lines)
+    assert ready == 2 and log.count("process started with pid") == 2, log
+    assert "finished cleanly" in log, "Ctrl-C ends it for good\n" + log
