@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -56,30 +56,32 @@ def happens(condition: Callable[[], object], timeout_s: float = 20.0) -> bool:
 
 
 def test_free_memory_between_blocks_in_use_is_given_back():
-    before, used = resident_megabytes(), heap_megabytes()
-    if not give_back() or used is None:
+    if not give_back() or heap_megabytes() is None:
         pytest.skip("malloc is not glibc's")
+    before, used = resident_megabytes(), heap_megabytes()
     kept = sieve()
-    assert resident_megabytes() - before > 150, "glibc keeps it"
+    assert resident_megabytes() - before > 120, "glibc keeps it"
     assert heap_megabytes() - used == pytest.approx(20, abs=8), "and knows that it is not in use"
     give_back()
-    assert resident_megabytes() - before < 60
+    assert resident_megabytes() - before < 60, "a tenth of it is in use"
     assert all(block.all() for block in kept)
 
 
+def arenas_of_threads(pid: int) -> int:
+    """How many arenas a process has beside the main one: 64 MB each, at a multiple of that, the rest of it reserved."""
+    lines = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8").splitlines()
+    maps = [(*(int(place, 16) for place in line.split()[0].split("-")), line.split()[1]) for line in lines]
+    return sum(
+        start % (64 << 20) == 0 and rights == "rw-p" and following[2] == "---p" and following[1] == start + (64 << 20)
+        for (start, _, rights), following in itertools.pairwise(maps)
+    )
+
+
 def test_the_node_has_one_arena(start_node, monkeypatch):
-    """Arenas beside the main one lie at multiples of 64 MB, where nothing else begins with so few bytes in use."""
-    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
-    node = start_node()
-    maps = Path(f"/proc/{node.process.pid}/smaps").read_text(encoding="utf-8")
-    arenas = [
-        int(resident)
-        for start, resident in re.findall(
-            r"^([0-9a-f]+)-[0-9a-f]+ rw-p 00000000 00:00 0 \n(?:.*\n)*?Rss: +(\d+) kB", maps, re.M
-        )
-        if int(start, 16) % (64 << 20) == 0
-    ]
-    assert arenas == [], "KB that threads have taken for themselves"
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "8")
+    assert arenas_of_threads(start_node().process.pid) > 0, "what the environment says goes before"
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    assert arenas_of_threads(start_node().process.pid) == 0
 
 
 def test_the_node_gives_free_memory_back_by_itself(ros_domain, monkeypatch):
