@@ -14,17 +14,8 @@ from mastsam_ros.cli import main
 from mastsam_ros.device import out_of_memory_told
 from mastsam_ros.evaluation import bench_models
 from mastsam_ros.evaluation.bench_growth import long_run
-from mastsam_ros.evaluation.bench_models import (
-    NETWORK_STAGES,
-    Clock,
-    Models,
-    StillPicture,
-    StillSegmenter,
-    Timings,
-    full_size,
-    measure,
-    random_mast3r,
-)
+from mastsam_ros.evaluation.bench_models import NETWORK_STAGES, Clock, Timings, measure
+from mastsam_ros.evaluation.random_models import Models, StillPicture, StillSegmenter, full_size, random_mast3r
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.segmenters.prompted import LogitMasks, SquareMapping
 from mastsam_ros.settings import Settings

@@ -11,8 +11,9 @@ import torch
 
 from mastsam_ros.device import constant, on_host, places, upload
 from mastsam_ros.evaluation.bench_growth import tiny_mast3r, tiny_sam
-from mastsam_ros.evaluation.bench_models import Models, measure
+from mastsam_ros.evaluation.bench_models import measure
 from mastsam_ros.evaluation.host_reads import PretendedDevice
+from mastsam_ros.evaluation.random_models import Models
 from mastsam_ros.geometry.lifting import LabelledCloud
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.matchers.mast3r.matcher import Mast3rMatcher
