@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.device import looking_is_free, places
 from mastsam_ros.types import CandidateMasks, Unprompted
 
@@ -127,15 +130,12 @@ class PartitionMasks(CandidateMasks):
         """As the function, at every pixel, by counting pairs of values."""
         count = len(self)
         rows = torch.arange(1, count + 1, device=carried.device)
-        # One count of (matched, track, value) triples gives all three answers.
-        track = torch.where(matched, carried + count + 1, carried)
         inside, visible = [], []
-        for image, wanted in zip(self.images.long(), self.wanted.T.long(), strict=True):
+        for image, wanted in zip(self.images, self.wanted.T.long(), strict=True):
             values = int(image.max()) + 1
             there = (wanted >= 0) & (wanted < values)
             value = wanted.clamp(0, values - 1)
-            triples = torch.bincount((track * values + image).flatten(), minlength=2 * (count + 1) * values)
-            triples = triples.view(2, count + 1, values)
+            triples = _triples(matched, carried, image, count + 1, values)
             inside.append(triples.sum(dim=0)[rows, value] * there)
             visible.append(triples[1].sum(dim=0)[value] * there)
         whole = torch.bincount(carried.flatten(), minlength=count + 1)[1:]
@@ -145,6 +145,37 @@ class PartitionMasks(CandidateMasks):
         """As the function."""
         value = torch.gather(self.wanted.long(), 1, best[:, None])[:, 0]
         return PartitionTrackMasks(self.images, best, torch.where(found, value, -1))
+
+
+def _triples(
+    matched: torch.Tensor, carried: torch.Tensor, image: torch.Tensor, tracks: int, values: int
+) -> torch.Tensor:
+    """(2, tracks, values) int64: how often the pixels of three images (H, W) have which values at once."""
+    if looking_is_free(image.device):
+        arrays = matched.contiguous().numpy(), carried.contiguous().numpy(), image.to(torch.int32).contiguous().numpy()
+        return torch.from_numpy(_triples_in_one_pass(*arrays, tracks, values))
+    track = torch.where(matched, carried + tracks, carried)
+    triples = torch.bincount((track * values + image.long()).flatten(), minlength=2 * tracks * values)
+    return triples.view(2, tracks, values)
+
+
+@compiled(
+    "int64[:, :, ::1](Array(bool_, 2, 'C', readonly=True), Array(int64, 2, 'C', readonly=True),"
+    " Array(int32, 2, 'C', readonly=True), int64, int64)"
+)
+def _triples_in_one_pass(
+    matched: npt.NDArray[np.bool_],
+    carried: npt.NDArray[np.int64],
+    image: npt.NDArray[np.int32],
+    tracks: int,
+    values: int,
+) -> npt.NDArray[np.int64]:
+    """As `_triples`."""
+    count = np.zeros((2, tracks, values), np.int64)
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            count[1 if matched[y, x] else 0, carried[y, x], image[y, x]] += 1
+    return count
 
 
 class TrackMasks:

@@ -17,7 +17,7 @@ from mastsam_ros.evaluation.datasets import LabelledSequence
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.geometry.cameras import scale_intrinsics, working_view
 from mastsam_ros.pipeline import Mastsam, create_mastsam
-from mastsam_ros.segmenters import Segmenter
+from mastsam_ros.segmenters import MasksSuffice, Segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, InputError
 
@@ -44,6 +44,8 @@ class _InTurn:
 
     def __init__(self, segmenter: Segmenter) -> None:
         self.set_frame, self.predict, self.everything = segmenter.set_frame, segmenter.predict, segmenter.everything
+        if isinstance(segmenter, MasksSuffice):
+            self.masks_suffice = segmenter.masks_suffice
 
 
 def profile(

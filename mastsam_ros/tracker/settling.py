@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from mastsam_ros.device import places
+from mastsam_ros.compiled import compiled
+from mastsam_ros.device import looking_is_free
 from mastsam_ros.tracker.parents import mean_colours
 
 
@@ -18,8 +21,12 @@ def settled(index: torch.Tensor, carried: torch.Tensor, outlined: torch.Tensor, 
     outlined: (N,) bool, tracks whose outline the segmenter is sure of: theirs stay. image: (H, W, 3) uint8.
     """
     height, width = index.shape
+    if looking_is_free(index.device):
+        colour = mean_colours(index, len(outlined), image)
+        arrays = [part.contiguous().numpy() for part in (index, carried, outlined, image, colour)]
+        return torch.from_numpy(_settled_in_one_pass(*arrays))
     changed = ((carried != index) & (carried > 0) & (index > 0)).flatten()
-    pixels = places(changed)
+    pixels = torch.arange(len(changed), device=index.device)
     before, now = carried.flatten()[pixels], index.flatten()[pixels]
     framed = F.pad(index, (1, 1, 1, 1)).flatten()
     middle = (pixels // width + 1) * (width + 2) + pixels % width + 1
@@ -34,3 +41,35 @@ def settled(index: torch.Tensor, carried: torch.Tensor, outlined: torch.Tensor, 
     result = index.flatten().clone()
     result[pixels] = torch.where(keeps, before, now)
     return result.view(height, width)
+
+
+@compiled(
+    "int64[:, ::1](Array(int64, 2, 'C', readonly=True), Array(int64, 2, 'C', readonly=True),"
+    " Array(bool_, 1, 'C', readonly=True), Array(uint8, 3, 'C', readonly=True), Array(float64, 2, 'C', readonly=True))"
+)
+def _settled_in_one_pass(
+    index: npt.NDArray[np.int64],
+    carried: npt.NDArray[np.int64],
+    outlined: npt.NDArray[np.bool_],
+    image: npt.NDArray[np.uint8],
+    colour: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int64]:
+    """As `settled`. colour: (N, 3), the tracks' means."""
+    height, width = index.shape
+    result = index.copy()
+    for y in range(height):
+        for x in range(width):
+            before, now = carried[y, x] - 1, index[y, x] - 1
+            if before == now or before < 0 or now < 0 or outlined[before] or outlined[now]:
+                continue
+            beside = False
+            for row in range(max(y - 1, 0), min(y + 2, height)):
+                for column in range(max(x - 1, 0), min(x + 2, width)):
+                    beside |= index[row, column] == before + 1
+            from_before, from_now = 0.0, 0.0
+            for c in range(3):
+                from_before += (image[y, x, c] - colour[before, c]) ** 2
+                from_now += (image[y, x, c] - colour[now, c]) ** 2
+            if beside and np.sqrt(from_before) <= np.sqrt(from_now):
+                result[y, x] = before + 1
+    return result

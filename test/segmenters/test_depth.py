@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from mastsam_ros.segmenters.regions.depth import DepthLayer, DepthSegments
+from mastsam_ros.segmenters.regions.depth.connected import components
 from mastsam_ros.settings import RegionsSettings
 
 WIDTH, HEIGHT = 320, 240
@@ -225,3 +227,17 @@ def test_smallest_plane_is_a_setting() -> None:
     depth = cast([BOX])[0]
     segments = DepthLayer(RegionsSettings(plane_area_m2=100.0)).update(depth, K)
     assert not segments.is_plane.any()
+
+
+def test_components_are_opencv_s_over_open_links() -> None:
+    rng = np.random.default_rng(3)
+    inside = rng.random((40, 50)) < 0.8
+    across = inside[:, :-1] & inside[:, 1:] & (rng.random((40, 49)) < 0.6)
+    down = inside[:-1] & inside[1:] & (rng.random((39, 50)) < 0.6)
+    # Pixels and links drawn as one image of twice the size.
+    grid = np.zeros((79, 99), np.uint8)
+    grid[::2, ::2], grid[::2, 1::2], grid[1::2, ::2] = inside, across, down
+    number, labels = cv2.connectedComponents(grid, connectivity=4)
+    found = components(inside, across, down)
+    assert found[0] == number - 1
+    np.testing.assert_array_equal(found[1], labels[::2, ::2])

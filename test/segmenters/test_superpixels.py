@@ -6,7 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mastsam_ros.segmenters.regions.superpixels import RegionGraph, build_region_graph, compressed_lab
+from mastsam_ros.segmenters.regions.superpixels import (
+    RegionGraph,
+    build_region_graph,
+    compressed_lab,
+    gradient_magnitude,
+)
 
 
 def blobs(height: int = 120, width: int = 160, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -87,3 +92,10 @@ def test_compressed_lab_keeps_lightness_within_100() -> None:
     assert lab.dtype == np.float32
     assert lab[0, :, 0] == pytest.approx([100, 0, 53.3], abs=0.5)
     assert lab[0, 0, 1:] == pytest.approx([128, 128])
+
+
+def test_gradients_are_opencv_s() -> None:
+    lab = compressed_lab(blobs(33, 47)[0])
+    slopes = [cv2.Sobel(lab, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
+    expected = np.sqrt((slopes[0] ** 2 + slopes[1] ** 2).sum(axis=2))
+    np.testing.assert_allclose(gradient_magnitude(lab), expected, rtol=1e-6)

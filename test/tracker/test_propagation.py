@@ -115,3 +115,21 @@ def test_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pyt
     on_the_cpu = both()
     monkeypatch.setattr(propagation, "looking_is_free", lambda device: False)
     assert all(torch.equal(one, other) for one, other in zip(on_the_cpu, both(), strict=True))
+
+
+def test_carrying_in_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(2)
+    index = torch.from_numpy(np.kron(rng.integers(0, 4, (8, 10)), np.ones((8, 8), np.int64)))
+    matches = dense_matches(64, 80, 3, -2)
+    stray = rng.random(len(matches)) < 0.2
+    xy0 = matches.xy0 + torch.from_numpy(np.where(stray[:, None], rng.normal(0, 4, (len(matches), 2)), 0)).float()
+    matches = Matches(xy0, matches.xy1, torch.from_numpy(rng.random(len(matches)).astype(np.float32)))
+
+    def parts() -> list[torch.Tensor]:
+        carried = carry(index, 3, matches, SETTINGS)
+        return [carried.index, carried.matched, carried.xy, carried.track, carried.interior]
+
+    on_the_cpu = parts()
+    assert on_the_cpu[0].any() and len(on_the_cpu[2]) > 10
+    monkeypatch.setattr(propagation, "looking_is_free", lambda device: False)
+    assert all(torch.equal(one, other) for one, other in zip(on_the_cpu, parts(), strict=True))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
+from mastsam_ros.tracker import settling
 from mastsam_ros.tracker.settling import settled
 
 
@@ -41,3 +44,14 @@ def test_sure_outlines_and_what_was_not_carried_are_the_segmenters() -> None:
     assert torch.equal(settled(outlines(31), torch.zeros_like(outlines(31)), UNSURE, BLANK), outlines(31))
     uncovered = torch.zeros_like(outlines(31))
     assert torch.equal(settled(uncovered, outlines(30), UNSURE, BLANK), uncovered)
+
+
+def test_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    index, carried = (torch.from_numpy(np.kron(rng.integers(0, 6, (9, 11)), np.ones((4, 4), np.int64))) for _ in "ab")
+    image = torch.from_numpy(rng.integers(0, 256, (36, 44, 3)).astype(np.uint8))
+    outlined = torch.tensor([False, True, False, False, False])
+    on_the_cpu = settled(index, carried, outlined, image)
+    assert not torch.equal(on_the_cpu, index)
+    monkeypatch.setattr(settling, "looking_is_free", lambda device: False)
+    assert torch.equal(settled(index, carried, outlined, image), on_the_cpu)
