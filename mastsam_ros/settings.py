@@ -310,6 +310,13 @@ class NodeSettings(_Checked):
     )
     image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
     compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
+    image_transport: str = _setting(
+        "raw",
+        "image_transport's name of how the colour images come: compressed is image_topic/compressed, and needs no"
+        " node.compressed, which is for topics that are named otherwise.",
+        choices=("raw", "compressed"),
+        read_only=True,
+    )
     camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
     depth_topic: str = _setting(
         "", "Topic of depth images that are registered to the colour images. Empty: none.", read_only=True
@@ -317,6 +324,12 @@ class NodeSettings(_Checked):
     compressed_depth: bool = _setting(
         False,
         "The depth topic carries CompressedImage (compressedDepth as png or rvl, or a 16-bit png).",
+        read_only=True,
+    )
+    depth_transport: str = _setting(
+        "raw",
+        "The same of the depth images: depth_topic/compressedDepth, or depth_topic/compressed for 16-bit png.",
+        choices=("raw", "compressedDepth", "compressed"),
         read_only=True,
     )
     rectified: bool = _setting(
@@ -412,18 +425,23 @@ class NodeSettings(_Checked):
         return path.with_name(f"{stem}_{camera}")
 
     def for_camera(self, name: str) -> NodeSettings:
-        """The same with the topics of this camera. Raises SettingsError for a topic that all cameras would share."""
-        if not name:
-            return self
+        """The same with the topics of this camera, and of image_transport, in full. Raises SettingsError for a topic
+        that all cameras would share."""
         topics: dict[str, Any] = {}
         for key in ("image_topic", "camera_info_topic", "depth_topic"):
-            topic = getattr(self, key)
-            if topic.startswith("/") and "{camera}" not in topic:
+            topics[key] = topic = getattr(self, key)
+            if name and topic.startswith("/") and "{camera}" not in topic:
                 raise SettingsError(
                     f"node.{key} '{topic}' is one for all of node.cameras: write {{camera}} where the name belongs"
                 )
-            own = topic.replace("{camera}", name)
-            topics[key] = own if own != topic or not topic else f"{name}/{topic}"
+            own = topic.replace("{camera}", name) if name else topic
+            topics[key] = own if own != topic or not topic or not name else f"{name}/{topic}"
+        if self.image_transport != "raw":
+            topics["image_topic"] += f"/{self.image_transport}"
+            topics |= {"image_transport": "raw", "compressed": True}
+        if self.depth_transport != "raw" and self.depth_topic:
+            topics["depth_topic"] += f"/{self.depth_transport}"
+            topics |= {"depth_transport": "raw", "compressed_depth": True}
         return dataclasses.replace(self, **topics)
 
 

@@ -213,3 +213,17 @@ def test_worlds_and_maps_of_several_cameras() -> None:
     second = dataclasses.replace(node, map_file="room.v2")
     assert second.map_path("rear") == Path("room.v2_rear"), "a dot in a name is no ending"
     assert node.map_path("") == Path.home() / "maps" / "room.ply" and Settings().node.map_path("") is None
+
+
+def test_image_transport_adds_its_name_to_the_topics_of_every_camera():
+    node = Settings().updated({"node.image_transport": "compressed", "node.depth_transport": "compressedDepth"}).node
+    alone = node.for_camera("")
+    assert (alone.image_topic, alone.compressed) == ("image/compressed", True)
+    assert (alone.depth_topic, alone.compressed_depth) == ("", False), "no depth is still none"
+    front = Settings().updated(
+        {"node.cameras": "front", "node.depth_topic": "/{camera}/depth", "node.depth_transport": "compressedDepth"}
+    )
+    of_front = front.node.for_camera("front")
+    assert (of_front.image_topic, of_front.compressed) == ("front/image", False)
+    assert (of_front.depth_topic, of_front.compressed_depth) == ("/front/depth/compressedDepth", True)
+    assert of_front.for_camera("") == of_front

@@ -86,7 +86,11 @@ def why_no_image(
     matching = [publisher for publisher in publishers if publisher.topic_type == message_type]
     if not matching:
         carries_images = "Image" in publishers[0].topic_type
-        cure = "see node.compressed, node.compressed_depth" if carries_images else f"set {parameter} or remap it"
+        cure = (
+            "see node.image_transport, node.compressed, node.compressed_depth"
+            if carries_images
+            else f"set {parameter} or remap it"
+        )
         return f"{topic}: carries {publishers[0].topic_type}, expected {message_type}; {cure}"
     offers = {publisher.qos_profile.reliability for publisher in matching}
     if reliability == ReliabilityPolicy.RELIABLE and offers == {ReliabilityPolicy.BEST_EFFORT}:

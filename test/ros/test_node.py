@@ -246,6 +246,22 @@ def test_compressed_depth_gives_the_points_of_raw_depth(start_node, robot, pictu
     assert "unknown compressed depth format" in status.message
 
 
+def test_topics_of_image_transport_have_its_names(start_node, robot, picture):
+    transports = ("-p", "node.image_transport:=compressed", "-p", "node.depth_transport:=compressedDepth")
+    start_node(*RELIABLE, "-p", "node.image_topic:=/color/image_raw", "-p", "node.depth_topic:=depth", *transports)
+    robot.listen(PointCloud2, "/mastsam/points")
+    images = robot.publisher(CompressedImage, "/color/image_raw/compressed")
+    depths = robot.publisher(CompressedImage, "/depth/compressedDepth")
+    infos = robot.publisher(CameraInfo, "/camera_info")
+    infos.publish(CameraInfo(width=160, height=120, k=K.ravel().tolist()))
+    time.sleep(0.5)
+    depth = bytes(12) + cv2.imencode(".png", np.full((120, 160), 1500, np.uint16))[1].tobytes()
+    header, jpeg = robot.header(1_000_000_000), cv2.imencode(".jpg", picture()[:, :, ::-1])[1].tobytes()
+    depths.publish(CompressedImage(header=header, format="16UC1; compressedDepth png", data=depth))
+    images.publish(CompressedImage(header=header, format="rgb8; jpeg compressed bgr8", data=jpeg))
+    assert robot.wait("/mastsam/points", 1)[0].width > 0
+
+
 def test_a_silent_topic_is_explained(start_node, robot):
     node = start_node(*RELIABLE, "-p", "node.input_timeout_s:=1.0")
     node.wait_for("nobody publishes it")
