@@ -188,10 +188,10 @@ class Camera:
             self._tell_place(result, messages.image.header.stamp)
             if self.map_is_due:
                 self.publish_map(mastsam)
-        except Exception:
-            if self._node.context.ok():
-                raise
-            return  # shut down between two messages
+        except Exception as error:  # noqa: BLE001 - no fault in one result must take the robot's node down
+            if self._node.context.ok():  # else it was shut down between two messages
+                self._fail("publish", f"result not published: {type(error).__name__}: {error} ({place_of(error)})")
+            return
         self._tell(result)
         self._fault = ""
         self.statistics.processed(

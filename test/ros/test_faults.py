@@ -88,6 +88,30 @@ def test_a_step_that_fails_costs_one_frame(make_node, robot, picture):
     assert not [event for event in robot.received["/mastsam/events"] if event.kind == TrackEvent.KIND_RESET]
 
 
+def test_a_result_that_cannot_be_published_costs_one_frame(make_node, robot, picture):
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import Image
+
+    from mastsam_ros.pipeline import create_mastsam
+
+    executor = make_node(create_mastsam)
+    outputs = executor.get_nodes()[0]._cameras[0].outputs
+    publish, faults = outputs.publish, [IndexError("bug")]
+
+    def failing_publish(*arguments):
+        if faults:
+            raise faults.pop()
+        publish(*arguments)
+
+    outputs.publish = failing_publish
+    robot.listen(DiagnosticArray, "/diagnostics")
+    images = robot.publisher(Image, "/image", wait=False)
+    spin_until(executor, images.get_subscription_count)
+    for number, outcome in ((1, "failed"), (2, "processed")):
+        images.publish(robot.image(picture(), number * 1_000_000_000))
+        spin_until(executor, lambda outcome=outcome: robot.counts().get(outcome) == "1")
+
+
 @pytest.mark.parametrize("error", [ModelError("weights are damaged"), ImportError("no module named 'sam'")])
 def test_a_model_that_does_not_load_ends_the_node(make_node, error):
     def create(settings, like, ids, world):
