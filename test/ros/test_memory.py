@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +25,13 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 
 import mastsam_ros.ros.node as node_module
+from mastsam_ros.geometry import odometry
+from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.ros.interface import OUTPUTS
 from mastsam_ros.ros.memory import give_back, heap_megabytes, resident_megabytes
 from mastsam_ros.ros.outputs import create_publisher
+from mastsam_ros.settings import Settings
 
 CLOUD_MB = 1.8
 """A cloud of 76,800 points, as images of 640x480 give."""
@@ -65,6 +72,28 @@ def test_free_memory_between_blocks_in_use_is_given_back():
     give_back()
     assert resident_megabytes() - before < 60, "a tenth of it is in use"
     assert all(block.all() for block in kept)
+
+
+def test_what_the_pipeline_keeps_does_not_grow_with_the_frames(monkeypatch):
+    """Once the views, lost tracks and keyframes that it may keep are full: no more objects, no more bytes in use."""
+    if heap_megabytes() is None:
+        pytest.skip("malloc is not glibc's")
+    monkeypatch.setattr(odometry, "_MOST_KEYFRAMES", 4)
+    scene = SampleScene(seed=5, frames=12, width=96, height=72)
+    views = [dataclasses.replace(view.frame, T_world_camera=None) for view in scene]
+    to_and_fro = [*views, *views[-2:0:-1]]
+    mastsam = create_mastsam(Settings().updated({"tracker.recall_views": 4, "tracker.forget_after": 20}))
+    seen: list[tuple[float, Counter[str]]] = []
+    for number in range(1, 177):
+        mastsam.step(dataclasses.replace(to_and_fro[number % len(to_and_fro)], stamp_ns=number * 100_000_000))
+        if number % 88 == 0:
+            gc.collect()
+            seen.append((heap_megabytes() or 0.0, Counter(type(item).__name__ for item in gc.get_objects())))
+    (before, had), (after, has) = seen
+    assert {name: count - had[name] for name, count in has.items() if count - had[name] >= 44} == {}, (
+        "one in two frames"
+    )
+    assert after - before < 0.4, "5 KB a frame; a picture of this size has 7"
 
 
 def arenas_of_threads(pid: int) -> int:
