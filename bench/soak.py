@@ -126,7 +126,7 @@ def soak(minutes: float, rate_hz: float, width: int, depth: bool, logs: Path) ->
     stop = threading.Event()
     arguments = ["-p", "node.depth_topic:=depth"] if depth else []
     sender: threading.Thread | None = None
-    memory: list[tuple[float, float]] = []
+    memory: list[tuple[float, float, float]] = []
     try:
         with process("node", ["mastsam_ros", "--ros-args", *arguments], os.environ, logs) as node:
             deadline = time.monotonic() + READY_TIMEOUT_S
@@ -146,7 +146,8 @@ def soak(minutes: float, rate_hz: float, width: int, depth: bool, logs: Path) ->
                 if time.monotonic() >= tick:
                     tick += 1.0
                     node.check()
-                    memory.append((time.monotonic() - start, resident_megabytes(node.child.pid)))
+                    held = (resident_megabytes(node.child.pid, shared) for shared in (False, True))
+                    memory.append((time.monotonic() - start, *held))
                     if random.Random(len(memory)).random() < 0.5:
                         visitors.come_or_go()
             sender.join()
@@ -163,17 +164,20 @@ def soak(minutes: float, rate_hz: float, width: int, depth: bool, logs: Path) ->
         robot.destroy_node()
         rclpy.try_shutdown()
     settle = min(SETTLE_S, minutes * 20)
-    first = [megabytes for at, megabytes in memory if settle - 10 <= at <= settle + 5]
-    half = [megabytes for at, megabytes in memory if abs(at - minutes * 30) <= 5]
-    last = [megabytes for _, megabytes in memory[-10:]]
+    spans = ((settle - 10, settle + 5), (minutes * 30 - 5, minutes * 30 + 5), (minutes * 60 - 10, np.inf))
+    held, shared = (
+        tuple(float(np.median([row[part] for row in memory if begin <= row[0] <= end])) for begin, end in spans)
+        for part in (1, 2)
+    )
     ages = np.percentile(visitors.ages_ms[5:], [50, 95])
     return {
         "sent": camera.sent,
         **visitors.counts,
         "accounted": _accounted(visitors.counts, camera.sent),
         "subscribers": visitors.visits,
-        "memory MB, settled, half way, at the end": tuple(float(np.median(part)) for part in (first, half, last)),
-        "growth": float(np.median(last) / np.median(first) - 1),
+        "memory MB, settled, half way, at the end": held,
+        "of it shared memory, with messages": shared,
+        "growth": held[2] / held[0] - 1,
         "step ms": steps,
         "age ms": (float(ages[0]), float(ages[1])),
         "published ms": _milliseconds(visitors.values, "latency"),

@@ -22,12 +22,14 @@ class _Heap(ctypes.Structure):
     ]
 
 
-def resident_megabytes(pid: int | None = None) -> float:
-    """Memory that a process holds, by default this one; 0 where the system does not tell."""
+def resident_megabytes(pid: int | None = None, shared: bool = False) -> float:
+    """Memory that a process holds, by default this one, or what of that is shared memory, in which DDS hands messages
+    over; 0 where the system does not tell."""
+    key = "RssShmem:" if shared else "VmRSS:"
     try:
         with open(f"/proc/{pid or 'self'}/status", encoding="ascii") as status:
             for line in status:
-                if line.startswith("VmRSS:"):
+                if line.startswith(key):
                     return int(line.split()[1]) / 1024
     except OSError:
         return 0.0
