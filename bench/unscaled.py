@@ -1,4 +1,4 @@
-"""Pictures and intrinsics alone, scenes: python bench/unscaled.py DATA; ids, and the camera's pose up to scale."""
+"""Pictures and intrinsics alone, scenes: python bench/unscaled.py DATA; ids, pose and depth up to scale."""
 
 from __future__ import annotations
 
@@ -22,16 +22,27 @@ from mastsam_ros.types import Frame, FrameResult, PoseState
 
 
 class Watched:
-    """The system and every pose up to scale that it gave."""
+    """The system, every pose up to scale that it gave, and how far off the depth of its clouds is."""
 
     def __init__(self, mastsam: Mastsam) -> None:
         self.mastsam = mastsam
         self.poses: list[np.ndarray | None] = []
+        self.depth_errors: list[np.ndarray] = []
 
     def step(self, frame: Frame) -> FrameResult:
         result = self.mastsam.step(frame)
         self.poses.append(result.T_world_camera if result.pose is PoseState.UP_TO_SCALE else None)
+        if result.points is not None and frame.K is not None and frame.depth is not None:
+            self.depth_errors.append(depth_error(result.points.xyz, frame.K, frame.depth))
         return result
+
+
+def depth_error(xyz: np.ndarray, K: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """Share (N,) by which the depth of points (N, 3) is off that of an image (H, W), after one factor for all."""
+    column, row = np.rint(xyz[:, :2] / xyz[:, 2:] @ K[:2, :2].T + K[:2, 2]).astype(int).T
+    true = depth[row.clip(0, depth.shape[0] - 1), column.clip(0, depth.shape[1] - 1)]
+    ratio = xyz[true > 0, 2] / true[true > 0]
+    return np.abs(ratio / np.median(ratio) - 1) if len(ratio) else ratio
 
 
 def ate_m(found: np.ndarray, truth: np.ndarray) -> float:
@@ -54,7 +65,10 @@ def measure(sequence: LabelledSequence, settings: Settings) -> list[Any]:
     pairs = [(T, f.T_world_camera) for T, f in zip(watched.poses, sequence.frames, strict=True) if T is not None]
     places = np.array([[T[:3, 3], true[:3, 3]] for T, true in pairs if true is not None])
     error = 100 * ate_m(places[:, 0], places[:, 1]) if len(places) > 2 else float("nan")
-    return [*(column.value(run.score) for column in IDENTITY), len(pairs), len(sequence.frames), error]
+    depth = [
+        100 * float(np.mean([np.percentile(e, share) for e in watched.depth_errors if len(e)])) for share in (50, 80)
+    ]
+    return [*(column.value(run.score) for column in IDENTITY), len(pairs), len(sequence.frames), error, *depth]
 
 
 def main() -> int:
@@ -66,8 +80,8 @@ def main() -> int:
     data = arguments.data / "scenes" if (arguments.data / "scenes").is_dir() else arguments.data
     settings = Settings.from_mapping({"frame.use_depth": False})
     rows = [(sequence.name, measure(sequence, settings)) for sequence in open_sequences(data)]
-    heads = ["RGB and K", *(column.head for column in IDENTITY), "posed", "frames", "ATE cm"]
-    sys.stdout.write(table(heads, rows, " ".join([*(column.format for column in IDENTITY), "d d .1f"])) + "\n")
+    heads = ["RGB and K", *(column.head for column in IDENTITY), "posed", "frames", "ATE cm", "depth off %", "80th"]
+    sys.stdout.write(table(heads, rows, " ".join([*(column.format for column in IDENTITY), "d d .1f .1f .1f"])) + "\n")
     return 0
 
 

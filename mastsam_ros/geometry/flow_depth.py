@@ -1,4 +1,4 @@
-"""How far everything is, from dense flow between two views of a camera whose motion is known: a place at rest."""
+"""How far everything is, from views of a camera whose motion is known, by dense flow and stereo: a place at rest."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ _FLOW_NOISE_PX = 0.3
 """Standard deviation of flow from frame to frame, pixels; over several it adds up."""
 _BIAS = 0.02
 """Flow is smooth: next to other things depth is off by some such share of it, however long it is watched."""
+_STEREO_BIAS = 0.007
+"""... and what stereo says, which keeps edges, by so much."""
+_ALONE = 0.12
+"""Share by which stereo may be off where nothing that was known before agrees with it..."""
+_AGREES = 3.0
+"""... to so many standard deviations."""
 _MISFIT_PX, _MISFIT = 1.0, 0.05
 """Flow farther than this, and this share of its length, from its epipolar line is wrong, or of what moves by itself."""
 _GROWTH = 0.02
@@ -84,12 +90,14 @@ class FlowDepth:
         flow_back: Floats | None,
         visible: npt.NDArray[np.bool_] | None,
         size: tuple[int, int],
+        stereo: tuple[Floats, float] | None = None,
     ) -> InverseDepth | None:
         """The inverse depth of a frame; None where the camera has not moved enough yet.
 
         K: (3, 3). distance: a typical one of what is seen, in the unit of the pose. flow_back: (H, W, 2) pixels,
         current -> the frame of the last call, None if that is not the frame before; visible: (H, W), where it holds.
-        size: (height, width) of the frame.
+        size: (height, width) of the frame. stereo: inverse depth (h, w), 0 where it is not known, and its standard
+        deviation, of every `GRID`-th pixel.
         """
         if flow_back is None:
             self.reset()
@@ -106,10 +114,12 @@ class FlowDepth:
         self._T = T_world_camera
         if predicted is None or measured is None:
             self._last = predicted if measured is None else measured
-            return self._last
-        sure, new = 1 / predicted.sigma**2, 1 / measured.sigma**2
-        w = np.asarray((predicted.w * sure + measured.w * new) / (sure + new), np.float32)
-        self._last = InverseDepth(w, np.maximum(1 / np.sqrt(sure + new), np.float32(_BIAS) * w), K)
+        else:
+            sure, new = 1 / predicted.sigma**2, 1 / measured.sigma**2
+            w = np.asarray((predicted.w * sure + measured.w * new) / (sure + new), np.float32)
+            self._last = InverseDepth(w, np.maximum(1 / np.sqrt(sure + new), np.float32(_BIAS) * w), K)
+        if self._last is not None and stereo is not None:
+            self._last = _with_stereo(self._last, predicted, *stereo)
         return self._last
 
     def _follow(self, back: Floats, visible: npt.NDArray[np.bool_] | None) -> None:
@@ -190,6 +200,20 @@ class FlowDepth:
         w = np.where(good, w, 1 / distance).astype(np.float32)
         sigma = cv2.magnitude((noise * per_pixel).astype(np.float32), np.float32(_BIAS) * w)
         return InverseDepth(w, np.where(good, sigma, _UNSURE * w).astype(np.float32), K)
+
+
+def _with_stereo(known: InverseDepth, predicted: InverseDepth | None, stereo: Floats, noise: float) -> InverseDepth:
+    """What stereo says, surer where it was predicted so; what is known otherwise where it says nothing."""
+    w, sigma = stereo, np.float32(_ALONE) * stereo
+    if predicted is not None:
+        sure, new = 1 / predicted.sigma**2, 1 / (noise**2 + (np.float32(_STEREO_BIAS) * stereo) ** 2)
+        agree = (stereo - predicted.w) ** 2 < _AGREES**2 * (1 / sure + 1 / new)
+        agree &= predicted.sigma < 2 * _ALONE * predicted.w
+        w = np.where(agree, (predicted.w * sure + stereo * new) / (sure + new), stereo)
+        sigma = np.where(agree, np.maximum(1 / np.sqrt(sure + new), np.float32(_STEREO_BIAS) * w), sigma)
+    said = stereo > 0
+    w, sigma = np.where(said, w, known.w), np.where(said, sigma, known.sigma)
+    return InverseDepth(np.asarray(w, np.float32), np.asarray(sigma, np.float32), known.K)
 
 
 def _grid(height: int, width: int) -> tuple[Floats, Floats]:

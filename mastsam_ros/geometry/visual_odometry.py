@@ -102,6 +102,13 @@ class VisualOdometry:
         """True while the pose was known and is not."""
         return self._lost_for > 0
 
+    def range(self) -> tuple[float, float]:
+        """Distances between which nearly all landmarks in view are."""
+        places = self._places[self._landmark]
+        z = places[np.isfinite(places[:, 0])] @ self._T[2, :3] + self._T[2, 3]
+        near, far = np.percentile(z[z > 0], (1, 99)) if (z > 0).any() else (self.distance, self.distance)
+        return float(near), float(far)
+
     def interrupt(self) -> None:
         """The next frame's matches do not come from the last one: its pose is found from keyframes."""
         self._grey = None
