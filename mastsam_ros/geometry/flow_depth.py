@@ -30,6 +30,8 @@ _AGREES = 3.0
 """... to so many standard deviations."""
 _MISFIT_PX, _MISFIT = 1.0, 0.05
 """Flow farther than this, and this share of its length, from its epipolar line is wrong, or of what moves by itself."""
+_STRAY = 9
+"""Pixels that must be so to all sides for stereo not to be asked there either."""
 _GROWTH = 0.02
 """What inverse depth loses in certainty from frame to frame, as a share of it."""
 _UNSURE = 0.5
@@ -76,6 +78,7 @@ class FlowDepth:
         self._references: list[_Reference] = []
         self._last: InverseDepth | None = None
         self._T = np.eye(4)
+        self._strays = np.zeros((0, 0), bool)
 
     @property
     def distance(self) -> float | None:
@@ -110,6 +113,7 @@ class FlowDepth:
             hidden = ~visible[::GRID, ::GRID]
             predicted.sigma[hidden] = _UNSURE * predicted.w[hidden]
         self._choose(T_world_camera, distance, size)
+        self._strays = np.zeros((-(-size[0] // GRID), -(-size[1] // GRID)), bool)
         measured = self._measured(T_world_camera, K, distance)
         self._T = T_world_camera
         if predicted is None or measured is None:
@@ -119,7 +123,8 @@ class FlowDepth:
             w = np.asarray((predicted.w * sure + measured.w * new) / (sure + new), np.float32)
             self._last = InverseDepth(w, np.maximum(1 / np.sqrt(sure + new), np.float32(_BIAS) * w), K)
         if self._last is not None and stereo is not None:
-            self._last = _with_stereo(self._last, predicted, *stereo)
+            w, noise = stereo
+            self._last = _with_stereo(self._last, predicted, np.where(self._strays, 0, w), noise)
         return self._last
 
     def _follow(self, back: Floats, visible: npt.NDArray[np.bool_] | None) -> None:
@@ -194,7 +199,11 @@ class FlowDepth:
         w = (dx * bx + dy * by) / squared
         per_pixel = np.abs(az) / np.sqrt(squared)
         misfit = np.abs(dx * by - dy * bx) / np.sqrt(squared) / np.abs(az)
-        good = misfit < (_MISFIT_PX / GRID + _MISFIT * np.abs(w) / per_pixel)
+        limit = _MISFIT_PX / GRID + _MISFIT * np.abs(w) / per_pixel
+        good = misfit < limit
+        # Narrower ones are outlines, where flow is wrong.
+        astray = ((misfit > 2 * limit) & (reference.followed > 0)).astype(np.uint8)
+        self._strays = cv2.morphologyEx(astray, cv2.MORPH_OPEN, np.ones((_STRAY, _STRAY), np.uint8)) > 0
         good &= (reference.followed > 0) & (w > 1 / (_FARTHEST * distance)) & (w < 1 / (_NEAREST * distance))
         noise = _FLOW_NOISE_PX * np.sqrt(np.float32(reference.steps)) / GRID
         w = np.where(good, w, 1 / distance).astype(np.float32)
