@@ -36,6 +36,9 @@ _CLAIM = 0.5
 _KNOWN = 0.1
 """... and share of the mask's pixels that these must be: the rest may come into view for the first time."""
 _FEWEST = 12
+"""Pixels with a voxel that tell..."""
+_FEW, _FEW_CLAIM = 6, 0.7
+"""... or so few, of a small thing, if this share of them is an id's."""
 _PART, _FEWEST_OF_PART = 0.3, 6
 """Share of a new mask that must lie on a thing's voxels for it to have been part of it, and pixels that tell."""
 _FIRM = 3
@@ -487,7 +490,8 @@ class MapRevival:
         pairs = []
         for id in sorted(wanted & set(np.unique(instance).tolist())):
             votes = np.bincount(mask_on[instance == id], minlength=count + 1)
-            enough = (votes >= _FEWEST) & (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
+            enough = (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
+            enough &= (votes >= _FEWEST) | ((votes >= _FEW) & (votes >= _FEW_CLAIM * known))
             for n in np.nonzero(enough)[0].tolist():
                 both = (instance == id) & (mask_on == n)
                 difference = rgb[both].mean(axis=0) - self.map.voxels.rgb[voxel[both]].mean(axis=0)

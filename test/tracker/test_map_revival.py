@@ -248,3 +248,13 @@ def test_a_lost_thing_is_recognised_where_the_camera_measures_no_depth() -> None
     dark.depth[48:72, 60:80], dark.image[:] = 0, 0
     revival.locate(dark, None, 7)
     assert revival.recognise(new, 1, {left, right}) == {}, "it has another colour"
+
+
+def test_a_small_mask_is_recognised_by_few_pixels_if_they_are_hardly_anothers() -> None:
+    revival, _, left, right, _ = two_bars()
+    new = torch.zeros(120, 160, dtype=torch.int64)
+    new[56:64, 64:68] = 1  # 4x2 pixels are looked up
+    assert revival.recognise(new, 1, {left, right}) == {0: left}
+    new[:] = 0
+    new[56:64, 78:82] = 1
+    assert revival.recognise(new, 1, {left, right}) == {}, "half of it is the other's"
