@@ -234,11 +234,13 @@ class Unprompted:
 
     agreement: (N,) IoU of the carried mask with the segment that fits it best. leader: (N,) of the carried masks that
     are mostly in the same segment the largest one, 0-based; -1 where no segment holds most of the mask, or nothing is
-    to be said.
+    to be said. sure: (N,) in [0, 1], how far the segment that fits best stands out from what is around it; None if the
+    segmenter cannot tell.
     """
 
     agreement: npt.NDArray[np.float64]
     leader: npt.NDArray[np.int64]
+    sure: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)

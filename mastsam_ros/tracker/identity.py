@@ -25,7 +25,8 @@ class Life:
     """One id. parent: the id under which it is shown while it is tentative, 0 for its own. free: it was never part of
     its parent, which only stands in for it. part: its pixels were the parent's before it was born. was_missing:
     `missing` before it was seen in this frame. own: frames in which the segmenter saw it unasked, less those in which
-    it saw it as a part of something."""
+    it saw it as a part of something. proof: frames in which it saw it unasked, those in which it stood out counted more
+    often and those in which it hardly did less; None where it says nothing of that."""
 
     id: int
     state: TrackState
@@ -39,6 +40,7 @@ class Life:
     free: bool = False
     part: bool = False
     own: int = 0
+    proof: float | None = None
 
 
 class IdCounter:
@@ -224,10 +226,13 @@ class Identities:
         life.quality = _QUALITY_MEMORY * life.quality + (1 - _QUALITY_MEMORY) * agreement
         life.score = score
         # A part whose outline the segmenter is sure of is one in its own right.
-        doubtful = life.part and score < self.settings.confirm_new_score
-        needed = self.settings.confirm_part_after if doubtful else self.settings.confirm_after
-        confirmed = life.hits >= needed and life.quality >= self.settings.confirm_quality
-        if life.state is TrackState.TENTATIVE and confirmed:
+        doubtful = score < self.settings.confirm_new_score
+        if doubtful and life.proof is not None:
+            proven = life.proof >= self.settings.confirm_after
+        else:
+            needed = self.settings.confirm_part_after if doubtful and life.part else self.settings.confirm_after
+            proven = life.hits >= needed
+        if life.state is TrackState.TENTATIVE and proven and life.quality >= self.settings.confirm_quality:
             self._confirm(life, "seen in enough frames")
 
     def may_stand_in(self) -> npt.NDArray[np.bool_]:

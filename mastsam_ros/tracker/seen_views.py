@@ -20,6 +20,8 @@ _REMEMBER_INTERVAL = 8
 """Frames from one remembered view to the next."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2, 8
 """Frames from one look at the remembered views to the next while tracks are lost; each one in vain doubles them."""
+_NEARER = 0.05
+"""Correlation with a remembered view by which it must have grown since the last look for the pause to be cut short."""
 _TRIED = 2
 """Of the views that hold lost tracks, those most like the current one are tried, beside one of the rest in turn."""
 _FEATURES = 600
@@ -80,7 +82,7 @@ class SeenViews:
         """Forgets every view."""
         self._views: list[SeenView] = []
         self._turn = 0
-        self._pause, self._last_try, self._next_try = _FIRST_PAUSE, 0, 0
+        self._pause, self._last_try, self._next_try, self._nearest = _FIRST_PAUSE, -_FIRST_PAUSE, 0, 0.0
 
     def __len__(self) -> int:
         return len(self._views)
@@ -101,17 +103,21 @@ class SeenViews:
 
     def recall(self, view: Frame, wanted: Set[int], number: int) -> Recalled | None:
         """What an earlier view that holds one of the `wanted` ids says about this one, None if none is recognised."""
-        if number < self._next_try or not wanted:
+        if number < self._last_try + _FIRST_PAUSE or not wanted:
             return None
-        self._last_try, self._next_try = number, number + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         grey = _grey(view)
         holding = [seen for seen in self._views if seen.ids & wanted and seen.grey.shape == grey.shape]
         if not holding:
             return None
-        xy, features = self._described(grey)
         small = _small(grey)
-        holding.sort(key=lambda seen: -float((seen.small * small).sum()))
+        alike = {seen.number: float((seen.small * small).sum()) for seen in holding}
+        nearest = max(alike.values())
+        if number < self._next_try and nearest < self._nearest + _NEARER:
+            return None
+        self._last_try, self._next_try, self._nearest = number, number + self._pause, nearest
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        xy, features = self._described(grey)
+        holding.sort(key=lambda seen: -alike[seen.number])
         self._turn += 1
         tried = holding[:_TRIED] + holding[_TRIED:][self._turn % max(1, len(holding) - _TRIED) :][:1]
         for seen in tried:

@@ -11,6 +11,9 @@ _PATIENCE = 4
 """Frames more in which a track was seen as a part than in which it was seen as itself that end it..."""
 _CREDIT = 24
 """... and the most that it can have of the latter: what was seen for long is not ended by a few frames."""
+_HARDLY, _STANDS_OUT = 0.5, 4.0
+"""Frames for which one counts in which a track was seen as something that hardly stands out from what is around it, and
+as something that stands out from all of it."""
 
 
 def parts_of_wholes(
@@ -20,20 +23,26 @@ def parts_of_wholes(
 
     A prompt finds again whatever was carried to it, so that a track which is asked for proves nothing by being found;
     what the segmenter sees unasked does. Of those that become one the oldest goes on, so that among them at most the
-    oldest is shown under an id of its own: such a track is not ended here. ages: of the tracks, in frames.
+    oldest is shown under an id of its own: such a track is not ended here. ages: of the tracks, in frames. Also adds up
+    what proves that a track is one (`Life.proof`).
     """
+    shown = [identities[id].state is not TrackState.TENTATIVE for id in active]
+    # What holds a known track may be the rest of it.
+    with_known = {leader for n, leader in enumerate(seen.leader.tolist()) if shown[n] and leader != n}
     ripe: dict[int, list[int]] = {}
     for n, (id, leader, agreement) in enumerate(
         zip(active, seen.leader.tolist(), seen.agreement.tolist(), strict=True)
     ):
         life = identities[id]
+        if seen.sure is not None:
+            counts = _HARDLY + (_STANDS_OUT - _HARDLY) * float(seen.sure[n])
+            life.proof = (life.proof or 1.0) + counts * (agreement >= _OWN and n not in with_known)
         if agreement >= _OWN:
             life.own = min(_CREDIT, life.own + 1)
         elif leader >= 0:
             life.own = max(-_PATIENCE, life.own - 1)
         if leader not in (-1, n) and life.own <= -_PATIENCE:
             ripe.setdefault(leader, []).append(n)
-    shown = [identities[id].state is not TrackState.TENTATIVE for id in active]
     pairs = []
     for leader, parts in ripe.items():
         ending = [n for n in parts if not shown[n] and not (shown[leader] and ages[n] >= ages[leader])]

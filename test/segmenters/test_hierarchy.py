@@ -91,3 +91,25 @@ def test_a_discount_keeps_a_region() -> None:
     inside = hierarchy.energy.copy() * 0
     inside[: graph.count] = 1e6  # every superpixel for itself
     assert hierarchy.optimal_cut(inside).max() + 1 == graph.count
+
+
+def test_what_stands_out_is_firm_and_half_of_the_ground_is_not() -> None:
+    image = picture()
+    graph, hierarchy = hierarchy_of(image)
+    cut = hierarchy.optimal_cut()
+    firmness = hierarchy.firmness(cut)
+    at = cut[graph.labels]
+    assert firmness[at[60, 45]] > 3 and firmness[at[60, 115]] > 3
+    # The ground in two, upper and lower: nothing but their outline tells them apart.
+    ground = cut == at[5, 5]
+    upper = graph.mean(np.repeat(np.arange(120.0)[:, None], 160, axis=1)) < 60
+    halves = np.where(ground & upper, cut.max() + 1, cut)
+    firmness = hierarchy.firmness(np.unique(halves, return_inverse=True)[1].ravel())
+    at = np.unique(halves, return_inverse=True)[1].ravel()[graph.labels]
+    assert firmness[at[5, 5]] < 1 and firmness[at[115, 5]] < 1
+    assert firmness[at[60, 45]] > 3
+
+
+def test_a_region_without_neighbours_is_firm() -> None:
+    graph, hierarchy = hierarchy_of(picture())
+    assert hierarchy.firmness(np.zeros(graph.count, np.int64)) == [np.inf]

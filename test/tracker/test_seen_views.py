@@ -44,6 +44,16 @@ def test_another_view_is_not_recognised_and_nothing_is_looked_for_without_need(v
     assert seen.recall(views[1].frame, {9999}, 60) is None
 
 
+def test_a_view_that_grows_alike_is_looked_at_before_the_pause_ends(views: list[SceneView]) -> None:
+    seen = SeenViews(SETTINGS)
+    seen.remember(views[0].frame, views[0].instance, 0)
+    wanted = set(np.unique(views[0].instance).tolist()) - {0}
+    for number in (38, 40, 44):
+        assert seen.recall(views[2].frame, wanted, number) is None
+    assert seen.recall(views[2].frame, wanted, 46) is None, "the pause lasts until 52"
+    assert seen.recall(views[1].frame, wanted, 48) is not None
+
+
 def test_the_number_of_views_is_bounded_and_different_ones_stay(views: list[SceneView]) -> None:
     seen = SeenViews(TrackerSettings(recall_views=2))
     for number, view in enumerate((views[0], views[2], views[2], views[2])):

@@ -7,7 +7,7 @@ import numpy as np
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.unproven import parts_of_wholes
-from mastsam_ros.types import Unprompted
+from mastsam_ros.types import TrackState, Unprompted
 
 AS_PART = Unprompted(np.array([0.9, 0.1]), np.array([0, 0]))
 AS_ITSELF = Unprompted(np.array([0.9, 0.8]), np.array([0, 1]))
@@ -56,3 +56,28 @@ def test_two_that_are_shown_do_not_become_one_by_way_of_a_new_one() -> None:
         assert parts_of_wholes(active, [9, 9, 5], all_in_the_new_one, identities) == []
     assert parts_of_wholes(active, [9, 9, 5], only_the_first, identities) == [(2, 0)], "the oldest goes on"
     assert parts_of_wholes(active, [5, 9, 9], only_the_first, identities) == [], "what is shown would end"
+
+
+def frames_until_it_is_shown(sure: float, agreement: float = 0.9, leader: int = 1) -> int | None:
+    identities, active = tracks(second_is_sure=False)
+    seen = Unprompted(np.array([0.9, agreement]), np.array([0, leader]), np.array([1.0, sure]))
+    for frame in range(1, 30):
+        identities.seen(active[1], 0.9, 0.8)
+        if identities[active[1]].state is not TrackState.TENTATIVE:
+            return frame
+        parts_of_wholes(active, [9, 5], seen, identities)
+    return None
+
+
+def test_what_stands_out_is_shown_sooner() -> None:
+    clear, doubtful = frames_until_it_is_shown(0.9), frames_until_it_is_shown(0.0)
+    assert clear is not None and doubtful is not None
+    assert clear <= 3 < TrackerSettings().confirm_after < doubtful <= 12
+    assert frames_until_it_is_shown(0.9, agreement=0.1, leader=0) is None, "another segment stands out"
+
+
+def test_what_holds_a_known_track_has_to_wait() -> None:
+    identities, active = tracks(second_is_sure=False)
+    seen = Unprompted(np.array([0.2, 0.9]), np.array([1, 1]), np.array([0.9, 0.9]))
+    assert parts_of_wholes(active, [9, 5], seen, identities) == []
+    assert identities[active[1]].proof == 1.0

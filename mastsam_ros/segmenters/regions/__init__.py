@@ -222,7 +222,9 @@ class RegionSegmenter:
         held = (shared.max(axis=0, initial=0) >= _HELD * np.maximum(whole, 1)) & (body_of == 0)
         members = np.where(held[None] & (holder[None] == np.arange(regions)[:, None]), whole[None], -1)
         leader = np.where(held, members.argmax(axis=1)[holder], -1)
-        return Unprompted(agreement(shared, area, whole).max(axis=0, initial=0), leader)
+        alike = agreement(shared, area, whole)
+        sure = 1 - 1 / np.maximum(self._hierarchy.firmness(self._plain_cut), 1)
+        return Unprompted(alike.max(axis=0, initial=0), leader, sure[alike.argmax(axis=0)])
 
     def _candidates(
         self,
