@@ -173,6 +173,7 @@ class Robot:
         """The answer of a service of the node."""
         client = self.node.create_client(kind, service)
         assert client.wait_for_service(timeout_s)
+        time.sleep(0.5)  # matching is not symmetric in time: DDS drops an answer to whom the node does not know yet
         future = client.call_async(request)
         assert wait_until(future.done, timeout_s), f"{service} does not answer"
         return future.result()

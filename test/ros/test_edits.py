@@ -58,6 +58,7 @@ def test_ten_clients_at_once_while_frames_flow(start_node, robot, picture):
         {name: client.create_client(kind, f"/mastsam/{name}") for name, kind in kinds.items()} for client in clients
     ]
     assert all(door.wait_for_service(60) for room in doors for door in room.values())
+    time.sleep(0.5)
     asked = []
     for n, room in enumerate(doors):
         asked.append(("rename", room["rename_instance"].call_async(RenameInstance.Request(id=ids[0], label=f"by {n}"))))
