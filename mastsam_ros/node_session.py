@@ -28,6 +28,8 @@ STOP_TIMEOUT_S = 15.0
 DISCOVERY_TIMEOUT_S = 20.0
 ATTEMPTS = 3
 """DDS domains that are tried: another session, or what a killed process left behind, can keep two from meeting."""
+COMPLAINT = "play: "
+"""What the player begins its last line with if it fails."""
 LAST_FRAMES_S = 2.0
 """The node may still be at work on the last image, and reports its diagnostics every second."""
 
@@ -93,14 +95,17 @@ def run_session(
             process("node", ["mastsam_ros", "--ros-args", "--params-file", str(parameters)], environment, logs) as node,
             process("recorder", recorder_command, environment, logs) as recorder,
         ):
-            met = recorder.found(node)
-            if met or attempt + 1 == ATTEMPTS:
+            last = attempt + 1 == ATTEMPTS
+            met = recorder.meets("recording", node, "ready: ", [node])
+            if met or last:
                 recorder.wait_for_line("recording", [node])
                 with process("player", player_command, environment, logs) as player:
-                    met = player.ends([node, recorder], sent)
+                    met = player.meets("playing", player, "waiting", [node, recorder])
+                    if met or last:
+                        met = player.ends([node, recorder], sent)
                 time.sleep(LAST_FRAMES_S)
                 node.check()
-            if met or attempt + 1 == ATTEMPTS:
+            if met or last:
                 break
             _LOG.warning("node, recorder and player do not meet in domain %d: trying another one", domain)
             recorder.stop()
@@ -126,15 +131,16 @@ class Process:
                 f"the {self.name} ended with status {self.child.returncode}: {(lines or ['no word'])[-1]}"
             )
 
-    def found(self, node: Process) -> bool:
-        """Waits until this recorder listens to the node. False if it does not long after the node was ready."""
-        ready = None
-        while not self._said("recording"):
-            for one in (node, self):
+    def meets(self, line: str, other: Process, before: str, others: list[Process]) -> bool:
+        """Waits for a line that this process says once DDS has brought it together with its peers. False if it does not
+        come long after `other` said `before`."""
+        begin = None
+        while not self._said(line):
+            for one in (*others, self):
                 one.check()
-            if ready is None and "ready: " in node.said():
-                ready = time.monotonic()
-            if ready is not None and time.monotonic() > ready + DISCOVERY_TIMEOUT_S:
+            if begin is None and before in other.said():
+                begin = time.monotonic()
+            if begin is not None and time.monotonic() > begin + DISCOVERY_TIMEOUT_S:
                 return False
             time.sleep(0.1)
         return True
@@ -157,18 +163,19 @@ class Process:
             time.sleep(0.1)
 
     def ends(self, others: list[Process], result: Path) -> bool:
-        """Waits until it has ended by itself. False if it has written its result and hangs, which ends it by force: DDS
-        never lets go of a peer that it has lost."""
-        written = None
+        """Waits until it has ended by itself. One that hangs after it has written its result, or said what failed, is
+        ended by force, and that is False or raised: the TCP transport of DDS can wait for ever for a lost peer."""
+        done = None
         while self.child.poll() is None:
             for one in others:
                 one.check()
-            if written is None and result.is_file():
-                written = time.monotonic()
-            if written is not None and time.monotonic() > written + STOP_TIMEOUT_S:
+            if done is None and (result.is_file() or COMPLAINT in self.said()):
+                done = time.monotonic()
+            if done is not None and time.monotonic() > done + STOP_TIMEOUT_S:
                 self.child.kill()
                 self.child.wait()
-                return False
+                if result.is_file():
+                    return False
             time.sleep(0.1)
         self.check()
         return True

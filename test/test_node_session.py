@@ -28,6 +28,27 @@ def test_a_process_that_has_written_its_result_and_hangs_is_ended(
     assert hangs.child.returncode is not None and result.read_text() == "done"
 
 
+def test_a_process_that_has_said_what_failed_and_hangs_is_ended_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_session, "STOP_TIMEOUT_S", 0.2)
+    hangs = _started("import time; time.sleep(600)", tmp_path / "log")
+    hangs.log.write_text("waiting\nplay: nobody subscribed to /image\n")
+    with pytest.raises(MastsamError, match="play: nobody subscribed to /image"):
+        hangs.ends([], tmp_path / "sent.json")
+    assert hangs.child.returncode is not None
+
+
+def test_peers_that_do_not_meet_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_session, "DISCOVERY_TIMEOUT_S", 0.3)
+    waits = _started("import time; time.sleep(600)", tmp_path / "log")
+    waits.log.write_text("waiting\n")
+    assert not waits.meets("playing", waits, "waiting", [])
+    waits.log.write_text("waiting\nplaying\n")
+    assert waits.meets("playing", waits, "waiting", [])
+    waits.stop()
+
+
 def test_a_process_that_ends_by_itself_has_done_its_work(tmp_path: Path) -> None:
     assert _started("pass", tmp_path / "log").ends([], tmp_path / "sent.json")
 

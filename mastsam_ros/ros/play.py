@@ -197,10 +197,14 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
         begin = time.monotonic()
+        sys.stdout.write("waiting\n")
+        sys.stdout.flush()
         for topic in arguments.wait_for:
             player.wait_for_subscriber(topic, arguments.timeout)
         if arguments.wait_for:
             time.sleep(min(max(SETTLE_S, time.monotonic() - begin), LONGEST_SETTLE_S))
+        sys.stdout.write("playing\n")
+        sys.stdout.flush()
         if arguments.follow:
             player.follow(*arguments.follow)
         player.play()
