@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,34 +17,33 @@ import torch
 from mastsam_ros.backends import resolved
 from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload, use_threads
 from mastsam_ros.geometry.cameras import working_view
-from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.lifting import instance_extents, lift, lift_structure
 from mastsam_ros.geometry.pointmaps import PointmapLifter, PointmapPair
 from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
-from mastsam_ros.masks import TrackMasks, look_up
+from mastsam_ros.masks import look_up
 from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, MasksSuffice, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
-from mastsam_ros.tracker.discovery import new_masks, solid, uncovered_region
+from mastsam_ros.stages import SecondCore, StageTimer
+from mastsam_ros.tracker.arrivals import TINY, Arrivals
+from mastsam_ros.tracker.discovery import uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.outlines import bounding_boxes, enlarge, without_crumbs
-from mastsam_ros.tracker.overlap import OverlapFilter, one_id_per_pixel
-from mastsam_ros.tracker.parents import carried_from, parents_of
+from mastsam_ros.tracker.overlap import OverlapFilter
+from mastsam_ros.tracker.ownership import Ownership
 from mastsam_ros.tracker.pointing import Pointed, RecentViews, meant, pointed
-from mastsam_ros.tracker.propagation import Carried, carry, occurrences
+from mastsam_ros.tracker.propagation import Carried, carry
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.seen_views import SeenViews, bring_back
-from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried
+from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried, outlined
 from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.tracker.settling import settled
-from mastsam_ros.tracker.unproven import parts_of_wholes
 from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
-    CandidateMasks,
     EditError,
     EventKind,
     Frame,
@@ -64,14 +63,8 @@ from mastsam_ros.types import (
 )
 
 _LOG = logging.getLogger(__name__)
-_TINY = 2
-"""Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 _FLAT_IMAGE = 2.0
 """Standard deviation in grey levels below which a picture shows nothing (lens cap, black or constant frame)."""
-_OTHER_MIND = 0.5
-"""Agreement of the segmenter's answer with a mask that a person made below which the person is believed."""
-_PREFERRED = 2.0
-"""More than any agreement and score: where masks overlap, one that a person made is in front."""
 _PATIENCE = 5
 """Frames in a row that may fail before the tracks start anew: what to match with is then too long ago."""
 
@@ -115,6 +108,8 @@ class Mastsam:
         self.map = MapRevival(self.settings.geometry, world, self._identities)
         self.structure = Structure(self.settings.geometry)
         self._pointmaps = PointmapLifter()
+        self._ownership = Ownership(self._identities, self._overlap, self.map)
+        self._arrivals = Arrivals(tracker, self._identities, self._lost, self.map)
         self._editor = Editor(self._identities, self.map, tracker)
         self._recent = RecentViews()
         self._frames = 0
@@ -124,8 +119,7 @@ class Mastsam:
         self._checker = SelfChecker()
         self.clock: Callable[[], float] = time.perf_counter
         """What the stages are timed with, seconds."""
-        # Its thread starts with the first frame, and ends with this object.
-        self._second_core = ThreadPoolExecutor(1, thread_name_prefix="mastsam")
+        self._second_core = SecondCore()
         self._faults = 0
         self._committed = False
         self._in_order = True
@@ -135,7 +129,7 @@ class Mastsam:
         self.settings = settings
         self._identities.settings = self._overlap.settings = settings.tracker
         self._lost.settings = self._seen.settings = settings.tracker
-        self._editor.settings = settings.tracker
+        self._arrivals.settings = self._editor.settings = settings.tracker
         self.map.settings = self.structure.settings = settings.geometry
 
     def reset(self, reason: str = "asked for") -> None:
@@ -278,7 +272,7 @@ class Mastsam:
             result = self._advance(frame)
         except Exception:
             # Nothing goes on behind the back of the next frame.
-            self._second_core.submit(lambda: None).result()
+            self._second_core.finish()
             self._faults += 1
             if self._committed or self._previous is None or self._faults > _PATIENCE:
                 self.reset("a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed")
@@ -294,7 +288,7 @@ class Mastsam:
 
     def _advance(self, frame: Frame) -> FrameResult:
         """The method, step by step, in the order of the paper."""
-        timer = _StageTimer(self.clock)
+        timer = StageTimer(self.clock)
         with timer("prepare"):
             view = self._view(frame)
         if self._shows_nothing(view):
@@ -344,7 +338,7 @@ class Mastsam:
             _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
         return self._blank
 
-    def _matched(self, view: Frame, timer: _StageTimer) -> Matches | None:
+    def _matched(self, view: Frame, timer: StageTimer) -> Matches | None:
         """Step 2, and where the camera is: the matches, corrected where that is known."""
         previous = self._previous
         with timer("match"):
@@ -354,7 +348,7 @@ class Mastsam:
             self.structure.locate(view, matches)
         return matches
 
-    def _carried(self, view: Frame, matches: Matches | None, timer: _StageTimer) -> tuple[list[int], Carried | None]:
+    def _carried(self, view: Frame, matches: Matches | None, timer: StageTimer) -> tuple[list[int], Carried | None]:
         """Step 3: the active ids, those among them that an earlier view brings back, and where they are now."""
         active = list(self._identities.active)
         if not active:
@@ -364,7 +358,7 @@ class Mastsam:
         with timer("recall"), one_thread(self.device):
             return self._recalled(view, active, carried)
 
-    def _prompts(self, carried: Carried | None, timer: _StageTimer) -> PointPrompts | None:
+    def _prompts(self, carried: Carried | None, timer: StageTimer) -> PointPrompts | None:
         """Step 4."""
         if carried is None:
             return None
@@ -374,7 +368,7 @@ class Mastsam:
             return prompts_from(carried, confidence, self.settings.tracker, wanted)
 
     def _chosen(
-        self, prompts: PointPrompts | None, carried: Carried | None, timer: _StageTimer
+        self, prompts: PointPrompts | None, carried: Carried | None, timer: StageTimer
     ) -> tuple[Chosen | None, Unprompted | None]:
         """Step 5: of what the segmenter answers, one mask per track; and what it would see unasked."""
         tracker = self.settings.tracker
@@ -394,14 +388,14 @@ class Mastsam:
         carried: Carried | None,
         chosen: Chosen | None,
         unprompted: Unprompted | None,
-        timer: _StageTimer,
+        timer: StageTimer,
     ) -> tuple[torch.Tensor, int, Figures | None]:
-        """Step 6, see `_without_overlap`; nothing is anybody's in a frame to which nothing was carried."""
+        """Step 6; nothing is anybody's in a frame to which nothing was carried."""
         if carried is None or chosen is None:
             nobody = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
             return nobody, view.height * view.width, None
         with timer("overlap"), one_thread(self.device):
-            return self._without_overlap(active, carried, chosen, unprompted)
+            return self._ownership.decide(active, carried, chosen, unprompted)
 
     def _settled(
         self,
@@ -410,13 +404,14 @@ class Mastsam:
         index: torch.Tensor,
         carried: Carried | None,
         figures: Figures | None,
-        timer: _StageTimer,
+        timer: StageTimer,
     ) -> torch.Tensor:
         """The index whose outlines hold still where nothing holds them elsewhere."""
         if carried is None or figures is None or not self.settings.tracker.settle_outlines:
             return index
         with timer("settle"), one_thread(self.device):
-            return settled(index, carried.index, self._outlined(active, figures), view.image_on(self.device))
+            sure = upload(outlined(active, figures, self._identities, self.settings.tracker), self.device)
+            return settled(index, carried.index, sure, view.image_on(self.device))
 
     def _identified(
         self, view: Frame, index: torch.Tensor, active: list[int], matches: Matches | None
@@ -456,25 +451,13 @@ class Mastsam:
             identities.goes_on_as(join.id, join.into, "one thing for several cameras")
             identities.weigh(EventKind.MERGED, join.id, join.evidence)
 
-    @contextmanager
-    def _meanwhile(self, timer: _StageTimer, stage: str, work: Callable[[], None]) -> Iterator[None]:
-        """Does the work of a stage on the second core while the body runs; before the body if the segmenter does not
-        use one.
-
-        What the step waits for is the stage's time. A fault of either is raised here, when both have ended.
-        """
-        if not isinstance(self.segmenter, LookingAhead):
-            with timer(stage):
-                work()
-            yield
-            return
-        done = self._second_core.submit(work)
-        try:
-            yield
-        finally:
-            with timer(stage):
-                wait([done])
-        done.result()
+    def _meanwhile(self, timer: StageTimer, stage: str, work: Callable[[], None]) -> AbstractContextManager[None]:
+        """Does the work of a stage while the body runs; before the body if the segmenter uses no second core."""
+        if isinstance(self.segmenter, LookingAhead):
+            return self._second_core.meanwhile(timer, stage, work)
+        with timer(stage):
+            work()
+        return nullcontext()
 
     def _remember(self, view: Frame, owners: npt.NDArray[np.uint16], known: set[int]) -> None:
         """What later frames are compared with: the view with its labels, and the map."""
@@ -486,7 +469,9 @@ class Mastsam:
         """Starts the segmenter on what it needs no matches for, where it uses a second core; `_set_frame` ends it."""
         if not isinstance(self.segmenter, LookingAhead):
             return None
-        return self._second_core.submit(self.segmenter.look_ahead, view, self._previous is not None and self._in_order)
+        follows = self._previous is not None and self._in_order
+        segmenter = self.segmenter
+        return self._second_core.start(lambda: segmenter.look_ahead(view, follows))
 
     def _set_frame(self, view: Frame, matches: Matches | None, ahead: Future[None] | None) -> None:
         if ahead is not None:
@@ -514,74 +499,6 @@ class Mastsam:
         identities.active = list(active)
         return active, carried
 
-    def _as_people_said(self, active: list[int], carried: Carried, masks: TrackMasks, figures: Figures) -> TrackMasks:
-        """A mask that a person made is kept where the segmenter has another mind; what they told apart stays apart."""
-        said = self._identities.constraints
-        if not said.shaped and not said.cuts:
-            return masks
-        shaped = [n for n in self._shaped(active) if figures.found[n] and figures.agreement[n] < _OTHER_MIND]
-        if shaped:
-            masks = masks.replaced(upload([n in shaped for n in range(len(active))], self.device), carried.index)
-        cut = [(n, m) for n, id in enumerate(active) for m, other in enumerate(active) if said.cut(id, other)]
-        if not cut:
-            return masks
-        dense = masks.dense.clone()
-        for n, other in cut:
-            dense[n] &= carried.index != other + 1
-        return TrackMasks(dense)
-
-    def _shaped(self, active: list[int]) -> list[int]:
-        shaped = self._identities.constraints.shaped
-        return [n for n, id in enumerate(active) if id in shaped] if shaped else []
-
-    def _separation(self, first: int, second: int) -> Separation:
-        apart = self._identities.apart(first, second) or self.map.two_things(first, second)
-        return Separation.APART if apart else self.map.separation(first, second)
-
-    def _without_overlap(
-        self, active: list[int], carried: Carried, chosen: Chosen, unprompted: Unprompted | None
-    ) -> tuple[torch.Tensor, int, Figures]:
-        """Step 6: joins tracks whose masks coincide and parts with what they are parts of, and gives each pixel one id.
-
-        Returns the index (H, W), how many of its pixels are nobody's, and the figures of what was chosen. What the host
-        decides by comes in one transfer, and in nearly every frame its decisions change no pixel but by their number.
-        """
-        identities, masks, order = self._identities, chosen.masks, chosen.preference()
-        shared, index = self._overlap.shared_iou(masks), one_id_per_pixel(masks, order, carried.index)
-        numbers, iou, uncovered = on_host(chosen.numbers(), shared, (index == 0).sum())
-        figures = Figures.of(numbers)
-        for id, found, agreement, score in zip(active, figures.found, figures.agreement, figures.score, strict=True):
-            if found:
-                identities.seen(id, agreement, score)
-            else:
-                identities.coasted(id)
-        masks = self._as_people_said(active, carried, masks, figures)
-        if masks is not chosen.masks:
-            (iou,) = on_host(self._overlap.shared_iou(masks))
-        ages = identities.ages()
-        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities)
-        joined, hidden = self._overlap.join(active, ages, iou, figures.agreement, self._separation, parts)
-        standing_in = [id for id in sorted(self.map.in_plain_view(hidden)) if identities.doubted(id)]
-        if standing_in:
-            hidden -= set(standing_in)
-            masks = masks.replaced(upload([id in standing_in for id in active], self.device), carried.index)
-        if hidden:
-            masks = masks.emptied(upload([id not in hidden for id in active], self.device))
-        shaped = self._shaped(active)
-        if shaped or masks is not chosen.masks:
-            preferred = upload([_PREFERRED * (n in shaped) for n in range(len(active))], self.device, torch.float32)
-            index = one_id_per_pixel(masks, order + preferred, carried.index)
-            (uncovered,) = on_host((index == 0).sum())
-        if joined:
-            place = {id: n for n, id in enumerate(active)}
-            table = np.arange(len(active) + 1)
-            for id, into in joined.items():
-                table[place[id] + 1] = place[into] + 1
-                identities.merge(id, into)
-                identities.weigh(EventKind.MERGED, id, self._overlap.iou.get(id, 1.0))
-            index = look_up(upload(table, self.device), index)
-        return index, int(uncovered), figures
-
     def _discover(
         self,
         view: Frame,
@@ -591,7 +508,7 @@ class Mastsam:
         carried: Carried | None,
         matches: Matches | None,
         figures: Figures | None,
-        timer: _StageTimer,
+        timer: StageTimer,
     ) -> None:
         """Step 7: where it is time, what nothing covers is segmented anew. Writes into active and index."""
         first = self._previous is None
@@ -602,83 +519,7 @@ class Mastsam:
             if first or region is not None:
                 answer = self.segmenter.everything(region).to(self.device)
                 with one_thread(self.device):
-                    self._take_in(answer, view, active, index, region, carried, matches, figures)
-
-    def _take_in(
-        self,
-        answer: CandidateMasks,
-        view: Frame,
-        active: list[int],
-        index: torch.Tensor,
-        region: torch.Tensor | None,
-        carried: Carried | None,
-        matches: Matches | None,
-        figures: Figures | None,
-    ) -> None:
-        """New masks in the region become tracks, old ones where recognised. Writes into active and index."""
-        tracker, identities = self.settings.tracker, self._identities
-        new, scores, area = new_masks(answer, region, tracker)
-        if not scores:
-            return
-        image = view.image_on(self.device)
-        recognised = self._recognised(new, len(scores), image, matches, index, active)
-        parents, held = parents_of(
-            new,
-            len(scores),
-            index,
-            len(active),
-            carried,
-            image,
-            None if figures is None else self._outlined(active, figures),
-        )
-        parents, held = self.map.origins(new, parents, held, active)
-        # Where no score lies between the two it makes no difference.
-        asked = any(tracker.confirm_new_score <= score < tracker.confirm_score for score in scores)
-        whole = solid(new, len(scores)) if asked else [True] * len(scores)
-        wholes = self._parts_of_wholes(new, len(scores), active, carried)
-        first, tiny = self._previous is None, _TINY * tracker.min_area_share * new.numel()
-        place = np.zeros(len(scores) + 1, dtype=np.int64)
-        for n, (score, parent) in enumerate(zip(scores, parents, strict=True)):
-            if n in recognised:
-                id, reason = recognised[n]
-                if id in active and identities.constraints.linked(id):
-                    id = identities.born(score, part_of=identities.constraints.instance(id))
-                elif id in active:
-                    place[n + 1] = active.index(id) + 1
-                    continue
-                else:
-                    identities.revive(id, reason)
-                    seen_there, looks_like = self.map.agreement.get((id, n)), self._lost.likeness.get((id, n), 0.0)
-                    identities.weigh(EventKind.REVIVED, id, looks_like if seen_there is None else seen_there)
-            elif n in wholes:
-                id = identities.born(score, part_of=wholes[n])
-            else:
-                sure = first or score >= tracker.confirm_score
-                free = not held[n] and score >= tracker.confirm_new_score
-                sure |= free and area[n] >= tiny and whole[n]
-                shown_as = 0 if sure or parent < 0 else identities.shown_as(active[parent])
-                id = identities.born(score, shown_as, sure, free, held[n])
-            active.append(id)
-            place[n + 1] = len(active)
-        index += look_up(upload(place, self.device), new)
-
-    def _outlined(self, active: list[int], figures: Figures) -> torch.Tensor:
-        """(N,) bool: the segmenter is sure of the outline of this track, or of what it is shown as."""
-        identities, threshold = self._identities, self.settings.tracker.confirm_score
-        # What is new in this frame stands behind the tracks that were asked for.
-        sure = {id for id, score in zip(active, figures.score, strict=False) if score >= threshold}
-        outlined = [id in sure or identities.shown_as(id) in sure for id in active]
-        return upload(outlined, self.device)
-
-    def _parts_of_wholes(
-        self, new: torch.Tensor, count: int, active: list[int], carried: Carried | None
-    ) -> dict[int, int]:
-        """New masks (0-based) that broke off what a person merged or removed, and the instance they stay with."""
-        said = self._identities.constraints
-        if not said.shown or carried is None:
-            return {}
-        origin = carried_from(new, count, len(active), carried).items()
-        return {n: said.instance(active[track]) for n, track in origin if said.linked(active[track])}
+                    self._arrivals.take_in(answer, view, active, index, region, carried, matches, figures)
 
     def _in_latest(self, what: Pointed, stamp_ns: int | None) -> Pointed:
         return self._recent.on_latest(what, stamp_ns, self.matcher.match)
@@ -693,43 +534,6 @@ class Mastsam:
         if answer is None:
             raise EditError("the segmenter sees nothing there: point at other places, or draw a closer box")
         return answer
-
-    def _recognised(
-        self,
-        new: torch.Tensor,
-        count: int,
-        image: torch.Tensor,
-        matches: Matches | None,
-        index: torch.Tensor,
-        active: list[int],
-    ) -> dict[int, tuple[int, str]]:
-        """New mask (0-based) -> the id that it is, lost or cut in two by what stands before it, and how it is known."""
-        tracker, identities = self.settings.tracker, self._identities
-        owned = on_host(occurrences(index.flatten(), len(active) + 1)[1:])[0].tolist()
-        present = {id: area > 0 for id, area in zip(active, owned, strict=True) if identities.exists(id)}
-        lost = {*identities.lost(), *(id for id, shown in present.items() if not shown)}
-        # What lies where a part of a merged or removed instance is belongs to it, in view or not.
-        parts = {id for id in identities.known() if identities.constraints.linked(id)}
-        elsewhere = self.map.elsewhere()
-        placed = self.map.recognise(new, count, lost | parts | elsewhere, parts)
-        found = {n: (id, "lies where it was lost") for n, id in placed.items()}
-        for id in elsewhere.intersection(placed.values()):
-            identities.meet(id)
-        if not tracker.revival or matches is None:
-            return found
-        recent = [id for id in identities.lost() if identities[id].missing <= tracker.revival_frames]
-        # What no match led to in this frame may be in it all the same.
-        recent += [id for id, shown in present.items() if not shown]
-        self._lost.move(recent, matches)
-        looks = appearances(new, count, image)
-        lost -= {id for id, _ in found.values()}
-        near = self.map.nearness(new, count, lost)
-        alike = self._lost.recognise([id for id in sorted(lost) if id in near or id in recent], looks, near)
-        ends = self.map.cut_off(new, index, [id if present.get(id) else 0 for id in active])
-        both = self._lost.recognise(list(ends), looks, ends)
-        for pairs, reason in ((alike, "looks as it did when it was lost"), (both, "is its other end")):
-            found |= {n: (id, reason) for n, id in pairs.items() if n not in found}
-        return found
 
     def _fetched(
         self, view: Frame, index: torch.Tensor, matches: Matches | None
@@ -762,7 +566,7 @@ class Mastsam:
                 continue
             if area[n] >= smallest:
                 kept.append(id)
-                if area[n] >= 4 * _TINY * smallest:
+                if area[n] >= 4 * TINY * smallest:
                     self._identities.grown(id)
                 table[n + 1] = len(kept)
             else:
@@ -814,7 +618,7 @@ class Mastsam:
             )
         return tuple(tracks)
 
-    def _empty_result(self, frame: Frame, timer: _StageTimer) -> FrameResult:
+    def _empty_result(self, frame: Frame, timer: StageTimer) -> FrameResult:
         labels = np.zeros((frame.height, frame.width), dtype=np.uint16)
         self._frames += 1
         return self._result(frame, labels, (), self._take_pending(), None, timer)
@@ -831,7 +635,7 @@ class Mastsam:
         tracks: tuple[Track, ...],
         events: tuple[TrackEvent, ...],
         points: LabelledCloud | None,
-        timer: _StageTimer,
+        timer: StageTimer,
         check: SelfCheck | None = None,
     ) -> FrameResult:
         return FrameResult(
@@ -882,23 +686,3 @@ def _last(id: int, became: Mapping[int, int]) -> int:
             break
         id = became[id]
     return id
-
-
-class _StageTimer:
-    """Milliseconds per stage, on a clock that gives seconds."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._start = clock()
-        self._spent: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = self._clock()
-        yield
-        self._spent[stage] = self._spent.get(stage, 0.0) + (self._clock() - start) * 1e3
-
-    def milliseconds(self) -> dict[str, float]:
-        """Stage -> milliseconds, and "total" since the timer was made."""
-        total = (self._clock() - self._start) * 1e3
-        return {stage: round(spent, 3) for stage, spent in (*self._spent.items(), ("total", total))}

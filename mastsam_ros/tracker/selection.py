@@ -10,6 +10,7 @@ import torch
 
 from mastsam_ros.masks import PartitionTrackMasks, TrackMasks, overlap_counts, select
 from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.propagation import Carried
 from mastsam_ros.types import CandidateMasks, ModelError
 
@@ -85,3 +86,12 @@ def keep_carried(carried: Carried) -> Chosen:
     masks = PartitionTrackMasks(carried.index[None], torch.zeros_like(track), track + 1)
     found = masks.areas() > 0
     return Chosen(masks, found.float(), found.float(), found)
+
+
+def outlined(ids: list[int], figures: Figures, identities: Identities, settings: TrackerSettings) -> list[bool]:
+    """Of each track whether the segmenter is sure of its outline, or of the outline of what it is shown as.
+
+    ids: (N,), the tracks that figures are of, and behind them what is new in this frame.
+    """
+    sure = {id for id, score in zip(ids, figures.score, strict=False) if score >= settings.confirm_score}
+    return [id in sure or identities.shown_as(id) in sure for id in ids]
