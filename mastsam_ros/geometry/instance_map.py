@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 
@@ -11,14 +10,21 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from mastsam_ros.compiled import compiled
+from mastsam_ros.geometry.presence import Presence, against, behind_themselves, seen_of_each
+from mastsam_ros.geometry.voxels import (
+    MOST_VOTES,
+    Voxels,
+    average,
+    gathered,
+    keys_of,
+    looked_up,
+    no_voxels,
+    places_of,
+    vote,
+)
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import LabelledCloud
 
-_MOST_VOTES = 20
-"""So many frames can be undone by as many others."""
-_MOST_READINGS = 50
-"""Readings that count in a voxel's mean place and colour: later ones go on moving it."""
 _SEEN_THROUGH_VOTES = 2
 _KEPT_SHARE = 0.9
 """Of the largest number of voxels, what stays when old ones are dropped: not every frame has to."""
@@ -35,24 +41,6 @@ _MOSTLY = 0.5
 _AROUND, _FLAT, _OFF = 4.0, 0.3, 0.75
 """Voxel sizes within which what surrounds a few voxels is looked at; how flat it must be, and how far off its plane
 most of them, to be something that stands on it."""
-_LEAST_DEPTH_M = 0.05
-_OWN_DEPTH = 3.0
-"""Voxel sizes by which one voxel of a thing must lie behind another to be hidden by it."""
-_CELLS = 1 << 20
-"""Voxels along each axis from the middle of the world: 21 bits per axis make one key."""
-_SCATTER = -7046029254386353131
-"""Keys times this number (2^64 by the golden ratio, as int64) are spread evenly over a table."""
-
-
-class Presence(enum.Enum):
-    """Where the voxels of an instance are, seen from a camera."""
-
-    OUT_OF_VIEW = "out of view"
-    OCCLUDED = "occluded"
-    """Something nearer hides it, or no depth was measured there."""
-    IN_VIEW = "in view"
-    GONE = "gone"
-    """Its place is in view, and empty."""
 
 
 class Separation(enum.Enum):
@@ -73,53 +61,6 @@ class Instance:
     last_seen: int
 
 
-@dataclass(frozen=True, eq=False)
-class Voxels:
-    """Voxels as arrays of one length, sorted by key.
-
-    key: (N,) int64. instance, votes, last_seen (frame): (N,) int32. readings: (N,) float32.
-    xyz: (N, 3) float32 metres in the world, rgb: (N, 3) float32, the means of the readings.
-    """
-
-    key: npt.NDArray[np.int64]
-    instance: npt.NDArray[np.int32]
-    votes: npt.NDArray[np.int32]
-    last_seen: npt.NDArray[np.int32]
-    readings: npt.NDArray[np.float32]
-    xyz: npt.NDArray[np.float32]
-    rgb: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def arrays(self) -> tuple[npt.NDArray, ...]:
-        """All of them, in the order of declaration."""
-        return self.key, self.instance, self.votes, self.last_seen, self.readings, self.xyz, self.rgb
-
-    def kept(self, keep: npt.NDArray[np.bool_]) -> Voxels:
-        """Those where `keep` (N,) is True."""
-        return Voxels(*(values[keep] for values in self.arrays()))
-
-    def taken(self, index: npt.NDArray[np.int64]) -> Voxels:
-        """Those at `index`, in that order."""
-        return Voxels(*(values[index] for values in self.arrays()))
-
-    def joined(self, other: Voxels) -> Voxels:
-        """These and others, none of which is among these."""
-        places = np.searchsorted(self.key, other.key)
-        both = []
-        for mine, theirs in zip(self.arrays(), other.arrays(), strict=True):
-            size = mine.itemsize * math.prod(mine.shape[1:])
-            joined = _inserted(mine.ravel().view(np.uint8), theirs.ravel().view(np.uint8), size * places, size)
-            both.append(joined.view(mine.dtype).reshape(-1, *mine.shape[1:]))
-        return Voxels(*both)
-
-
-def _no_voxels() -> Voxels:
-    none, nowhere = np.zeros(0, np.int32), np.zeros((0, 3), np.float32)
-    return Voxels(np.zeros(0, np.int64), none, none, none, none.astype(np.float32), nowhere, nowhere)
-
-
 class InstanceMap:
     """Voxels that vote for ids (Boyer and Moore: one candidate and its lead per voxel), in world coordinates."""
 
@@ -129,7 +70,7 @@ class InstanceMap:
 
     def reset(self) -> None:
         """Forgets everything."""
-        self.voxels = _no_voxels()
+        self.voxels = no_voxels()
         self.instances: dict[int, Instance] = {}
 
     def __len__(self) -> int:
@@ -152,7 +93,7 @@ class InstanceMap:
         """
         keys = self._keys(points) if keys is None else keys
         order = np.argsort(keys, kind="stable") if order is None else order
-        key, most, readings, xyz, colour = _gathered(order, keys, points, instance, rgb)
+        key, most, readings, xyz, colour = gathered(order, keys, points, instance, rgb)
         ones = np.ones(len(key), np.int32)
         seen = Voxels(key, most, ones, frame * ones, readings, xyz, colour)
         if not len(seen):
@@ -178,7 +119,7 @@ class InstanceMap:
 
     def look_up(self, points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
         """Voxel (N,) at each point (N, 3), else one voxel farther or nearer along the direction (N, 3); -1: none."""
-        return _looked_up(self.voxels.key, points, direction, self.settings.map_voxel_m)
+        return looked_up(self.voxels.key, points, direction, self.settings.map_voxel_m)
 
     def keys(self, points: npt.NDArray[np.float32], voxel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Keys (N,) of what `look_up` found for points (N, 3): voxel (N,); where it found none, of where they lie.
@@ -195,7 +136,7 @@ class InstanceMap:
     ) -> None:
         """Takes votes from the voxels in view that the depth image (H, W) sees through, and drops those without."""
         points = self._in_camera(slice(None), T_world_camera)
-        through = np.flatnonzero(_against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m) > 0)
+        through = np.flatnonzero(against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m) > 0)
         if len(through):
             self.voxels.votes[through] -= _SEEN_THROUGH_VOTES
             self._keep(self.voxels.votes > 0)
@@ -232,9 +173,9 @@ class InstanceMap:
         wanted[ids] = True
         mine = np.flatnonzero(wanted[self.voxels.instance])
         points, instance = self._in_camera(mine, T_world_camera), self.voxels.instance[mine]
-        hidden = _behind_themselves(points, instance, len(wanted), self.settings.map_voxel_m)
-        behind = _against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m)
-        whole, inside, open_, empty = _seen_of_each(instance, hidden, behind, len(wanted))
+        hidden = behind_themselves(points, instance, len(wanted), self.settings.map_voxel_m)
+        behind = against(points, K, np.ascontiguousarray(depth), 2 * self.settings.map_voxel_m)
+        whole, inside, open_, empty = seen_of_each(instance, hidden, behind, len(wanted))
         result = {}
         for id in ids:
             if whole[id] and inside[id] < _VISIBLE_SHARE * whole[id]:
@@ -332,22 +273,22 @@ class InstanceMap:
             voxels.xyz,
             np.rint(voxels.rgb).clip(0, 255).astype(np.uint8),
             voxels.instance.astype(np.uint32),
-            (voxels.votes / _MOST_VOTES).astype(np.float32),
+            (voxels.votes / MOST_VOTES).astype(np.float32),
         )
 
     def _keys(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-        return _keys_of(points, self.settings.map_voxel_m)
+        return keys_of(points, self.settings.map_voxel_m)
 
     def _find(self, key: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Index of the voxel with each key, -1 where there is none."""
-        return _found(self.voxels.key, key)
+        return places_of(self.voxels.key, key)
 
     def _update(self, place: npt.NDArray[np.int64], seen: Voxels) -> None:
         """Votes, means and times of the voxels at `place`, which are seen again."""
         voxels = self.voxels
-        _vote(place, voxels.instance, voxels.votes, seen.instance)
+        vote(place, voxels.instance, voxels.votes, seen.instance)
         voxels.last_seen[place] = seen.last_seen
-        _average(place, voxels.readings, voxels.xyz, voxels.rgb, seen.readings, seen.xyz, seen.rgb)
+        average(place, voxels.readings, voxels.xyz, voxels.rgb, seen.readings, seen.xyz, seen.rgb)
 
     def _keep(self, keep: npt.NDArray[np.bool_]) -> None:
         self.voxels = self.voxels.kept(keep)
@@ -361,227 +302,6 @@ class InstanceMap:
         return self.voxels.xyz[index] @ T[:3, :3].T + T[:3, 3]
 
 
-_POINTS = "Array(float32, 2, 'C', readonly=True)"
-
-
-@compiled("int64(float32, float32, float32, float64)")
-def _key(x: float, y: float, z: float, size: float) -> int:
-    """The key of the voxel in which a point lies."""
-    key = 0
-    for coordinate in (x, y, z):
-        cell = min(max(np.floor(coordinate / np.float32(size)), np.float32(-_CELLS)), np.float32(_CELLS - 1))
-        key = (key << 21) | (int(cell) + _CELLS)
-    return key
-
-
-@compiled(f"int64[::1]({_POINTS}, float64)")
-def _keys_of(points: npt.NDArray[np.float32], size: float) -> npt.NDArray[np.int64]:
-    """(N,) keys of the voxels in which points (N, 3) lie."""
-    keys = np.empty(len(points), np.int64)
-    for n in range(len(points)):
-        keys[n] = _key(points[n, 0], points[n, 1], points[n, 2], size)
-    return keys
-
-
-@compiled("int64(int64[::1], int64, int64)")
-def _first_from(keys: npt.NDArray[np.int64], key: int, near: int) -> int:
-    """The first of the sorted keys (V,) that is not below `key`, or V; found fast if it is `near`."""
-    step = 1
-    if near < len(keys) and keys[near] < key:
-        low = near
-        while low + step < len(keys) and keys[low + step] < key:
-            low += step
-            step *= 2
-        low, high = low + 1, min(low + step, len(keys))
-    else:
-        high = min(near, len(keys))
-        while high - step >= 0 and keys[high - step] >= key:
-            high -= step
-            step *= 2
-        low = max(high - step + 1, 0)
-    while low < high:
-        middle = (low + high) // 2
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@compiled("int64[::1](int64[::1], int64[::1])")
-def _found(keys: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(N,) index of each wanted key (N,) among the sorted keys (V,), -1 where it is not among them."""
-    found = np.empty(len(wanted), np.int64)
-    place = 0
-    for n in range(len(wanted)):
-        place = _first_from(keys, wanted[n], place)
-        found[n] = place if place < len(keys) and keys[place] == wanted[n] else -1
-    return found
-
-
-@compiled(f"int64[::1](int64[::1], {_POINTS}, {_POINTS}, float64)")
-def _looked_up(
-    keys: npt.NDArray[np.int64], points: npt.NDArray[np.float32], direction: npt.NDArray[np.float32], size: float
-) -> npt.NDArray[np.int64]:
-    """As `InstanceMap.look_up`, among sorted keys (V,)."""
-    found = np.full(len(points), -1)
-    place = 0
-    for n in range(len(points)):
-        for step in (0.0, 1.0, -1.0):
-            shift = np.float32(step * size)
-            x, y = points[n, 0] + shift * direction[n, 0], points[n, 1] + shift * direction[n, 1]
-            key = _key(x, y, points[n, 2] + shift * direction[n, 2], size)
-            # Neighbouring points lie in neighbouring voxels.
-            place = _first_from(keys, key, place)
-            if place < len(keys) and keys[place] == key:
-                found[n] = place
-                break
-    return found
-
-
-@compiled("bool_[::1](float32[:, ::1], int32[::1], int64, float64)")
-def _behind_themselves(
-    points: npt.NDArray[np.float32], instance: npt.NDArray[np.int32], most: int, size: float
-) -> npt.NDArray[np.bool_]:
-    """(N,): voxels that lie behind voxels of the same id, a z-buffer of each id for itself.
-
-    points: (N, 3) in the camera; instance: (N,) < most; size: of a voxel. The buffer's cells are as large as a voxel is
-    at the id's mean distance, but for those that are very near.
-    """
-    number = len(points)
-    count, total = np.zeros(most, np.int64), np.zeros(most)
-    for n in range(number):
-        count[instance[n]] += 1
-        total[instance[n]] += max(points[n, 2], np.float32(_LEAST_DEPTH_M))
-    # Cells are found in a table with room to spare: the one of a key stands at its place, or soon after.
-    room = 16
-    while room < 2 * number:
-        room *= 2
-    keys, nearest = np.full(room, -1), np.empty(room, np.float32)
-    place = np.empty(number, np.int64)
-    for n in range(number):
-        id = instance[n]
-        z = max(points[n, 2], np.float32(_LEAST_DEPTH_M))
-        step = _NEXT * size * max(count[id], 1) / max(total[id], _LEAST_DEPTH_M)
-        across = min(max(np.floor(points[n, 0] / z / step), -_CELLS), _CELLS - 1) + _CELLS
-        down = min(max(np.floor(points[n, 1] / z / step), -_CELLS), _CELLS - 1) + _CELLS
-        key = (int(id) << 42) | (int(across) << 21) | int(down)
-        at = ((key * _SCATTER) >> 32) & (room - 1)
-        while keys[at] >= 0 and keys[at] != key:
-            at = (at + 1) & (room - 1)
-        if keys[at] < 0:
-            keys[at], nearest[at] = key, z
-        nearest[at] = min(nearest[at], z)
-        place[n] = at
-    hidden = np.empty(number, np.bool_)
-    for n in range(number):
-        z = points[n, 2]
-        hidden[n] = z > np.float32(_LEAST_DEPTH_M) and z > nearest[place[n]] + _OWN_DEPTH * size
-    return hidden
-
-
-@compiled("int8[::1](float32[:, ::1], float64[:, :], Array(float32, 2, 'C', readonly=True), float64)")
-def _against(
-    points: npt.NDArray[np.float32], K: npt.NDArray[np.float64], depth: npt.NDArray[np.float32], margin: float
-) -> npt.NDArray[np.int8]:
-    """How points (N, 3) in the camera lie to a depth image (H, W), (N,).
-
-    1: it sees through the point, at all pixels around; 0: it sees the point; -1: the point is hidden, or no depth was
-    measured there; -2: it is not in the picture. margin: metres by which they may differ, beside the noise.
-    """
-    height, width = depth.shape
-    result = np.empty(len(points), np.int8)
-    for n in range(len(points)):
-        z = max(points[n, 2], np.float32(_LEAST_DEPTH_M))
-        column = np.rint(points[n, 0] / z * K[0, 0] + K[0, 2])
-        row = np.rint(points[n, 1] / z * K[1, 1] + K[1, 2])
-        if not (points[n, 2] > np.float32(_LEAST_DEPTH_M) and 0 <= column < width and 0 <= row < height):
-            result[n] = -2
-            continue
-        # No depth hides everything in `nearest` and shows nothing in `farthest`: neither proves a voxel gone.
-        nearest, farthest = np.float32(np.inf), np.float32(-np.inf)
-        for y in range(max(int(row) - 1, 0), min(int(row) + 2, height)):
-            for x in range(max(int(column) - 1, 0), min(int(column) + 2, width)):
-                nearest, farthest = min(nearest, depth[y, x]), max(farthest, depth[y, x])
-        off = np.float32(margin) + np.float32(0.005) * (z * z)
-        result[n] = 1 if nearest > z + off else -1 if farthest < z - off else 0
-    return result
-
-
-@compiled("UniTuple(int64[::1], 4)(int32[::1], bool_[::1], int8[::1], int64)")
-def _seen_of_each(
-    instance: npt.NDArray[np.int32], hidden: npt.NDArray[np.bool_], behind: npt.NDArray[np.int8], most: int
-) -> tuple[npt.NDArray[np.int64], ...]:
-    """Of each id (most,), the voxels that it does not hide itself: all, those in the picture, those open to view, and
-    those that the picture sees through. behind: as `_against` gives it."""
-    whole, inside = np.zeros(most, np.int64), np.zeros(most, np.int64)
-    open_, empty = np.zeros(most, np.int64), np.zeros(most, np.int64)
-    for n in range(len(instance)):
-        if not hidden[n]:
-            id = instance[n]
-            whole[id] += 1
-            inside[id] += behind[n] > -2
-            open_[id] += behind[n] >= 0
-            empty[id] += behind[n] > 0
-    return whole, inside, open_, empty
-
-
-@compiled("uint8[::1](uint8[::1], uint8[::1], int64[::1], int64)")
-def _inserted(
-    mine: npt.NDArray[np.uint8], theirs: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], size: int
-) -> npt.NDArray[np.uint8]:
-    """Bytes with others inserted before rising places (N,), `size` bytes at each."""
-    joined = np.empty(len(mine) + len(theirs), np.uint8)
-    taken, at = 0, 0
-    for n in range(len(places)):
-        joined[at : at + places[n] - taken] = mine[taken : places[n]]
-        at += places[n] - taken
-        joined[at : at + size] = theirs[n * size : n * size + size]
-        taken, at = places[n], at + size
-    joined[at:] = mine[taken:]
-    return joined
-
-
-@compiled("void(int64[::1], int32[::1], int32[::1], int32[::1])")
-def _vote(
-    place: npt.NDArray[np.int64],
-    instance: npt.NDArray[np.int32],
-    votes: npt.NDArray[np.int32],
-    seen: npt.NDArray[np.int32],
-) -> None:
-    """Each voxel at `place` (M,) gets a vote for the id that is seen there (M,); what is outvoted goes over to it."""
-    for n in range(len(place)):
-        at = place[n]
-        if instance[at] == seen[n]:
-            votes[at] = min(votes[at] + 1, _MOST_VOTES)
-        else:
-            votes[at] -= 1
-            if votes[at] <= 0:
-                instance[at], votes[at] = seen[n], 1
-
-
-@compiled(
-    "void(int64[::1], float32[::1], float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1], float32[:, ::1])"
-)
-def _average(
-    place: npt.NDArray[np.int64],
-    readings: npt.NDArray[np.float32],
-    xyz: npt.NDArray[np.float32],
-    rgb: npt.NDArray[np.float32],
-    more: npt.NDArray[np.float32],
-    seen_xyz: npt.NDArray[np.float32],
-    seen_rgb: npt.NDArray[np.float32],
-) -> None:
-    """The means of the voxels at `place` (M,) go on to include those of so many `more` readings (M,)."""
-    for n in range(len(place)):
-        at = place[n]
-        share = more[n] / (readings[at] + more[n])
-        for c in range(3):
-            xyz[at, c] += share * (seen_xyz[n, c] - xyz[at, c])
-            rgb[at, c] += share * (seen_rgb[n, c] - rgb[at, c])
-        readings[at] = min(readings[at] + more[n], np.float32(_MOST_READINGS))
-
-
 def _stands_off(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32], size: float) -> bool:
     """Whether points (N, 3) lie off the plane of those around them (M, 3), if these are one: size in metres."""
     if len(around) < 2 * _FEWEST:
@@ -591,51 +311,3 @@ def _stands_off(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32]
     values, axes = np.linalg.eigh(offset.T @ offset / len(around))
     flat = np.sqrt(max(values[0], 0.0)) < _FLAT * size
     return bool(flat and np.median(np.abs((points - middle) @ axes[:, 0])) > _OFF * size)
-
-
-@compiled(
-    "Tuple((int64[::1], int32[::1], float32[::1], float32[:, ::1], float32[:, ::1]))(int64[::1], int64[::1],"
-    " float32[:, ::1], int32[::1], uint8[:, ::1])"
-)
-def _gathered(
-    order: npt.NDArray[np.int64],
-    keys: npt.NDArray[np.int64],
-    points: npt.NDArray[np.float32],
-    instance: npt.NDArray[np.int32],
-    rgb: npt.NDArray[np.uint8],
-) -> tuple[npt.NDArray, ...]:
-    """Of each voxel in which points (N, 3) lie, by rising key: the key, the id that most of its points have, the larger
-    one of several, their number, mean place and mean colour. order: (M,), which points, by rising keys (N,)."""
-    number = len(order)
-    key, most = np.empty(number, np.int64), np.empty(number, np.int32)
-    readings = np.empty(number, np.float32)
-    xyz, colour = np.empty((number, 3), np.float32), np.empty((number, 3), np.float32)
-    ids, votes = np.empty(number, np.int32), np.empty(number, np.int64)
-    sums = np.empty(6)
-    count, begin = 0, 0
-    while begin < number:
-        end, kinds = begin, 0
-        sums[:] = 0
-        while end < number and keys[order[end]] == keys[order[begin]]:
-            n = order[end]
-            kind = 0
-            while kind < kinds and ids[kind] != instance[n]:
-                kind += 1
-            if kind == kinds:
-                ids[kind], votes[kind] = instance[n], 0
-                kinds += 1
-            votes[kind] += 1
-            for c in range(3):
-                sums[c] += points[n, c]
-                sums[3 + c] += rgb[n, c]
-            end += 1
-        best = 0
-        for kind in range(1, kinds):
-            if votes[kind] > votes[best] or (votes[kind] == votes[best] and ids[kind] > ids[best]):
-                best = kind
-        key[count], most[count], readings[count] = keys[order[begin]], ids[best], end - begin
-        for c in range(3):
-            xyz[count, c], colour[count, c] = sums[c] / (end - begin), sums[3 + c] / (end - begin)
-        count += 1
-        begin = end
-    return key[:count].copy(), most[:count].copy(), readings[:count].copy(), xyz[:count].copy(), colour[:count].copy()

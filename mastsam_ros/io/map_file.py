@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.geometry.instance_map import Instance, InstanceMap, Voxels
+from mastsam_ros.geometry.instance_map import Instance, InstanceMap
 from mastsam_ros.geometry.odometry import Keyframe
+from mastsam_ros.geometry.voxels import Voxels
 from mastsam_ros.io.sinks import write_whole
 from mastsam_ros.settings import MAP_SUFFIXES
 from mastsam_ros.tracker.constraints import Constraints

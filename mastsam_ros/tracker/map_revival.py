@@ -14,10 +14,11 @@ import torch
 from mastsam_ros.device import on_host, upload
 from mastsam_ros.geometry.cameras import points_at
 from mastsam_ros.geometry.depth_noise import smoothed_depth
-from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
+from mastsam_ros.geometry.instance_map import InstanceMap, Separation
 from mastsam_ros.geometry.lifting import depth_edges
 from mastsam_ros.geometry.map_rendering import rendered
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
+from mastsam_ros.geometry.presence import Presence
 from mastsam_ros.geometry.rigid_matches import checked_matches
 from mastsam_ros.settings import GeometrySettings, TrackerSettings
 from mastsam_ros.tracker.constraints import Constraints

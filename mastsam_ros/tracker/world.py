@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.geometry.instance_map import InstanceMap, Voxels
+from mastsam_ros.geometry.instance_map import InstanceMap
+from mastsam_ros.geometry.voxels import Voxels
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.identity import Identities

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mastsam_ros.geometry.cameras import back_project
-from mastsam_ros.geometry.instance_map import InstanceMap, Presence, Separation
+from mastsam_ros.geometry.instance_map import InstanceMap, Separation
+from mastsam_ros.geometry.presence import Presence
 from mastsam_ros.settings import GeometrySettings
 
 SETTINGS = GeometrySettings(map_voxel_m=0.02)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mastsam_ros.geometry.instance_map import Voxels
+from mastsam_ros.geometry.voxels import Voxels
 from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import GeometrySettings, Settings, TrackerSettings
