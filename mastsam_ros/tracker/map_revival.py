@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Set
 
@@ -12,11 +11,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
-from mastsam_ros.geometry.cameras import points_at
-from mastsam_ros.geometry.depth_noise import smoothed_depth
 from mastsam_ros.geometry.instance_map import InstanceMap, Separation
-from mastsam_ros.geometry.lifting import depth_edges
-from mastsam_ros.geometry.map_rendering import rendered
 from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
 from mastsam_ros.geometry.presence import Presence
 from mastsam_ros.geometry.rigid_matches import checked_matches
@@ -25,21 +20,18 @@ from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.departed import Departed
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.moving import MovingTracks, at_rest, off_moving, own_motion
+from mastsam_ros.tracker.placed_view import FEWEST, STRIDE, PlacedView
 from mastsam_ros.tracker.world import Join, World
 from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
 
 _LOG = logging.getLogger(__name__)
 
-_STRIDE = 2
-"""Every so many pixels, in x and y, are looked up and entered."""
 _CLAIM = 0.5
 """Share of a mask's known voxels that must be an id's for the mask to be that id..."""
 _KNOWN = 0.1
 """... and share of the mask's pixels that these must be: the rest may come into view for the first time."""
-_FEWEST = 12
-"""Pixels with a voxel that tell..."""
 _FEW, _FEW_CLAIM = 6, 0.7
-"""... or so few, of a small thing, if this share of them is an id's."""
+"""Pixels with a voxel that tell, of a small thing, if this share of them is an id's: fewer than `FEWEST`."""
 _PART, _FEWEST_OF_PART = 0.3, 6
 """Share of a new mask that must lie on a thing's voxels for it to have been part of it, and pixels that tell."""
 _FIRM = 3
@@ -73,7 +65,7 @@ class MapRevival:
         """Where the pose of the current view comes from."""
         self._here: tuple[Frame, npt.NDArray[np.float64], int] | None = None
         """The current view, its pose and number; None where the pose is not known."""
-        self._placed: _PlacedView | None = None
+        self._placed: PlacedView | None = None
         self.agreement: dict[tuple[int, int], float] = {}
         """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
         self._own_world = False
@@ -107,10 +99,10 @@ class MapRevival:
         return None if self._here is None else self._here[1]
 
     @property
-    def _view(self) -> _PlacedView | None:
+    def _view(self) -> PlacedView | None:
         """The current view as the map sees it; None where the pose is not known."""
         if self._placed is None and self._here is not None:
-            self._placed = _PlacedView(*self._here, self.map)
+            self._placed = PlacedView(*self._here, self.map)
         return self._placed
 
     def reset(self) -> None:
@@ -205,7 +197,7 @@ class MapRevival:
         if view is None or not wanted or not count:
             return {}
         mask = on_host(new)[0][view.rows, view.columns]
-        boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= _FEWEST}
+        boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= FEWEST}
         result: dict[int, dict[int, float]] = {}
         for id, (low, high) in self.map.boxes(wanted).items():
             size = high - low
@@ -265,8 +257,8 @@ class MapRevival:
             if not identities.exists(id) or id in still or identities.constraints.edited(id) or id >= votes.shape[1]:
                 continue
             best = int(votes[n].argmax())
-            slid = votes[n, best] >= _FEWEST and votes[n, best] >= _ANOTHERS * known[n] and known[n] >= _PART * area[n]
-            slid = slid and votes[n, id] < _OWN * known[n] and own_voxels[id] >= _FEWEST
+            slid = votes[n, best] >= FEWEST and votes[n, best] >= _ANOTHERS * known[n] and known[n] >= _PART * area[n]
+            slid = slid and votes[n, id] < _OWN * known[n] and own_voxels[id] >= FEWEST
             if not slid or best == id or not identities.exists(best):
                 continue
             if best not in active:
@@ -368,10 +360,10 @@ class MapRevival:
             there = np.zeros(mask.shape, np.uint8)
             known = view.voxel >= 0
             there[view.rows[known], view.columns[known]] = self.map.voxels.instance[view.voxel[known]] == id
-            # Every _STRIDE-th pixel was looked up: closing fills what lies between.
-            kernel = np.ones((2 * _STRIDE + 1, 2 * _STRIDE + 1), np.uint8)
+            # Every STRIDE-th pixel was looked up: closing fills what lies between.
+            kernel = np.ones((2 * STRIDE + 1, 2 * STRIDE + 1), np.uint8)
             part = (cv2.morphologyEx(there, cv2.MORPH_CLOSE, kernel) > 0) & np.isin(mask, others)
-            if (there > 0)[part].sum() < _FEWEST:
+            if (there > 0)[part].sum() < FEWEST:
                 continue
             active.append(id)
             index = torch.where(upload(part, index.device), len(active), index)
@@ -492,7 +484,7 @@ class MapRevival:
         for id in sorted(wanted & set(np.unique(instance).tolist())):
             votes = np.bincount(mask_on[instance == id], minlength=count + 1)
             enough = (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
-            enough &= (votes >= _FEWEST) | ((votes >= _FEW) & (votes >= _FEW_CLAIM * known))
+            enough &= (votes >= FEWEST) | ((votes >= _FEW) & (votes >= _FEW_CLAIM * known))
             for n in np.nonzero(enough)[0].tolist():
                 both = (instance == id) & (mask_on == n)
                 difference = rgb[both].mean(axis=0) - self.map.voxels.rgb[voxel[both]].mean(axis=0)
@@ -528,47 +520,3 @@ def _divided(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], depth:
     )
     z = depth[row, column][between]
     return bool(len(z) and ((z > 0) & (z < nearest - _IN_FRONT_M)).mean() > _IN_FRONT)
-
-
-class _PlacedView:
-    """A view whose pose is known: its sampled pixels as points of the world, and the voxels that they fall in."""
-
-    def __init__(self, view: Frame, T: npt.NDArray[np.float64], number: int, map: InstanceMap) -> None:
-        if view.depth is None or view.K is None:
-            raise InputError("a view without depth or K has no place in the map")
-        self.view, self.T, self.K, self.number = view, T, view.K, number
-        self.depth = smoothed_depth(view.depth)
-        sampled = self.depth[::_STRIDE, ::_STRIDE]
-        measured = (sampled > 0) & (sampled <= map.settings.map_radius_m)
-        self.rows, self.columns = (_STRIDE * place for place in np.nonzero(measured))
-        R, t = T[:3, :3].astype(np.float32), T[:3, 3].astype(np.float32)
-        ray: npt.NDArray[np.float32] = points_at(self.depth, view.K, self.rows, self.columns) @ R.T
-        self.points: npt.NDArray[np.float32] = ray + t
-        self.rgb = view.image[self.rows, self.columns]
-        self.sure = ~depth_edges(view.depth, map.settings.edge_ratio, _STRIDE)[measured]
-        self.voxel = map.look_up(self.points, ray / np.sqrt(np.einsum("nc,nc->n", ray, ray))[:, None])
-        self.keys = map.keys(self.points, self.voxel)
-        self._everywhere: tuple[npt.NDArray[np.int64], ...] | None = None
-        self.presence: dict[int, Presence | None] = {}
-        """Of the ids that were asked for since the map's own ids last changed; None for one that has no voxels."""
-
-    @functools.cached_property
-    def order(self) -> npt.NDArray[np.int64]:
-        """(N,): its points by rising keys."""
-        return np.argsort(self.keys, kind="stable")
-
-    def everywhere(self, map: InstanceMap) -> tuple[npt.NDArray[np.int64], ...]:
-        """Rows, columns and voxels (-1: none) of sampled pixels; where no depth was measured, what the map shows."""
-        if self._everywhere is None:
-            blind = np.stack(np.nonzero(self.depth[::_STRIDE, ::_STRIDE] == 0))
-            found = np.full(blind.shape[1], -1, np.int64)
-            if len(found) >= _FEWEST and len(map):
-                size = map.settings.map_voxel_m
-                found = rendered(map.voxels.xyz, self.T, self.K, self.depth.shape, _STRIDE, size)[blind[0], blind[1]]
-            rows, columns = _STRIDE * blind[:, found >= 0]
-            self._everywhere = (
-                np.concatenate([self.rows, rows]),
-                np.concatenate([self.columns, columns]),
-                np.concatenate([self.voxel, found[found >= 0]]),
-            )
-        return self._everywhere
