@@ -58,7 +58,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"": "."},
     packages=find_packages(".", include=["mastsam_ros", "mastsam_ros.*"]),
-    package_data={"": ["*.html", "*.css", "*.js", "*.json", "*.yaml"]},
+    package_data={"": ["*.html", "*.css", "*.js", "*.json", "*.xml", "*.yaml"]},
     # What a bag of results says about its types, written without ROS.
     data_files=[
         (f"share/mastsam_ros/{kind}", [f"{kind}/{path.name}" for path in sorted(ROOT.glob(f"{kind}/*.{kind}"))])

@@ -15,9 +15,10 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Huge pages under numpy's arrays are no faster here, and memory that has them grows for minutes.
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
-    from mastsam_ros.ros.memory import one_arena
+    from mastsam_ros.ros.memory import free_messages, one_arena
 
     one_arena()
+    free_messages()
     try:
         from mastsam_ros.ros.node import main as run_node
     except ModuleNotFoundError as error:

@@ -5,9 +5,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from pathlib import Path
 
 _M_ARENA_MAX = -8
 """From glibc's malloc.h."""
+_PROFILES = Path(__file__).with_name("fastdds_profiles.xml")
+_NAMES_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
+"""Where Fast DDS reads its profiles: from version 2.14 on, and before; beside them, these in the working directory:"""
+_LIES_THERE = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
+_TAKES_PROFILES, _PUBLICATION_MODE = "RMW_FASTRTPS_USE_QOS_FROM_XML", "RMW_FASTRTPS_PUBLICATION_MODE"
 
 
 class _Heap(ctypes.Structure):
@@ -59,6 +65,19 @@ def one_arena() -> None:
     choose = getattr(_libc(), "mallopt", None)
     if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:
         choose(_M_ARENA_MAX, 1)
+
+
+def free_messages() -> bool:
+    """Has Fast DDS free the memory of a message that nobody waits for any more. To be called before rclpy is there.
+
+    By itself it keeps, for good, as many as a topic is deep, as large as the largest was, and fills them one by one as
+    subscribers fall behind. False, and nothing is changed, where somebody has chosen Fast DDS profiles of their own.
+    """
+    chosen = any(name in os.environ for name in (*_NAMES_PROFILES, _TAKES_PROFILES, _PUBLICATION_MODE))
+    if chosen or any(Path(name).exists() for name in _LIES_THERE):
+        return False
+    os.environ.update(dict.fromkeys(_NAMES_PROFILES, str(_PROFILES)), **{_TAKES_PROFILES: "1"})
+    return True
 
 
 def give_back() -> bool:

@@ -25,11 +25,13 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 
 import mastsam_ros.ros.node as node_module
+from mastsam_ros import __main__ as program
 from mastsam_ros.geometry import odometry
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.ros import memory
 from mastsam_ros.ros.interface import OUTPUTS
-from mastsam_ros.ros.memory import give_back, heap_megabytes, resident_megabytes
+from mastsam_ros.ros.memory import free_messages, give_back, heap_megabytes, resident_megabytes
 from mastsam_ros.ros.outputs import create_publisher
 from mastsam_ros.settings import Settings
 
@@ -43,6 +45,37 @@ rclpy.init()
 node = rclpy.create_node("slow")
 node.create_subscription(PointCloud2, "/points", lambda message: None, QoSProfile(depth=5))
 rclpy.spin(node)
+"""
+PUBLISHES = """
+import os, signal, sys, time
+import rclpy
+from sensor_msgs.msg import PointCloud2
+from mastsam_ros.ros.interface import OUTPUTS
+from mastsam_ros.ros.memory import free_messages, heap_megabytes, one_arena
+from mastsam_ros.ros.outputs import create_publisher
+
+one_arena()
+if sys.argv[2] == "frees":
+    assert free_messages()
+slow = int(sys.argv[1])
+rclpy.init()
+publisher = create_publisher(rclpy.create_node("fast"), OUTPUTS["points"], "/")
+while not publisher.get_subscription_count():
+    time.sleep(0.02)
+cloud = PointCloud2()
+cloud.data.frombytes(bytes(int(float(sys.argv[3]) * 2**20)))
+publisher.publish(cloud)
+time.sleep(1)
+os.kill(slow, signal.SIGSTOP)
+for _ in range(20):
+    publisher.publish(cloud)
+held = heap_megabytes()
+os.kill(slow, signal.SIGCONT)
+end = time.monotonic() + 5
+while time.monotonic() < end and heap_megabytes() > held - 2 * float(sys.argv[3]):
+    time.sleep(0.1)
+print(held - heap_megabytes())
+os._exit(0)
 """
 
 
@@ -154,3 +187,51 @@ def test_dds_keeps_little_for_a_subscriber_that_hangs(ros_domain):
         slow.wait()
         node.destroy_node()
         rclpy.shutdown()
+
+
+@pytest.mark.parametrize("frees", [True, False])
+def test_dds_frees_what_a_subscriber_has_taken_at_last(ros_domain, monkeypatch, frees):
+    if heap_megabytes() is None:
+        pytest.skip("malloc is not glibc's")
+    forget_profiles(monkeypatch)
+    slow = subprocess.Popen([sys.executable, "-c", NEVER_READS])
+    arguments = [str(slow.pid), "frees" if frees else "keeps", str(CLOUD_MB)]
+    try:
+        done = subprocess.run([sys.executable, "-c", PUBLISHES, *arguments], capture_output=True, text=True, timeout=60)
+    finally:
+        slow.kill()
+        slow.wait()
+    freed = float(done.stdout.splitlines()[-1]) if done.returncode == 0 else pytest.fail(done.stderr)
+    assert freed > 1.9 * CLOUD_MB if frees else freed < 0.1 * CLOUD_MB, "by itself Fast DDS keeps it for good"
+
+
+def forget_profiles(monkeypatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("FASTDDS_", "FASTRTPS_", "RMW_FASTRTPS_"))]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    "chosen", ["FASTRTPS_DEFAULT_PROFILES_FILE", "RMW_FASTRTPS_PUBLICATION_MODE", "DEFAULT_FASTDDS_PROFILES.xml", ""]
+)
+def test_profiles_that_somebody_has_chosen_go_before(monkeypatch, tmp_path, chosen):
+    forget_profiles(monkeypatch)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.chdir(tmp_path)
+    if chosen.endswith(".xml"):
+        Path(chosen).touch()
+    elif chosen:
+        os.environ[chosen] = "theirs"
+    before = dict(os.environ)
+    assert free_messages() == (not chosen)
+    assert (os.environ == before) == bool(chosen)
+    if not chosen:
+        assert Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+def test_the_node_has_dds_free_messages(monkeypatch):
+    called = []
+    monkeypatch.setattr(memory, "free_messages", lambda: called.append("free_messages"))
+    monkeypatch.setattr(node_module, "main", lambda: called.append("node") or 0)
+    monkeypatch.setattr(memory, "one_arena", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert program.main() == 0 and called == ["free_messages", "node"]
