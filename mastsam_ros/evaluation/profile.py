@@ -143,6 +143,8 @@ def _floors(before: Frame, now: Frame, settings: Settings) -> dict[str, tuple[fl
     if now.depth is not None and now.K is not None:
         points = now.depth.size / settings.geometry.points_stride**2
         keys = np.random.default_rng(0).integers(0, 1 << 60, pixels // 4)
+        sums = "sums in windows of the depth, of which normals are made, alone"
+        floors["segment"] = _window_floor(view), sums
         floors["pose"] = _corner_flow_floor(view0, view), "Lucas-Kanade flow of a keyframe's corners alone"
         floors["map"] = _cpu_ms(lambda: np.sort(keys)), "one sort of the points' keys"
         floors["lift"] = (4 * now.depth.size + 30 * points) * per_byte, "depth read, points written, once"
@@ -175,6 +177,12 @@ def _segment_floor(view: Frame, settings: Settings) -> float:
         + _cpu_ms(lambda: cv2.watershed(smooth, seeds.copy()))
         + _cpu_ms(lambda: average_linkage(graph.count, graph.edges, weight, graph.boundary))
     )
+
+
+def _window_floor(view: Frame) -> float:
+    images = [np.ones((view.height, view.width), kind) for kind in (*[np.float32] * 6, *[np.float64] * 4)]
+    window = np.ones(3)
+    return _cpu_ms(lambda: [cv2.sepFilter2D(image, -1, window, window) for image in images])
 
 
 def _enlarging_floor(frame: Frame, view: Frame) -> float:

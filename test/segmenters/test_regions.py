@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from mastsam_ros.matchers.flow import FlowMatcher
+from mastsam_ros.segmenters import regions
 from mastsam_ros.segmenters.regions import RegionSegmenter
+from mastsam_ros.segmenters.regions.superpixels import build_region_graph
 from mastsam_ros.settings import RegionsSettings
 from mastsam_ros.types import Frame, PointPrompts, SegmentationOrderError
 
@@ -37,6 +39,31 @@ def prompt_at(x: float, y: float, mask: npt.NDArray[np.bool_] | None = None) -> 
 def iou(mask: torch.Tensor, truth: npt.NDArray[np.bool_]) -> float:
     other = torch.from_numpy(truth)
     return float((mask & other).sum() / (mask | other).sum())
+
+
+def test_superpixels_wait_until_somebody_points_where_depth_tells_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def count(*arguments: object) -> regions.RegionGraph:
+        made.append(1)
+        return build_region_graph(*arguments)
+
+    monkeypatch.setattr(regions, "build_region_graph", count)
+    frame, square = scene(60)
+    depth = np.where(square, np.float32(1.5), np.float32(2))
+    K = np.array([[150.0, 0, 80], [0, 150, 60], [0, 0, 1]])
+    segmenter = RegionSegmenter()
+    segmenter.set_frame(Frame(frame.image, K=K, depth=depth), None)
+    answer = segmenter.predict(prompt_at(80, 60, np.roll(square, 2, axis=1)))
+    assert answer.masks.shape == (1, 1, 120, 160) and iou(answer.masks[0, 0], square) > 0.95
+    assert max(iou(mask, square) for mask in segmenter.everything().masks[:, 0]) > 0.95
+    assert not made
+    pointed = segmenter.predict(prompt_at(80, 60))
+    assert made and max(iou(mask, square) for mask in pointed.masks[0]) > 0.9
+    half = np.where(np.arange(160) < 60, depth, 0).astype(np.float32)
+    made.clear()
+    segmenter.set_frame(Frame(frame.image, K=K, depth=half), None)
+    assert made
 
 
 def test_asked_before_it_has_a_frame() -> None:

@@ -58,19 +58,37 @@ _SCORE_MOVING, _SCORE_DEPTH, _SCORE_REGION, _SCORE_CARRIED = 0.95, 0.85, 0.8, 0.
 
 @dataclass(frozen=True, eq=False)
 class _Still:
-    """What one frame shows without the one before: lab, smooth_lab (H, W, 3) of the image and of the smoothed one; the
-    superpixels; segments (H, W) int32 that depth sets apart, 0 for the rest, or None without depth.
+    """What one frame shows without the one before: segments (H, W) int32 that depth sets apart, 0 for the rest, or None
+    without depth; superpixels, None where depth leaves nothing to them.
 
-    follows: whether there is a frame before it. cues: for the motion layer, None where depth tells more.
+    follows: whether there is a frame before it. lab: (H, W, 3). cues: for the motion layer, None where depth tells
+    more.
     """
 
     frame: Frame
     follows: bool
     lab: npt.NDArray[np.float32]
-    smooth_lab: npt.NDArray[np.float32]
-    graph: RegionGraph
+    superpixels: _Superpixels | None
     segments: npt.NDArray[np.int32] | None
     cues: Cues | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Superpixels:
+    """Of one frame; smooth_lab (H, W, 3), of the smoothed image."""
+
+    graph: RegionGraph
+    smooth_lab: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class _Regions:
+    """The hierarchy of one frame, its best cut (S,), and pixels (H, W) int64, the superpixel of each."""
+
+    graph: RegionGraph
+    hierarchy: RegionHierarchy
+    cut: npt.NDArray[np.int64]
+    pixels: torch.Tensor
 
 
 class RegionSegmenter:
@@ -88,13 +106,13 @@ class RegionSegmenter:
         self._depth = DepthLayer(self._settings)
         self._bodies_over_time = Bodies()
         self._ahead: _Still | None = None
-        self._graph: RegionGraph | None = None
-        self._hierarchy: RegionHierarchy
+        self._shown: _Still | None = None
+        self._made: _Regions | None = None
         self._bodies: npt.NDArray[np.int32]
         self._body_score = _SCORE_MOVING
+        self._only_bodies = False
+        """Bodies cover the picture: nobody sees its regions but who points into one."""
         self._cut: npt.NDArray[np.int64]
-        self._plain_cut: npt.NDArray[np.int64]
-        self._pixels: torch.Tensor
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
         """What does not depend on the matches, for the next `set_frame`. follows: whether it will be given any."""
@@ -102,35 +120,33 @@ class RegionSegmenter:
 
     def set_frame(self, frame: Frame, matches: Matches | None) -> None:
         """Superpixels, bodies and hierarchy of one frame. Without matches the past is forgotten."""
-        settings, still, follows = self._settings, self._ahead, matches is not None
+        still, follows = self._ahead, matches is not None
         if still is None or still.frame is not frame or still.follows != follows:
             still = self._still(frame, follows)
         self._ahead = None
-        graph, lab, smooth_lab = still.graph, still.lab, still.smooth_lab
         if not follows:
             self._motion.reset()
             self._bodies_over_time.reset()
         self._bodies = self._find_bodies(still, matches)
-        self._graph = graph
-        # Without torch: threads that it starts here would stay and take turns with the caller's.
-        self._pixels = torch.from_numpy(graph.labels.astype(np.int64))
-        ratio = frame.image.shape[0] * frame.image.shape[1] / _REFERENCE_PIXELS
-        boundary = settings.boundary_cost * np.sqrt(ratio)
-        cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
-        colours = lab
-        colours[..., 0] *= settings.lightness_weight
-        barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
-        self._hierarchy = RegionHierarchy(graph, smooth_lab, colours, barrier, cost, settings.contrast_weight)
-        self._cut = self._plain_cut = self._hierarchy.optimal_cut()
+        self._shown, self._made = still, None
+        self._only_bodies = bool(self._bodies.all())
+        if not self._only_bodies:
+            self._regions()
 
     @one_thread()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
-        """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2); three where nothing was carried."""
-        graph, hierarchy = self._ready(), self._hierarchy
+        """Two candidates per prompt: masks (N, 2, H, W) bool, scores (N, 2); three where nothing was carried, and one
+        where bodies cover the picture."""
+        self._current()
         count = len(prompts)
         if prompts.carried is None:
             return self._pointed(prompts)
         carried = np.ascontiguousarray(prompts.carried.cpu().numpy(), np.int64)
+        body_of = np.array(_body_of(carried, self._bodies, count), np.int64)
+        if self._only_bodies:
+            return self._candidate_bodies(body_of)
+        regions_ = self._regions()
+        graph, hierarchy = regions_.graph, regions_.hierarchy
         votes = votes_of(graph.labels, carried, graph.count, count)
         whole = votes.sum(axis=0)
         iou = agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
@@ -146,18 +162,21 @@ class RegionSegmenter:
         region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
-        body_of = np.array(_body_of(carried, self._bodies, count), np.int64)
         return self._candidates(voted, region_of, body_of, self._unprompted(votes, body_of))
 
     @one_thread()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
         """Every body and every region of the cut, (N, 1, H, W); cut to `region` (H, W) bool if it is given."""
-        self._ready()
+        self._current()
         # 0 is outside the region, then come the regions of the cut, then the bodies.
-        regions = int(self._cut.max()) + 1
-        image = look_up(torch.from_numpy(self._cut + 1), self._pixels)
         bodies = torch.from_numpy(self._bodies)
-        image = torch.where(bodies > 0, regions + bodies, image)
+        if self._only_bodies:
+            regions, image = 0, bodies.to(torch.int64)
+        else:
+            regions = int(self._cut.max()) + 1
+            image = torch.where(
+                bodies > 0, regions + bodies, look_up(torch.from_numpy(self._cut + 1), self._regions().pixels)
+            )
         if region is not None:
             image = torch.where(region.cpu(), image, 0)
         size = torch.bincount(image.flatten(), minlength=regions + 1)
@@ -169,23 +188,49 @@ class RegionSegmenter:
         scores = torch.where(wanted > regions, self._body_score, _SCORE_REGION)
         return PartitionMasks(image[None], wanted[:, None], scores[:, None])
 
-    def _ready(self) -> RegionGraph:
-        if self._graph is None:
+    def _current(self) -> _Still:
+        if self._shown is None:
             raise SegmentationOrderError("set_frame must be called before predict and everything")
-        return self._graph
+        return self._shown
+
+    def _regions(self) -> _Regions:
+        """Of the current frame, made when they are first asked for."""
+        if self._made is None:
+            self._made = self._make_regions(self._current())
+            self._cut = self._made.cut
+        return self._made
+
+    def _make_regions(self, still: _Still) -> _Regions:
+        settings, superpixels = self._settings, still.superpixels or self._superpixels(still.frame)
+        graph, colours = superpixels.graph, still.lab
+        ratio = colours.shape[0] * colours.shape[1] / _REFERENCE_PIXELS
+        boundary = settings.boundary_cost * np.sqrt(ratio)
+        cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
+        colours[..., 0] *= settings.lightness_weight
+        barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
+        hierarchy = RegionHierarchy(graph, superpixels.smooth_lab, colours, barrier, cost, settings.contrast_weight)
+        # Without torch: threads that it starts here would stay and take turns with the caller's.
+        pixels = torch.from_numpy(graph.labels.astype(np.int64))
+        return _Regions(graph, hierarchy, hierarchy.optimal_cut(), pixels)
+
+    def _superpixels(self, frame: Frame) -> _Superpixels:
+        smooth = smoothed(frame.image)
+        smooth_lab = compressed_lab(smooth)
+        graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
+        return _Superpixels(graph, smooth_lab)
 
     def _still(self, frame: Frame, follows: bool) -> _Still:
         if not follows:
             self._depth.reset()
-        smooth = smoothed(frame.image)
-        lab, smooth_lab = compressed_lab(frame.image), compressed_lab(smooth)
-        graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
-        segments, cues = None, None
+        lab = compressed_lab(frame.image)
         if frame.depth is not None and frame.K is not None and self._settings.use_depth:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
-        elif follows and self._settings.use_motion and min(graph.labels.shape) >= _SMALLEST_SIDE:
-            cues = Cues.of(graph, smooth_lab)
-        return _Still(frame, follows, lab, smooth_lab, graph, segments, cues)
+            superpixels = None if segments.all() else self._superpixels(frame)
+            return _Still(frame, follows, lab, superpixels, segments, None)
+        superpixels, cues = self._superpixels(frame), None
+        if follows and self._settings.use_motion and min(lab.shape[:2]) >= _SMALLEST_SIDE:
+            cues = Cues.of(superpixels.graph, superpixels.smooth_lab)
+        return _Still(frame, follows, lab, superpixels, None, cues)
 
     def _find_bodies(self, still: _Still, matches: Matches | None) -> npt.NDArray[np.int32]:
         """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
@@ -194,8 +239,8 @@ class RegionSegmenter:
         if still.segments is not None:
             segments = still.segments
             self._body_score = _SCORE_DEPTH
-        elif flow_back is not None and visible is not None and still.cues is not None:
-            segments = self._motion.update(still.graph, still.cues, flow_back, visible).labels
+        elif flow_back is not None and visible is not None and still.cues is not None and still.superpixels is not None:
+            segments = self._motion.update(still.superpixels.graph, still.cues, flow_back, visible).labels
             self._body_score = _SCORE_MOVING
         else:
             return np.zeros(frame.image.shape[:2], np.int32)
@@ -205,7 +250,7 @@ class RegionSegmenter:
         self, votes: npt.NDArray[np.float64], region_votes: npt.NDArray[np.float64], area: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.int64]:
         """(S,) track + 1 of every superpixel: its own vote, else its region's; 0 where neither says enough."""
-        graph = self._ready()
+        graph = self._regions().graph
         best = votes.argmax(axis=1)
         own = np.where(votes[np.arange(graph.count), best] >= _VOTE * graph.area, best + 1, 0)
         leader = region_votes.argmax(axis=1)
@@ -214,17 +259,24 @@ class RegionSegmenter:
 
     def _unprompted(self, votes: npt.NDArray[np.float64], body_of: npt.NDArray[np.int64]) -> Unprompted:
         """What the cut says that knows of no carried mask; nothing of bodies, which are followed by themselves."""
-        regions = int(self._plain_cut.max()) + 1
-        shared = gathered(votes, self._plain_cut, regions)
-        area = np.bincount(self._plain_cut, self._ready().area, regions).astype(np.float64)
+        made = self._regions()
+        regions = int(made.cut.max()) + 1
+        shared = gathered(votes, made.cut, regions)
+        area = np.bincount(made.cut, made.graph.area, regions).astype(np.float64)
         whole = votes.sum(axis=0)
         holder = shared.argmax(axis=0)
         held = (shared.max(axis=0, initial=0) >= _HELD * np.maximum(whole, 1)) & (body_of == 0)
         members = np.where(held[None] & (holder[None] == np.arange(regions)[:, None]), whole[None], -1)
         leader = np.where(held, members.argmax(axis=1)[holder], -1)
         alike = agreement(shared, area, whole)
-        sure = 1 - 1 / np.maximum(self._hierarchy.firmness(self._plain_cut), 1)
+        sure = 1 - 1 / np.maximum(made.hierarchy.firmness(made.cut), 1)
         return Unprompted(alike.max(axis=0, initial=0), leader, sure[alike.argmax(axis=0)])
+
+    def _candidate_bodies(self, body_of: npt.NDArray[np.int64]) -> CandidateMasks:
+        """The body of each track (N,), where there is nothing but bodies."""
+        wanted = torch.from_numpy(np.where(body_of > 0, body_of, -1))[:, None]
+        scores = torch.where(wanted > 0, self._body_score, 0.0).to(torch.float32)
+        return PartitionMasks(torch.from_numpy(self._bodies).to(torch.int16)[None], wanted.to(torch.int16), scores)
 
     def _candidates(
         self,
@@ -239,10 +291,10 @@ class RegionSegmenter:
         regions = int(self._cut.max()) + 1
         # The narrower the numbers, the faster they are compared.
         number = torch.int16 if regions + len(voted) < 32_000 else torch.int32
-        by_region = look_up(torch.from_numpy(self._cut).to(number), self._pixels)
+        by_region = look_up(torch.from_numpy(self._cut).to(number), self._regions().pixels)
         # Bodies are numbered behind the regions.
         by_region = torch.where(rest, by_region, (regions + bodies).to(number))
-        by_vote = torch.where(rest, look_up(torch.from_numpy(voted).to(number), self._pixels), 0)
+        by_vote = torch.where(rest, look_up(torch.from_numpy(voted).to(number), self._regions().pixels), 0)
         body_of = torch.from_numpy(bodies_of)
         is_body = body_of > 0
         wanted = torch.stack(
@@ -259,17 +311,17 @@ class RegionSegmenter:
 
     def _pointed(self, prompts: PointPrompts) -> CandidateMasks:
         """What people point at: the body under the points, the regions under them, what lies in the box."""
-        graph = self._ready()
+        graph, hierarchy, cut = (made := self._regions()).graph, made.hierarchy, self._cut
         height, width = graph.labels.shape
         # Bodies are numbered behind the regions.
-        image = np.where(self._bodies > 0, self._cut.max() + self._bodies, self._cut[graph.labels])
+        image = np.where(self._bodies > 0, cut.max() + self._bodies, cut[graph.labels])
         masks = np.zeros((len(prompts), 3, height, width), bool)
         for n, (points, labels) in enumerate(zip(prompts.xy.cpu().numpy(), prompts.labels.cpu().numpy(), strict=True)):
             places = points[:, ::-1].round().astype(np.int64).clip(0, (height - 1, width - 1))
             on, beside = places[labels == 1], places[labels == 0]
             if len(on):
                 masks[n, 0] = body_at(self._bodies, on, beside)
-                masks[n, 1] = regions_at(graph, self._hierarchy, self._cut, on, beside)
+                masks[n, 1] = regions_at(graph, hierarchy, cut, on, beside)
             if prompts.boxes is not None:
                 masks[n, 2] = regions_inside(image, prompts.boxes[n].cpu().numpy().astype(np.float64), beside)
         scores = np.array([self._body_score, _SCORE_REGION, _SCORE_REGION]) * masks.any(axis=(2, 3))
