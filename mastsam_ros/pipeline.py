@@ -132,13 +132,17 @@ class Mastsam:
         self._arrivals.settings = self._editor.settings = settings.tracker
         self.map.settings = self.structure.settings = settings.geometry
 
-    def reset(self, reason: str = "asked for") -> None:
-        """Ends every track and forgets the previous frame; ids go on counting. Told with the next result."""
-        self._pending.append(self._identities.reset(reason))
+    def reset(self, reason: str = "asked for", world: bool = False) -> None:
+        """Ends every track and forgets the previous frame; ids go on counting. Told with the next result.
+
+        The map is emptied with it, and edits are dropped. A map that other cameras share stays, with what people said
+        of what is in it: what this camera sees of it comes back under its id. world: it is emptied, too.
+        """
+        self.map.reset(world)
+        self._pending.append(self._identities.reset(reason, self.map.map.instances))
         self._overlap.reset()
         self._lost.reset()
         self._seen.reset()
-        self.map.reset()
         self.structure.reset()
         self._pointmaps.reset()
         self._checker.reset()
@@ -264,7 +268,7 @@ class Mastsam:
         where a matcher or segmenter cannot go on, IdsExhaustedError after 65535 ids.
 
         A fault, memory that runs out among them, costs this frame alone: the tracks are what they were before it. Only
-        after several in a row, or if it came while the map was being changed, do they start anew.
+        after several in a row, or if it came while the map was being changed, do they start anew: the map, too, then.
         """
         before = self._identities.snapshot(), self._overlap.snapshot(), self._editor.index
         self._committed = False
@@ -274,8 +278,11 @@ class Mastsam:
             # Nothing goes on behind the back of the next frame.
             self._second_core.finish()
             self._faults += 1
-            if self._committed or self._previous is None or self._faults > _PATIENCE:
-                self.reset("a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed")
+            # A first frame may have begun a world in which nothing is yet.
+            began = self._previous is None and not self.map.map.instances
+            if self._committed or began or self._faults > _PATIENCE:
+                failed = "a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed"
+                self.reset(failed, world=self._committed)
             else:
                 self._identities.restore(before[0])
                 self._overlap.restore(before[1])

@@ -135,7 +135,11 @@ TF = Topic(
 SERVICES = {
     service.name: service
     for service in (
-        Service("reset", "std_srvs/srv/Trigger", "every track ends, the map is emptied; ids go on counting"),
+        Service(
+            "reset",
+            "std_srvs/srv/Trigger",
+            "every track ends, the map is emptied unless other cameras share it; ids go on counting",
+        ),
         Service("enable", "std_srvs/srv/SetBool", "false: images are skipped"),
         Service("save_map", "std_srvs/srv/Trigger", "writes the map to node.map_file"),
         Service("add_instance", "mastsam_ros/srv/AddInstance", "makes an instance of what points and a box show"),
@@ -146,6 +150,14 @@ SERVICES = {
     )
 }
 """By name below `~/`, or `~/NAME/` for one of several cameras."""
+
+COMMON_SERVICES = {
+    service.name: service
+    for service in (
+        Service("reset", "std_srvs/srv/Trigger", "every track of every camera ends, and every map is emptied"),
+    )
+}
+"""What several cameras have besides, by name below `~/`."""
 
 EVIDENCE = {
     EventKind.BORN: "the segmenter's own score of the new mask; of one that had to prove itself, its agreement since",

@@ -36,7 +36,7 @@ from mastsam_ros.ros.memory import give_back
 from mastsam_ros.ros.outputs import create_publisher
 from mastsam_ros.ros.parameters import SettingsParameters
 from mastsam_ros.ros.poses import Poses
-from mastsam_ros.ros.services import Services
+from mastsam_ros.ros.services import CommonServices, Services
 from mastsam_ros.ros.worker import ModelWorker
 from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
@@ -81,6 +81,8 @@ class MastsamNode(LifecycleNode):
         self._cameras = [Camera(self, name, lambda: self._tunable.settings, self._poses) for name in names]
         for number, camera in enumerate(self._cameras):
             Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map, camera.click)
+        if len(names) > 1:
+            CommonServices(self, self._reset_all)
         self._diagnostics = create_publisher(self, DIAGNOSTICS)
         self._worker: ModelWorker[list[Mastsam], Input] | None = None
         self._state = "unconfigured"
@@ -229,8 +231,19 @@ class MastsamNode(LifecycleNode):
             raise self._failure
 
     def _ask(self, camera: int, question: Callable[[Mastsam], Answer]) -> Future[Answer]:
+        return self._ask_all(lambda mastsams: question(mastsams[camera]))
+
+    def _reset_all(self, reason: str) -> Future[str]:
+        def reset(mastsams: list[Mastsam]) -> str:
+            for mastsam in mastsams:
+                mastsam.reset(reason, world=True)
+            return "the tracks of all cameras, and the map, start anew with the next images"
+
+        return self._ask_all(reset)
+
+    def _ask_all(self, question: Callable[[list[Mastsam]], Answer]) -> Future[Answer]:
         if self._worker is not None:
-            return self._worker.request(lambda mastsams: question(mastsams[camera]))
+            return self._worker.request(question)
         answer: Future[Answer] = Future()
         answer.set_exception(MastsamError("the model is not loaded: configure the node first"))
         return answer

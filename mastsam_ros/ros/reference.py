@@ -6,7 +6,17 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mastsam_ros.ros.interface import DIAGNOSTICS, EVIDENCE, INPUTS, OUTPUTS, SERVICES, TF, Topic
+from mastsam_ros.ros.interface import (
+    COMMON_SERVICES,
+    DIAGNOSTICS,
+    EVIDENCE,
+    INPUTS,
+    OUTPUTS,
+    SERVICES,
+    TF,
+    Service,
+    Topic,
+)
 from mastsam_ros.settings import SettingInfo, Settings
 
 _HEAD = """\
@@ -67,7 +77,9 @@ def reference() -> str:
             ((f"`{i.parameter}`", _either(i.types, i.compressed), _default(i.parameter), i.meaning) for i in INPUTS),
         ),
         "## Services\n",
-        _table(("service", "type", ""), ((f"`~/{s.name}`", f"`{s.type}`", s.meaning) for s in SERVICES.values())),
+        _table(("service", "type", ""), (_service(service) for service in SERVICES.values())),
+        "Of several cameras each has these below `~/NAME/`. All of them together have:\n",
+        _table(("service", "type", ""), (_service(service) for service in COMMON_SERVICES.values())),
         "A managed node (`lifecycle_msgs`) has its transitions beside these.\n",
         "## Events\n",
         "`evidence` in [0, 1] says how sure an event is. What a person asked for has 1.\n",
@@ -83,6 +95,10 @@ def reference() -> str:
 def _output(topic: Topic) -> tuple[str, ...]:
     name = topic.name if topic.name.startswith("/") else f"~/{topic.name}"
     return f"`{name}`", f"`{topic.type}`", topic.meaning, f"{topic.depth}{', latched' if topic.latched else ''}"
+
+
+def _service(service: Service) -> tuple[str, ...]:
+    return f"`~/{service.name}`", f"`{service.type}`", service.meaning
 
 
 def _either(types: tuple[str, ...], compressed: str) -> str:

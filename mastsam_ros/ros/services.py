@@ -16,10 +16,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from mastsam_ros.pipeline import Mastsam
 from mastsam_ros.ros.conversions import stamp_nanoseconds
-from mastsam_ros.ros.interface import SERVICES
+from mastsam_ros.ros.interface import COMMON_SERVICES, SERVICES
 from mastsam_ros.ros.message_types import message_class
 from mastsam_ros.types import EditError, MastsamError
 
+_ASKED_FOR = "asked for by ~/reset"
 Answer = TypeVar("Answer")
 Ask = Callable[[Callable[[Mastsam], Answer]], "Future[Answer]"]
 """Has a function called with the pipeline in the worker's thread, between two frames; the future holds its answer."""
@@ -60,35 +61,15 @@ class Services:
             node.create_service(kind, f"{prefix}{name}", answers[name], callback_group=group)
         node.create_subscription(PointStamped, "/clicked_point", self._on_click, 10)
 
-    async def answer(self, question: Callable[[Mastsam], Answer]) -> Answer:
-        """What `question` gives in the worker's thread; the executor goes on meanwhile. Raises what it raises."""
-        executor = self._node.executor
-        done: RosFuture[Future[Answer]] = RosFuture(executor=executor)
-
-        def on_done(answer: Future[Answer]) -> None:
-            done.set_result(answer)
-            executor.wake()  # it looks at what awaits only when it is awake
-
-        self._ask(question).add_done_callback(on_done)
-        return (await done).result()
-
     async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            await self.answer(lambda mastsam: mastsam.reset("asked for by ~/reset"))
-        except MastsamError as error:
-            response.success, response.message = False, str(error)
-        else:
-            response.success, response.message = True, "tracks start anew with the next image"
-        return response
+        def reset(mastsam: Mastsam) -> str:
+            mastsam.reset(_ASKED_FOR)
+            return "tracks start anew with the next image"
+
+        return await _answered(self._node, self._ask(reset), response)
 
     async def _on_save_map(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        try:
-            response.message = await self.answer(self._save_map)
-        except MastsamError as error:
-            response.success, response.message = False, str(error)
-        else:
-            response.success = True
-        return response
+        return await _answered(self._node, self._ask(self._save_map), response)
 
     async def _on_add(self, request: Any, response: Any) -> Any:
         def add(mastsam: Mastsam) -> str:
@@ -100,43 +81,34 @@ class Services:
             )
             return f"instance {response.id}"
 
-        return await self._edit(add, response)
+        return await _answered(self._node, self._ask(add), response)
 
     async def _on_remove(self, request: Any, response: Any) -> Any:
         def remove(mastsam: Mastsam) -> str:
             mastsam.remove_instance(request.id)
             return f"instance {request.id} removed"
 
-        return await self._edit(remove, response)
+        return await _answered(self._node, self._ask(remove), response)
 
     async def _on_merge(self, request: Any, response: Any) -> Any:
         def merge(mastsam: Mastsam) -> str:
             return f"one instance: {mastsam.merge_instances([int(id) for id in request.ids])}"
 
-        return await self._edit(merge, response)
+        return await _answered(self._node, self._ask(merge), response)
 
     async def _on_split(self, request: Any, response: Any) -> Any:
         def split(mastsam: Mastsam) -> str:
             response.new_id = mastsam.split_instance(request.id, _points(request), _stamp(request), request.label)
             return f"instance {response.new_id} split off {request.id}"
 
-        return await self._edit(split, response)
+        return await _answered(self._node, self._ask(split), response)
 
     async def _on_rename(self, request: Any, response: Any) -> Any:
         def rename(mastsam: Mastsam) -> str:
             mastsam.rename_instance(request.id, request.label)
             return f"instance {request.id} is called '{request.label}'"
 
-        return await self._edit(rename, response)
-
-    async def _edit(self, edit: Callable[[Mastsam], str], response: Any) -> Any:
-        """The response, with what was done or why not."""
-        try:
-            response.message, response.success = await self.answer(edit), True
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises, who asked gets an answer
-            known = isinstance(error, MastsamError)
-            response.success, response.message = False, str(error) if known else f"{type(error).__name__}: {error}"
-        return response
+        return await _answered(self._node, self._ask(rename), response)
 
     def _on_click(self, message: PointStamped) -> None:
         """Adds what was clicked at; the log says what came of it, for nobody waits for an answer."""
@@ -154,6 +126,39 @@ class Services:
         self._enable(bool(request.data))
         response.success, response.message = True, "on" if request.data else "off: images are skipped"
         return response
+
+
+class CommonServices:
+    """What is asked of all cameras of a node at once. reset_all: as `Ask`, has all of them start anew."""
+
+    def __init__(self, node: Node, reset_all: Callable[[str], Future[str]]) -> None:
+        self._node, self._reset_all = node, reset_all
+        answers = {"reset": self._on_reset}
+        for name, service in COMMON_SERVICES.items():
+            kind = message_class(service.type)
+            node.create_service(kind, f"~/{name}", answers[name], callback_group=ReentrantCallbackGroup())
+
+    async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await _answered(self._node, self._reset_all(_ASKED_FOR), response)
+
+
+async def _answered(node: Node, answer: Future[str], response: Any) -> Any:
+    """The response, with what was done or why not; the executor goes on until the worker's thread has the answer."""
+    executor = node.executor
+    done: RosFuture[None] = RosFuture(executor=executor)
+
+    def on_done(_: Future[str]) -> None:
+        done.set_result(None)
+        executor.wake()  # it looks at what awaits only when it is awake
+
+    answer.add_done_callback(on_done)
+    await done
+    try:
+        response.message, response.success = answer.result(), True
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises, who asked gets an answer
+        known = isinstance(error, MastsamError)
+        response.success, response.message = False, str(error) if known else f"{type(error).__name__}: {error}"
+    return response
 
 
 def _points(request: Any) -> npt.NDArray[np.float64]:

@@ -111,10 +111,14 @@ class Identities:
         for life in self._lives.values():
             life.age += 1
 
-    def reset(self, reason: str) -> TrackEvent:
-        """Ends every track; ids go on counting. Returns the event that says so."""
+    def reset(self, reason: str, in_map: Iterable[int] = ()) -> TrackEvent:
+        """Ends every track; ids go on counting. Returns the event that says so.
+
+        in_map: the ids of a map that stays. Those that no other camera knows may come back, as lost ones.
+        """
         self._lives.clear()
-        self.constraints.become(Constraints())
+        self.adopt(set(in_map) - self.known_anywhere(), self.next_id)
+        self.constraints.keep_only(self.known_anywhere())
         self.active = []
         self.events = []
         return TrackEvent(EventKind.RESET, 0, reason=reason)

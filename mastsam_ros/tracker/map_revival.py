@@ -90,7 +90,7 @@ class MapRevival:
     @settings.setter
     def settings(self, settings: GeometrySettings) -> None:
         if settings.map_voxel_m != self.map.settings.map_voxel_m or not settings.map:
-            self.reset()
+            self.reset(world=True)
         self.map.settings = settings
 
     @property
@@ -105,10 +105,12 @@ class MapRevival:
             self._placed = PlacedView(*self._here, self.map)
         return self._placed
 
-    def reset(self) -> None:
-        """Forgets the map and where the camera is."""
+    def reset(self, world: bool = False) -> None:
+        """Forgets where the camera is, and the map if it is this camera's alone, or if `world` says so."""
         self.odometry.reset()
-        self._world.reset()
+        if world or not self._world.shared:
+            self._world.reset()
+        self._world.forget(self._member)
         self._moving.reset()
         self._departed.reset()
         self._here, self._placed, self._owners, self._own_world = None, None, None, False

@@ -95,13 +95,23 @@ class World:
         for member in self._members:
             member.sightings, member.entered, member.joins = {}, None, []
 
+    @property
+    def shared(self) -> bool:
+        """True if there are several cameras in it."""
+        return len(self._members) > 1
+
+    def forget(self, member: Member) -> None:
+        """Drops what this camera saw lately, but not what it entered into the map: it starts anew."""
+        member.sightings, member.entered, member.joins = {}, None, []
+        self._streaks = {}
+
     def begin(self, number: int) -> None:
         """A camera begins a frame, which it counts as this number."""
-        self.number = number if len(self._members) == 1 else self.number + 1
+        self.number = self.number + 1 if self.shared else number
 
     def elsewhere(self, member: Member) -> set[int]:
         """Ids in the map that other cameras know and this one does not, nor did before it joined them in this frame."""
-        if len(self._members) < 2:
+        if not self.shared:
             return set()
         identities = member.identities
         return self.map.instances.keys() - identities.known() - {id for id, _ in identities.joined}
@@ -127,7 +137,7 @@ class World:
 
     def compare(self, member: Member, stamp_ns: int, entered: Voxels) -> None:
         """Takes what a camera's frame entered, and joins the ids that it and another camera gave the same things."""
-        if len(self._members) < 2:
+        if not self.shared:
             return
         member.entered = (stamp_ns, entered)
         here = set(np.unique(entered.instance).tolist())

@@ -173,6 +173,13 @@ def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_pa
     assert robot.wait_until(lambda: robot.received["/mastsam/map_instances"])
     known = {instance.id for instance in robot.received["/mastsam/map_instances"][-1].instances}
     assert {found["front"] for found in both} & known and robot.node.count_publishers("/mastsam/front/map") == 0
-    assert robot.call(Trigger, "/mastsam/rear/save_map", Trigger.Request()).success
+    # One camera that starts anew leaves the map to the others; all of them together do not.
+    said = {}
+    for reset in ("", "/mastsam/front/reset", "/mastsam/reset"):
+        assert not reset or robot.call(Trigger, reset, Trigger.Request()).success
+        saved = robot.call(Trigger, "/mastsam/rear/save_map", Trigger.Request())
+        assert saved.success, saved.message
+        said[reset] = int(saved.message.split()[-2])
+    assert said[""] == said["/mastsam/front/reset"] > 5 and said["/mastsam/reset"] == 0
     assert {file.name for file in tmp_path.glob("room*")} == {"room.ply", "room.json", "room.npz"}
     assert node.end() == 0 and "Traceback" not in node.log, node.log

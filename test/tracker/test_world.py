@@ -153,6 +153,74 @@ def test_a_failed_frame_of_one_camera_leaves_the_world_as_it_was(scene, views, m
     assert agreeing(scene, views[3], results) >= 0.8
 
 
+def test_a_camera_that_starts_anew_leaves_the_others_their_map_and_edits(scene, views) -> None:
+    front, rear = cameras()
+    for here, there in views[:4]:
+        results = front.step(here.frame), rear.step(there.frame)
+    here, there = (ids_of(view, result, scene.object_ids) for view, result in zip(views[3], results, strict=True))
+    mug, gone = [id for number, id in here.items() if there.get(number) == id > 0][:2]
+    front.rename_instance(mug, "mug")
+    front.remove_instance(gone)
+    front.step(views[4][0].frame)
+    before = {instance.id for instance in rear.world_map().instances}
+    front.reset("its driver has started anew")
+    assert {instance.id for instance in rear.world_map().instances} == before
+    results = front.step(views[5][0].frame), rear.step(views[5][1].frame)
+    assert agreeing(scene, views[5], results) >= 0.8
+    assert [event.kind for event in results[0].events].count(EventKind.RESET) == 1
+    assert not any(event.kind is EventKind.RESET for event in results[1].events)
+    kept = {instance.id: instance.label for instance in rear.world_map().instances}
+    assert kept[mug] == "mug" and gone not in kept and gone not in np.unique(results[1].labels)
+    assert {track.label for track in results[0].tracks if track.id == mug} == {"mug"}, "recognised, with its name"
+
+
+@pytest.mark.parametrize("why", ["asked for", "another size"])
+def test_what_only_one_camera_knew_comes_back_to_it_after_its_reset(scene, views, why) -> None:
+    front, rear = cameras()
+    rear.step(without_pose(views[0][1]).frame)  # it knows nothing of the map
+    for view, _ in views[:5]:
+        before = ids_of(view, front.step(view.frame), scene.object_ids)
+    if why == "asked for":
+        front.reset()
+        view, _ = views[5]
+    else:
+        view = _at(SampleScene(4, "orbit", 40, 240, 180, objects=6).render(5), scene.stamp_ns(5))
+    result = front.step(view.frame)
+    after = ids_of(view, result, scene.object_ids)
+    same = [after[number] == id for number, id in before.items() if id and number in after]
+    assert len(same) >= 4 and np.mean(same) >= 0.8, (before, after)
+    assert any(event.kind is EventKind.RESET for event in result.events)
+
+
+def test_all_cameras_start_anew_together(scene, views) -> None:
+    front, rear = cameras()
+    for here, there in views[:3]:
+        results = front.step(here.frame), rear.step(there.frame)
+    old = set(np.unique(results[0].labels)) | set(np.unique(results[1].labels)) - {0}
+    front.rename_instance(next(track.id for track in results[0].tracks if track.area), "mug")
+    for mastsam in (front, rear):
+        mastsam.reset("asked for", world=True)
+    assert not front.world_map().instances and not len(front.world_map().cloud)
+    results = front.step(views[3][0].frame), rear.step(views[3][1].frame)
+    assert agreeing(scene, views[3], results) >= 0.8
+    for result in results:
+        assert not old & set(np.unique(result.labels)) - {0}
+        assert not any(track.label for track in result.tracks)
+
+
+def test_the_first_frame_of_a_camera_may_fail_without_loss(scene, views, monkeypatch) -> None:
+    front, rear = cameras()
+    for here, _ in views[:3]:
+        front.step(here.frame)
+    before = {instance.id for instance in front.world_map().instances}
+    monkeypatch.setattr(rear.segmenter, "everything", lambda region: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rear.step(views[3][1].frame)
+    monkeypatch.undo()
+    assert before and {instance.id for instance in front.world_map().instances} == before
+    assert agreeing(scene, views[3], (front.step(views[3][0].frame), rear.step(views[3][1].frame))) >= 0.8
+
+
 # The world by itself
 
 
