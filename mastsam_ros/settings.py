@@ -160,11 +160,13 @@ class RegionsSettings(_Checked):
     use_depth: bool = _setting(True, "Set apart what stands free in the depth image, where there is one.")
     superpixel_spacing: int = _setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
     lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
-    contrast_weight: float = _setting(2.0, "Weight of edges beside mean colour when regions are merged.", 0, 100)
+    contrast_weight: float = _setting(2.0, "How much dearer outlines are where no edge is, beyond once.", 0, 100)
     noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
     boundary_cost: float = _setting(17.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
     region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
-    prior_weight: float = _setting(0.6, "How far a region that agrees with a carried mask is preferred.", 0, 2)
+    prior_weight: float = _setting(
+        0.4, "How far regions and outlines that agree with carried masks are preferred.", 0, 0.9
+    )
     # Depth
     plane_area_m2: float = _setting(
         0.1, "Smaller flat surfaces are objects or parts of objects, square metres.", 0, 1000

@@ -16,7 +16,7 @@ from mastsam_ros.types import MastsamError
 GRID: dict[str, tuple[tuple[Scalar, ...], tuple[str, ...]]] = {
     "regions.boundary_cost": ((12.0, 17.0, 24.0), (VIDEO, RGB)),
     "regions.contrast_weight": ((1.0, 2.0, 4.0), (VIDEO, RGB)),
-    "regions.prior_weight": ((0.3, 0.6, 1.2), (VIDEO, RGB)),
+    "regions.prior_weight": ((0.2, 0.4, 0.7), (VIDEO, RGB)),
     "regions.crease_angle_deg": ((30.0, 40.0, 50.0), (RGB_D,)),
 }
 """Setting -> the values to choose from, and the kinds of source that it can change anything for; in this order."""

@@ -162,12 +162,11 @@ def _flow_floor(before: Frame, now: Frame, settings: Settings) -> float:
 
 def _segment_floor(view: Frame, settings: Settings) -> float:
     from mastsam_ros.segmenters.regions import superpixels
-    from mastsam_ros.segmenters.regions.partition_tree import average_linkage
+    from mastsam_ros.segmenters.regions.partition_tree import climbed
 
     smooth = superpixels.smoothed(view.image)
     graph = superpixels.build_region_graph(smooth, settings.regions.superpixel_spacing)
-    means = graph.mean(superpixels.compressed_lab(smooth))
-    weight = np.linalg.norm(means[graph.edges[:, 0]] - means[graph.edges[:, 1]], axis=1)
+    moments, sides = graph.moments(superpixels.compressed_lab(smooth)), np.zeros(graph.count, np.int64)
     _, places = np.unique(graph.labels, return_index=True)
     seeds = np.zeros(graph.labels.size, np.int32)
     seeds[places] = np.arange(1, len(places) + 1)
@@ -175,7 +174,7 @@ def _segment_floor(view: Frame, settings: Settings) -> float:
     return (
         _cpu_ms(lambda: superpixels.smoothed(view.image))
         + _cpu_ms(lambda: cv2.watershed(smooth, seeds.copy()))
-        + _cpu_ms(lambda: average_linkage(graph.count, graph.edges, weight, graph.boundary))
+        + _cpu_ms(lambda: climbed(graph.edges, graph.boundary, moments, sides, 16.0, 17.0, 51.0))
     )
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
+from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy, outline_lengths
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -15,6 +15,7 @@ from mastsam_ros.segmenters.regions.superpixels import (
     gradient_magnitude,
     smoothed,
 )
+from mastsam_ros.segmenters.regions.votes import held_together
 
 COST = DescriptionLength(noise=4.0, boundary=15.0, region=45.0)
 
@@ -34,7 +35,8 @@ def hierarchy_of(
 ) -> tuple[RegionGraph, RegionHierarchy]:
     smooth = compressed_lab(smoothed(image))
     graph = build_region_graph(smoothed(image), 7, gradient_magnitude(smooth))
-    return graph, RegionHierarchy(graph, smooth, compressed_lab(image), barrier, COST, 2.0)
+    moments = graph.moments(compressed_lab(image))
+    return graph, RegionHierarchy(graph, moments, outline_lengths(graph, 2.0), barrier, COST)
 
 
 def test_the_cut_finds_the_discs() -> None:
@@ -57,7 +59,7 @@ def test_moments_equal_those_of_the_pixels() -> None:
     assert hierarchy.area[root] == image.shape[0] * image.shape[1]
     np.testing.assert_allclose(hierarchy.mean[root], colours.mean(0))
     np.testing.assert_allclose(hierarchy.covariance[root], np.cov(colours.T, bias=True), atol=1e-6)
-    assert hierarchy.perimeter[root] == 0
+    assert abs(hierarchy.perimeter[root]) < 1e-6
 
 
 def test_the_cut_is_optimal_on_a_small_tree() -> None:
@@ -113,3 +115,35 @@ def test_what_stands_out_is_firm_and_half_of_the_ground_is_not() -> None:
 def test_a_region_without_neighbours_is_firm() -> None:
     graph, hierarchy = hierarchy_of(picture())
     assert hierarchy.firmness(np.zeros(graph.count, np.int64)) == [np.inf]
+
+
+def test_no_outline_runs_where_the_picture_only_grows_darker() -> None:
+    light = np.linspace(90, 170, 160)[None, :, None]
+    image = (np.broadcast_to(light, (120, 160, 3)) + np.random.default_rng(1).normal(0, 2, (120, 160, 3))).clip(0, 255)
+    graph, hierarchy = hierarchy_of(image.astype(np.uint8))
+    moments = graph.moments(compressed_lab(image.astype(np.uint8)))
+    indifferent = RegionHierarchy(graph, moments, outline_lengths(graph, 0.0), None, COST)
+    assert hierarchy.optimal_cut().max() < indifferent.optimal_cut().max()
+
+
+def test_what_was_carried_together_stays_together() -> None:
+    lower = np.arange(120)[:, None, None] >= 60
+    image = np.broadcast_to(120 + 12 * lower, (120, 160, 3)).astype(np.uint8)
+    graph, hierarchy = hierarchy_of(image)
+    upper = graph.mean(np.repeat(np.arange(120.0)[:, None], 160, axis=1)) < 60
+    votes = np.stack([upper, ~upper], 1) * graph.area[:, None]
+    together = held_together(votes, graph.area, np.array([1.0, 1.0]), graph.edges)
+    same = upper[graph.edges[:, 0]] == upper[graph.edges[:, 1]]
+    assert together.tolist() == np.where(same, 1.0, -1.0).tolist()
+    half = held_together(votes, graph.area, np.array([1.0, 0.5]), graph.edges)
+    assert half[~same].tolist() == [-0.5] * int((~same).sum())
+    # Hardly anything tells the halves apart; that they were two does.
+    assert hierarchy.optimal_cut().max() == 0
+    cut = hierarchy.steadied(1 + 0.9 * together).optimal_cut()
+    assert cut.max() == 1
+    assert (cut[upper] != cut[~upper][0]).all()
+
+
+def test_nothing_carried_holds_nothing_together() -> None:
+    edges = np.array([[0, 1]], np.int32)
+    assert held_together(np.zeros((2, 0)), np.ones(2), np.zeros(0), edges).tolist() == [0]

@@ -1,4 +1,4 @@
-"""The tree is that of always merging the nearest two; sums and cuts over it."""
+"""The tree is that of always merging what costs the least more; sums and cuts over it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mastsam_ros.segmenters.regions.partition_tree import average_linkage, cheapest_cut, in_common, outlines, summed
+from mastsam_ros.segmenters.regions.partition_tree import cheapest_cut, climbed, in_common, outlines, summed
 
 
 def grid(rows: int, columns: int) -> npt.NDArray[np.int32]:
@@ -17,53 +17,75 @@ def grid(rows: int, columns: int) -> npt.NDArray[np.int32]:
     return np.concatenate([across, down]).astype(np.int32)
 
 
+FLOOR, BOUNDARY, REGION = 16.0, 3.0, 9.0
+
+
+def cost_of(colours: npt.NDArray[np.float64]) -> float:
+    """What the colours (N, 3) of a region cost."""
+    covariance = np.cov(colours.T, bias=True) + FLOOR * np.eye(3)
+    return float(len(colours) / 2 * np.log(np.linalg.det(covariance)))
+
+
+def moments_of(colours: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """(S, 10) of the colours (N, 3) of every leaf."""
+    rows, columns = np.triu_indices(3)
+    return np.array([[len(c), *c.sum(0), *(c.T @ c)[rows, columns]] for c in colours])
+
+
 def merged_one_by_one(
-    count: int, edges: npt.NDArray[np.int32], weight: npt.NDArray[np.float64], length: npt.NDArray[np.float64]
-) -> list[tuple[frozenset[int], float, float]]:
-    """The merged regions in order, each with the distance and the contact of its two parts."""
-    regions = [frozenset([n]) for n in range(count)]
+    colours: list[npt.NDArray[np.float64]], edges: npt.NDArray[np.int32], length: npt.NDArray[np.float64]
+) -> list[tuple[frozenset[int], float]]:
+    """The merged regions in order, each with the contact of its two parts."""
+    regions = [frozenset([n]) for n in range(len(colours))]
+    cost = {region: cost_of(np.concatenate([colours[n] for n in region])) for region in regions}
     merged = []
     while len(regions) > 1:
         found = []
         for i, a in enumerate(regions):
             for b in regions[:i]:
-                between = [n for n, (s, t) in enumerate(edges) if (s in a and t in b) or (s in b and t in a)]
-                if between:
-                    contact = length[between].sum()
-                    found.append((float((weight[between] * length[between]).sum() / contact), contact, a, b))
-        distance, contact, a, b = min(found, key=lambda pair: pair[0])
+                contact = sum(length[n] for n, (s, t) in enumerate(edges) if (s in a and t in b) or (s in b and t in a))
+                if contact:
+                    both = cost_of(np.concatenate([colours[n] for n in a | b]))
+                    found.append(((both - cost[a] - cost[b]) / (BOUNDARY * contact + REGION), contact, both, a, b))
+        _, contact, both, a, b = min(found, key=lambda pair: pair[0])
+        cost[a | b] = both
         regions = [region for region in regions if region not in (a, b)] + [a | b]
-        merged.append((a | b, distance, contact))
+        merged.append((a | b, contact))
     return merged
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_always_merges_the_nearest_two(seed: int) -> None:
+def test_it_always_merges_the_two_that_cost_the_least_more(seed: int) -> None:
     rng = np.random.default_rng(seed)
     edges = grid(4, 6)
-    weight, length = rng.uniform(1, 2, len(edges)), rng.integers(1, 9, len(edges)).astype(np.float64)
-    children, altitude, contact = average_linkage(24, edges, weight, length)
+    length = rng.integers(1, 9, len(edges)).astype(np.float64)
+    colours = [rng.normal(rng.uniform(0, 60, 3), rng.uniform(1, 9), (int(rng.integers(5, 60)), 3)) for _ in range(24)]
+    sides = np.zeros(24, np.int64)
+    children, contact = climbed(edges, length, moments_of(colours), sides, FLOOR, BOUNDARY, REGION)
     leaves = [frozenset([n]) for n in range(24)]
-    for pair, apart, along, (region, distance, touched) in zip(
-        children, altitude, contact, merged_one_by_one(24, edges, weight, length), strict=True
+    for pair, along, (region, touched) in zip(
+        children, contact, merged_one_by_one(colours, edges, length), strict=True
     ):
         leaves.append(leaves[pair[0]] | leaves[pair[1]])
         assert leaves[-1] == region
-        assert apart == pytest.approx(distance)
         assert along == touched
 
 
-def test_equal_distances_end_in_one_region() -> None:
-    edges = grid(20, 30)
-    children, altitude, contact = average_linkage(600, edges, np.zeros(len(edges)), np.ones(len(edges)))
+def test_what_is_on_two_sides_is_merged_last() -> None:
+    edges, flat = grid(20, 30), [np.full((9, 3), 50.0)] * 600
+    left = (np.arange(600) % 30 < 12).astype(np.int64)
+    children, contact = climbed(edges, np.ones(len(edges)), moments_of(flat), left, FLOOR, BOUNDARY, REGION)
     assert sorted(children.ravel().tolist()) == list(range(2 * 600 - 2))
     assert (children < np.arange(600, 1199)[:, None]).all()
-    assert (altitude == 0).all()
     assert contact.sum() == len(edges)
+    assert in_common(children, left)[600:].tolist().count(-1) == 1
+    assert contact[-1] == 20
 
 
 def test_one_leaf_is_a_tree() -> None:
-    children, _, _ = average_linkage(1, np.zeros((0, 2), np.int32), np.zeros(0), np.zeros(0))
+    children, _ = climbed(
+        np.zeros((0, 2), np.int32), np.zeros(0), np.ones((1, 10)), np.zeros(1, np.int64), FLOOR, BOUNDARY, REGION
+    )
     assert children.shape == (0, 2)
     assert cheapest_cut(children, np.array([3.0])).tolist() == [0]
 

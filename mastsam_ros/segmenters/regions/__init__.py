@@ -13,7 +13,7 @@ from mastsam_ros.device import one_thread
 from mastsam_ros.masks import PartitionMasks, look_up
 from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
-from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy
+from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy, outline_lengths
 from mastsam_ros.segmenters.regions.motion import Cues, MotionLayer
 from mastsam_ros.segmenters.regions.pointed import body_at, regions_at, regions_inside
 from mastsam_ros.segmenters.regions.superpixels import (
@@ -23,7 +23,7 @@ from mastsam_ros.segmenters.regions.superpixels import (
     gradient_magnitude,
     smoothed,
 )
-from mastsam_ros.segmenters.regions.votes import agreement, gathered, votes_of
+from mastsam_ros.segmenters.regions.votes import agreement, gathered, held_together, votes_of
 from mastsam_ros.settings import RegionsSettings
 from mastsam_ros.types import (
     CandidateMasks,
@@ -149,13 +149,15 @@ class RegionSegmenter:
         graph, hierarchy = regions_.graph, regions_.hierarchy
         votes = votes_of(graph.labels, carried, graph.count, count)
         whole = votes.sum(axis=0)
-        iou = agreement(hierarchy.accumulate(votes), hierarchy.area, whole)
         trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
+        together = held_together(votes, graph.area, trust, graph.edges)
+        steadied = hierarchy.steadied(1 + self._settings.prior_weight * together)
+        iou = agreement(steadied.accumulate(votes), steadied.area, whole)
         # Few regions agree with any track.
         node, track = np.nonzero(iou > _AGREES)
         preferred = np.zeros(len(iou))
         np.maximum.at(preferred, node, (iou[node, track] - _AGREES) / (1 - _AGREES) * trust[track])
-        self._cut = hierarchy.optimal_cut(self._settings.prior_weight * hierarchy.boundary_cost() * preferred)
+        self._cut = steadied.optimal_cut(self._settings.prior_weight * steadied.boundary_cost() * preferred)
         regions = int(self._cut.max()) + 1
         region_votes = gathered(votes, self._cut, regions)
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
@@ -208,7 +210,8 @@ class RegionSegmenter:
         cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
         colours[..., 0] *= settings.lightness_weight
         barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
-        hierarchy = RegionHierarchy(graph, superpixels.smooth_lab, colours, barrier, cost, settings.contrast_weight)
+        outline = outline_lengths(graph, settings.contrast_weight)
+        hierarchy = RegionHierarchy(graph, graph.moments(colours), outline, barrier, cost)
         # Without torch: threads that it starts here would stay and take turns with the caller's.
         pixels = torch.from_numpy(graph.labels.astype(np.int64))
         return _Regions(graph, hierarchy, hierarchy.optimal_cut(), pixels)

@@ -7,15 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.segmenters.regions.partition_tree import average_linkage, cheapest_cut, outlines, summed
+from mastsam_ros.segmenters.regions.partition_tree import (
+    cheapest_cut,
+    climbed,
+    colour_costs,
+    in_common,
+    outlines,
+    summed,
+)
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
 from mastsam_ros.segmenters.regions.votes import gathered
 
-_BARRIER = 1e6
-"""Cost of a contact that must not be crossed: it is merged after all others."""
 _NEVER = 1e15
 _BESIDE = 0.5
 """Regions smaller than this share of another one are no measure of how firm it is: they may be its own parts."""
+_EDGE = 2.0
+"""Gradient, in units of Lab per pixel, that is an edge rather than texture or shading."""
 _COVARIANCES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 """Places in a symmetric matrix, in the order of `RegionGraph.moments`."""
 
@@ -30,6 +37,13 @@ class DescriptionLength:
     region: float
 
 
+def outline_lengths(graph: RegionGraph, contrast_weight: float) -> npt.NDArray[np.float64]:
+    """(E,) as how many pixels of outline each contact counts: its length where an edge runs along it, up to
+    1 + contrast_weight times that where there is none, so that no outline crosses what only changes slowly."""
+    flat = np.exp(-((graph.contrast / _EDGE) ** 2))
+    return graph.boundary * (1 + contrast_weight * flat)
+
+
 class RegionHierarchy:
     """Binary partition tree of one frame. Nodes are numbered from the leaves (superpixels) to the root.
 
@@ -40,31 +54,31 @@ class RegionHierarchy:
     def __init__(
         self,
         graph: RegionGraph,
-        smooth: npt.NDArray[np.float32],
-        colours: npt.NDArray[np.float32],
+        moments: npt.NDArray[np.float64],
+        outline: npt.NDArray[np.float64],
         barrier: npt.NDArray[np.int64] | None,
         cost: DescriptionLength,
-        contrast_weight: float,
     ) -> None:
-        """graph with contrast; smooth, colours: (H, W, 3) float32 Lab, filtered (for merging) and as it is (for the
-        cost). barrier: (S,) superpixels with different values are merged last, or None."""
-        self._cost, self._graph = cost, graph
-        first, second = graph.edges.T
-        means = graph.mean(smooth)
-        weight = contrast_weight * graph.contrast + np.linalg.norm(means[first] - means[second], axis=1)
-        if barrier is not None:
-            weight = weight + _BARRIER * (barrier[first] != barrier[second])
-        self.children, altitude, contact = average_linkage(graph.count, graph.edges, weight, graph.boundary)
-        self.perimeter = outlines(self.children, graph.edges, graph.boundary, contact)
-        self._moments = graph.moments(colours)
-        moments = self.accumulate(self._moments)
-        self.area = moments[:, 0].copy()
-        self.mean = moments[:, 1:4] / self.area[:, None]
-        self.covariance = _covariance(moments)
-        self.energy = self._colour_cost(moments) + self.boundary_cost()
+        """moments: (S, 10), `RegionGraph.moments` of the colours. outline: (E,), as how many pixels of outline each
+        contact counts. barrier: (S,) >= 0, superpixels with different values are merged last, or None."""
+        self._graph, self._moments, self._outline, self._barrier, self._cost = graph, moments, outline, barrier, cost
+        sides = np.zeros(graph.count, np.int64) if barrier is None else barrier
+        self.children, contact = climbed(
+            graph.edges, outline, moments, sides, cost.noise**2, cost.boundary, cost.region
+        )
+        self.perimeter = outlines(self.children, graph.edges, outline, contact)
+        sums = self.accumulate(moments)
+        self.area = sums[:, 0].copy()
+        self.mean = sums[:, 1:4] / self.area[:, None]
+        self.covariance = _covariance(sums)
+        self.energy = self._colour_cost(sums) + self.boundary_cost()
         if barrier is not None:
             # A region that mixes two sides of the barrier is never chosen.
-            self.energy[graph.count :][altitude >= _BARRIER / 100] = _NEVER
+            self.energy[in_common(self.children, sides) < 0] = _NEVER
+
+    def steadied(self, factor: npt.NDArray[np.float64]) -> RegionHierarchy:
+        """The same superpixels in another tree: outlines along each contact cost `factor` (E,) times as much."""
+        return RegionHierarchy(self._graph, self._moments, self._outline * factor, self._barrier, self._cost)
 
     @property
     def parents(self) -> npt.NDArray[np.int64]:
@@ -94,7 +108,7 @@ class RegionHierarchy:
         apart = pairs[:, 0] != pairs[:, 1]
         which, place = np.unique(pairs[apart, 0] * regions + pairs[apart, 1], return_inverse=True)
         first, second = which // regions, which % regions
-        contact = np.bincount(place.ravel(), graph.boundary[apart], len(which))
+        contact = np.bincount(place.ravel(), self._outline[apart], len(which))
         moments = gathered(self._moments, cut, regions)
         alone = self._colour_cost(moments)
         more = self._colour_cost(moments[first] + moments[second]) - alone[first] - alone[second]
@@ -107,9 +121,7 @@ class RegionHierarchy:
 
     def _colour_cost(self, moments: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """What the colours of regions with moments (N, 10) cost, (N,)."""
-        floor = self._cost.noise**2
-        determinant = _determinant(_covariance(moments), floor)
-        return moments[:, 0] / 2 * np.log(np.maximum(determinant, 0.5 * floor**3))
+        return colour_costs(np.ascontiguousarray(moments), self._cost.noise**2)
 
     def optimal_cut(self, discount: npt.NDArray[np.float64] | None = None) -> npt.NDArray[np.int64]:
         """Region 0..R-1 of every superpixel (S,) in the cut of least total cost; discount (nodes,) is taken off."""
@@ -127,10 +139,3 @@ def _covariance(moments: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         covariance[:, a, b] = column / area - mean[:, a] * mean[:, b]
         covariance[:, b, a] = covariance[:, a, b]
     return covariance
-
-
-def _determinant(symmetric: npt.NDArray[np.float64], floor: float) -> npt.NDArray[np.float64]:
-    """Determinants (N,) of symmetric matrices (N, 3, 3) with `floor` added along the diagonal."""
-    xx, yy, zz = (symmetric[:, n, n] + floor for n in range(3))
-    xy, xz, yz = symmetric[:, 0, 1], symmetric[:, 0, 2], symmetric[:, 1, 2]
-    return xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)

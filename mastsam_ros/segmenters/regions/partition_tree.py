@@ -1,6 +1,8 @@
-"""The binary partition tree: regions merged two by two, the most alike first, and sums and cuts over it."""
+"""The binary partition tree: regions merged two by two, the cheapest first, and sums and cuts over it."""
 
 from __future__ import annotations
+
+import heapq
 
 import numpy as np
 import numpy.typing as npt
@@ -10,96 +12,105 @@ from mastsam_ros.compiled import compiled
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_LAST = 1e12
+"""Dearer than all else: what must not be merged before everything that may."""
 
-def average_linkage(
-    count: int, edges: npt.NDArray[np.int32], weight: Floats, length: Floats
-) -> tuple[Ints, Floats, Floats]:
-    """Merges `count` leaves that form a connected graph until one region is left, always the two nearest.
 
-    edges: (E, 2) leaves that touch, each pair once; weight, length: (E,), how different they are, and how long they
-    touch. The distance of two regions is the mean weight along their contact. Returns children (count - 1, 2), what
-    each merged node is made of; altitude (count - 1,), how far apart those were, which never falls; and contact
-    (count - 1,), how long they touched. Nodes are numbered in the order of merging, behind the leaves.
+@compiled("float64(float64[::1], float64)")
+def colour_cost(moments: Floats, floor: float) -> float:
+    """What the colours of a region cost in nats: half its pixels times the logarithm of its colours' covariance's
+    determinant, `floor` added along the diagonal. moments: (10,), see `RegionGraph.moments`."""
+    area = moments[0]
+    x, y, z = moments[1] / area, moments[2] / area, moments[3] / area
+    xx, xy, xz = moments[4] / area - x * x + floor, moments[5] / area - x * y, moments[6] / area - x * z
+    yy, yz, zz = moments[7] / area - y * y + floor, moments[8] / area - y * z, moments[9] / area - z * z + floor
+    determinant = xx * (yy * zz - yz * yz) - xy * (xy * zz - yz * xz) + xz * (xy * yz - yy * xz)
+    return area / 2 * np.log(max(determinant, 0.5 * floor * floor * floor))
+
+
+@compiled("float64[::1](float64[:, ::1], float64)")
+def colour_costs(moments: Floats, floor: float) -> Floats:
+    """`colour_cost` of regions with moments (N, 10): (N,)."""
+    costs = np.empty(len(moments))
+    for n in range(len(moments)):
+        costs[n] = colour_cost(moments[n], floor)
+    return costs
+
+
+@compiled(
+    "Tuple((int64[:, ::1], float64[::1]))"
+    "(int32[:, ::1], float64[::1], float64[:, ::1], int64[::1], float64, float64, float64)"
+)
+def climbed(
+    edges: npt.NDArray[np.int32],
+    length: Floats,
+    moments: Floats,
+    sides: Ints,
+    floor: float,
+    boundary: float,
+    region: float,
+) -> tuple[Ints, Floats]:
+    """Merges leaves that form a connected graph until one region is left: always those two whose colours cost the
+    least more together, for each unit that one outline and one region less save (Guigues et al., Scale-sets image
+    analysis, IJCV 2006). So the tree holds the cuts that are cheap at any price of outlines.
+
+    edges: (E, 2) leaves that touch, each pair once, along length (E,); moments: (S, 10) of their colours; sides: (S,),
+    what is on different ones is merged last. floor, boundary, region: the noise, and what a pixel of outline and a
+    region cost. Returns children (S - 1, 2), what each merged node is made of, and contact (S - 1,), how long they
+    touched. Nodes are numbered in the order of merging, behind the leaves.
     """
-    pairs, altitude, contact = _chained(count, np.ascontiguousarray(edges, np.int32), weight, length)
-    order = np.argsort(altitude, kind="stable")
-    number = np.empty(count, np.int64)
-    number[order] = np.arange(count, 2 * count - 1)
-    children = pairs[order]
-    merged = children >= count
-    children[merged] = number[children[merged] - count]
-    return children, altitude[order], contact[order]
-
-
-@compiled("Tuple((int64[:, ::1], float64[::1], float64[::1]))(int64, int32[:, ::1], float64[::1], float64[::1])")
-def _chained(count: int, edges: npt.NDArray[np.int32], weight: Floats, length: Floats) -> tuple[Ints, Floats, Floats]:
-    """As `average_linkage`, in another order: nearest neighbours are followed until two are each other's.
-
-    Merging two regions brings neither nearer to a third (reducibility), so that such a pair can be merged at once; the
-    tree is that of always merging the nearest two. Cf. Murtagh, A survey of recent advances in hierarchical clustering
-    algorithms, Computer Journal 1983.
-    """
-    number_of_edges = len(edges)
+    count, number_of_edges = len(moments), len(edges)
+    sums, side, contact = moments.copy(), sides.copy(), length.copy()
+    cost, both = np.empty(count), np.empty(10)
+    for n in range(count):
+        cost[n] = colour_cost(sums[n], floor)
     # Half edge 2e leads from the first leaf of edge e to the second, 2e + 1 back: linked in a list for each region.
     target = np.empty(2 * number_of_edges, np.int64)
     after = np.full(2 * number_of_edges, -1)
     before = np.full(2 * number_of_edges, -1)
     first = np.full(count, -1)
     degree = np.zeros(count, np.int64)
-    total = np.empty(number_of_edges)
-    contact = length.copy()
-    distance = np.empty(number_of_edges)
     for e in range(number_of_edges):
-        total[e] = weight[e] * length[e]
-        distance[e] = weight[e]
-        for side in range(2):
-            half, region = 2 * e + side, edges[e, side]
-            target[half] = edges[e, 1 - side]
-            after[half] = first[region]
-            if first[region] >= 0:
-                before[first[region]] = half
-            first[region] = half
-            degree[region] += 1
+        for end in range(2):
+            half, one = 2 * e + end, edges[e, end]
+            target[half] = edges[e, 1 - end]
+            after[half] = first[one]
+            if first[one] >= 0:
+                before[first[one]] = half
+            first[one] = half
+            degree[one] += 1
+    # How dear each edge is, and how often that changed: what the queue says of an earlier time does not count.
+    times = np.zeros(number_of_edges, np.int64)
+    queue = [(0.0, 0, 0) for _ in range(0)]
+    for e in range(number_of_edges):
+        a, b = edges[e, 0], edges[e, 1]
+        for c in range(10):
+            both[c] = sums[a, c] + sums[b, c]
+        more = (colour_cost(both, floor) - cost[a] - cost[b]) / (boundary * contact[e] + region)
+        queue.append((more if side[a] == side[b] and side[a] >= 0 else more + _LAST, e, 0))
+    heapq.heapify(queue)
     node = np.arange(count)
-    gone = np.zeros(count, np.bool_)
     met = np.full(count, -1)
-    chain = np.empty(count, np.int64)
-    on_chain = 0
-    lowest = 0
-    pairs = np.empty((count - 1, 2), np.int64)
-    altitude = np.empty(count - 1)
+    children = np.empty((count - 1, 2), np.int64)
     met_along = np.empty(count - 1)
     merged = 0
     while merged < count - 1:
-        if on_chain == 0:
-            while gone[lowest]:
-                lowest += 1
-            chain[0] = lowest
-            on_chain = 1
-        top = chain[on_chain - 1]
-        previous = chain[on_chain - 2] if on_chain > 1 else -1
-        nearest, link = np.inf, -1
-        half = first[top]
-        while half >= 0:
-            apart = distance[half // 2]
-            # Where several are as near, the one that led here: or the chain would go in circles.
-            if apart < nearest or (apart == nearest and target[half] == previous):
-                nearest, link = apart, half
-            half = after[half]
-        other = target[link]
-        if other != previous:
-            chain[on_chain] = other
-            on_chain += 1
+        _, link, time = heapq.heappop(queue)
+        if times[link] != time:
             continue
-        on_chain -= 2
-        kept, lost = (top, other) if degree[top] >= degree[other] else (other, top)
-        pairs[merged, 0] = min(node[kept], node[lost])
-        pairs[merged, 1] = max(node[kept], node[lost])
-        altitude[merged] = nearest
-        met_along[merged] = contact[link // 2]
+        kept, lost = target[2 * link + 1], target[2 * link]
+        if degree[lost] > degree[kept]:
+            kept, lost = lost, kept
+        children[merged, 0] = min(node[kept], node[lost])
+        children[merged, 1] = max(node[kept], node[lost])
+        met_along[merged] = contact[link]
         node[kept] = count + merged
-        gone[lost] = True
         merged += 1
+        for c in range(10):
+            sums[kept, c] += sums[lost, c]
+        cost[kept] = colour_cost(sums[kept], floor)
+        if side[kept] != side[lost]:
+            side[kept] = -1
         half = first[kept]
         while half >= 0:
             met[target[half]] = half
@@ -119,13 +130,9 @@ def _chained(count: int, edges: npt.NDArray[np.int32], weight: Floats, length: F
                 if after[back] >= 0:
                     before[after[back]] = before[back]
                 degree[neighbour] -= 1
+                times[half // 2] = -1
                 if neighbour != kept:
-                    a, b = mine // 2, half // 2
-                    closest = min(distance[a], distance[b])
-                    total[a] += total[b]
-                    contact[a] += contact[b]
-                    # Not by a rounding error nearer than either was.
-                    distance[a] = max(total[a] / contact[a], closest)
+                    contact[mine // 2] += contact[half // 2]
             else:
                 target[back] = kept
                 after[half] = first[kept]
@@ -137,10 +144,17 @@ def _chained(count: int, edges: npt.NDArray[np.int32], weight: Floats, length: F
             half = following
         half = first[kept]
         while half >= 0:
-            met[target[half]] = -1
+            e, other = half // 2, target[half]
+            met[other] = -1
+            for c in range(10):
+                both[c] = sums[kept, c] + sums[other, c]
+            more = (colour_cost(both, floor) - cost[kept] - cost[other]) / (boundary * contact[e] + region)
+            times[e] += 1
+            apart = side[kept] != side[other] or side[kept] < 0
+            heapq.heappush(queue, (more + _LAST if apart else more, e, times[e]))
             half = after[half]
         met[lost] = -1
-    return pairs, altitude, met_along
+    return children, met_along
 
 
 @compiled("float64[:, ::1](int64[:, ::1], float64[:, ::1])")

@@ -56,3 +56,17 @@ def agreement(votes: Floats, area: Floats, whole: Floats) -> Floats:
             if votes[r, n] > 0:
                 iou[r, n] = votes[r, n] / max(known + whole[n] - votes[r, n], 1.0)
     return iou
+
+
+def held_together(votes: Floats, area: Floats, trust: Floats, edges: npt.NDArray[np.int32]) -> Floats:
+    """(E,) in -1..1 for superpixels that touch, edges (E, 2): above zero where most of both was carried from one track,
+    below where it was from two; the farther from zero, the more of them was, and the more the tracks are trusted.
+
+    votes: (S, N) pixels; area: (S,); trust: (N,) in 0..1.
+    """
+    if not votes.shape[1]:
+        return np.zeros(len(edges))
+    track = votes.argmax(axis=1)
+    sure = votes[np.arange(len(votes)), track] / area * trust[track]
+    first, second = edges.T
+    return np.where(track[first] == track[second], 1, -1) * np.minimum(sure[first], sure[second])
