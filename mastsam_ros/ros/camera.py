@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +131,9 @@ class Camera:
             loaded = mastsam.load_map(path)
             count = len(mastsam.world_map().instances)
             self._logger.info(f"map loaded from {path}: {count} instances" if loaded else f"no map at {path} yet")
+            # Now, not after an hour of mapping.
+            if not _may_be_made(path.parent):
+                self._logger.warning(f"the map cannot be saved: nothing can be written to {path.parent}")
 
     def save_map(self, mastsam: Mastsam) -> str:
         """Writes the map to its file; says what was written. Raises MastsamError where that is not possible."""
@@ -279,6 +283,13 @@ class Camera:
 def _without_numbers(text: str) -> str:
     """A text without its numbers, which differ from time to time."""
     return "".join(sign for sign in text if not sign.isdigit())
+
+
+def _may_be_made(folder: Path) -> bool:
+    """True if something can be written into a folder that may not be there yet."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def place_of(error: BaseException) -> str:

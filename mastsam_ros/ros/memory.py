@@ -10,8 +10,10 @@ from pathlib import Path
 _M_ARENA_MAX = -8
 """From glibc's malloc.h."""
 _PROFILES = Path(__file__).with_name("fastdds_profiles.xml")
-_NAMES_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS reads its profiles: from version 2.14 on, and before; beside them, these in the working directory:"""
+_NAMES_PROFILES, _NAMED_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
+"""Which profiles Fast DDS reads, from version 3 on, and before: in the distributions ..."""
+_BEFORE_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
+"""... and beside them these in the working directory:"""
 _LIES_THERE = ("DEFAULT_FASTDDS_PROFILES.xml", "DEFAULT_FASTRTPS_PROFILES.xml")
 _TAKES_PROFILES, _PUBLICATION_MODE = "RMW_FASTRTPS_USE_QOS_FROM_XML", "RMW_FASTRTPS_PUBLICATION_MODE"
 
@@ -73,10 +75,12 @@ def free_messages() -> bool:
     By itself it keeps, for good, as many as a topic is deep, as large as the largest was, and fills them one by one as
     subscribers fall behind. False, and nothing is changed, where somebody has chosen Fast DDS profiles of their own.
     """
-    chosen = any(name in os.environ for name in (*_NAMES_PROFILES, _TAKES_PROFILES, _PUBLICATION_MODE))
+    chosen = any(name in os.environ for name in (_NAMES_PROFILES, _NAMED_PROFILES, _TAKES_PROFILES, _PUBLICATION_MODE))
     if chosen or any(Path(name).exists() for name in _LIES_THERE):
         return False
-    os.environ.update(dict.fromkeys(_NAMES_PROFILES, str(_PROFILES)), **{_TAKES_PROFILES: "1"})
+    # Newer ones complain of the old name.
+    name = _NAMED_PROFILES if os.environ.get("ROS_DISTRO") in _BEFORE_3 else _NAMES_PROFILES
+    os.environ.update({name: str(_PROFILES), _TAKES_PROFILES: "1"})
     return True
 
 

@@ -20,11 +20,12 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy._rclpy_pybind11 import RCLError
+from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.utilities import remove_ros_args
 
 from mastsam_ros.matchers import create_matcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
@@ -344,11 +345,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         rclpy.init(args=arguments)
         node = MastsamNode()
+        if not_taken := remove_ros_args(arguments if arguments is not None else sys.argv)[1:]:
+            cure = "parameters (-p name:=value) and remappings (-r from:=to) stand behind --ros-args"
+            node.get_logger().warning(f"not taken: {' '.join(not_taken)}; {cure}")
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except UnknownROSArgsError as error:
+        sys.stderr.write(f"mastsam_node: unknown behind --ros-args: {error}\n")
+        status = 1
     except (MastsamError, ParameterException, RCLError) as error:
         # A signal may end the context while the executor is about to wait in it; that is no fault.
         if not isinstance(error, RCLError) or node is None or node.context.ok():

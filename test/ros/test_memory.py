@@ -224,8 +224,16 @@ def test_profiles_that_somebody_has_chosen_go_before(monkeypatch, tmp_path, chos
     before = dict(os.environ)
     assert free_messages() == (not chosen)
     assert (os.environ == before) == bool(chosen)
-    if not chosen:
-        assert Path(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+@pytest.mark.parametrize(("distribution", "version"), [("humble", "FASTRTPS"), ("jazzy", "FASTRTPS"), ("", "FASTDDS")])
+def test_each_version_of_fast_dds_is_told_by_the_name_that_it_knows(monkeypatch, tmp_path, distribution, version):
+    forget_profiles(monkeypatch)
+    monkeypatch.setattr(os, "environ", {**os.environ, "ROS_DISTRO": distribution})
+    monkeypatch.chdir(tmp_path)
+    assert free_messages()
+    named = {name: value for name, value in os.environ.items() if name.endswith("_DEFAULT_PROFILES_FILE")}
+    assert list(named) == [f"{version}_DEFAULT_PROFILES_FILE"] and Path(*named.values()).is_file()
 
 
 def test_the_node_has_dds_free_messages(monkeypatch):

@@ -393,6 +393,7 @@ def test_a_depth_topic_that_dies_costs_the_points_only(start_node, robot, pictur
         (("-p", "tracker.nonsense:=1"), "mastsam_node: unknown setting 'tracker.nonsense'"),
         (("-p", "frame.working_pixels:=-5"), "mastsam_node: frame.working_pixels must be in"),
         (("-p", "node.image_topic:=no topic"), "mastsam_node: node.image_topic 'no topic' is not a topic name"),
+        (("--nonsense",), "mastsam_node: unknown behind --ros-args: ['--nonsense']"),
     ],
 )
 def test_a_wrong_start_is_one_line(start_node, arguments, line):
@@ -400,6 +401,16 @@ def test_a_wrong_start_is_one_line(start_node, arguments, line):
     assert node.process.wait(40) == 1
     node.end()
     assert [said for said in node.lines if said.startswith(line)] and "Traceback" not in node.log, node.log
+
+
+def test_what_a_start_does_not_take_or_cannot_do_is_said_at_once(start_node, tmp_path):
+    (tmp_path / "file").touch()
+    node = start_node("-p", f"node.map_file:={tmp_path / 'file' / 'room'}", "--", "--cameras", "front")
+    warnings = [line.partition("[mastsam]: ")[2] for line in node.lines if "[WARN]" in line]
+    assert warnings == [
+        "not taken: --cameras front; parameters (-p name:=value) and remappings (-r from:=to) stand behind --ros-args",
+        f"the map cannot be saved: nothing can be written to {tmp_path / 'file'}",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
