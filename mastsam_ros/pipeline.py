@@ -26,7 +26,7 @@ from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, MasksSuffice, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.stages import SecondCore, StageTimer
-from mastsam_ros.tracker.arrivals import TINY, Arrivals
+from mastsam_ros.tracker.arrivals import TINY, Arrivals, gone_on
 from mastsam_ros.tracker.discovery import uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
@@ -432,14 +432,18 @@ class Mastsam:
         if slid is not None:
             index, image = look_up(upload(slid, self.device), index), np.take(slid, image)
         index, image, active = self._compact(index, image, active)
+        looks = appearances(index, len(active), view.image_on(self.device)) if tracker.revival else None
+        again = {} if looks is None else self._arrivals.met_again(active, looks, matches)
+        if looks is not None and again:
+            index, image, active, looks = gone_on(again, index, image, active, looks)
         for id, into in identities.joined:
             self.map.merge(id, into, identities.evidence(EventKind.MERGED, id))
         active = self.map.reunite(index, active, identities)
         identities.end_frame(active, self.map.waiting(identities))
-        if tracker.revival:
+        if looks is not None:
             areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
-            looks = appearances(index, len(active), view.image_on(self.device))
-            self._lost.remember(active, looks, areas.tolist())
+            found = [identities[id].missing == 0 for id in active]
+            self._lost.remember(active, looks, areas.tolist(), found)
         return index, image, active, places, pair
 
     def _follow_other_cameras(self) -> None:

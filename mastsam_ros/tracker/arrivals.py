@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
@@ -13,7 +16,7 @@ from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.parents import carried_from, parents_of
 from mastsam_ros.tracker.propagation import Carried, occurrences
-from mastsam_ros.tracker.revival import LostTracks, appearances
+from mastsam_ros.tracker.revival import Appearance, LostTracks, appearances
 from mastsam_ros.tracker.selection import Figures, outlined
 from mastsam_ros.types import CandidateMasks, EventKind, Frame, Matches
 
@@ -99,6 +102,33 @@ class Arrivals:
             place[n + 1] = len(active)
         index += look_up(upload(place, index.device), new)
 
+    def met_again(self, active: list[int], looks: Appearance, matches: Matches | None) -> dict[int, int]:
+        """Tracks that turn out to be what was lost, or what only its carried mask stands in for: young -> old id.
+
+        What comes out from behind something is a sliver at first: it cannot be recognised when it is born. So what was
+        born since the other was seen last is looked at again in every frame. active: ids of the tracks; looks: of each.
+        Where the map knows the place, the map decides.
+        """
+        settings, identities = self.settings, self._identities
+        if not settings.revival or matches is None or self._map.T_world_camera is not None:
+            return {}
+        lives, said = [identities[id] for id in active], identities.constraints
+        missed = [identities[id] for id in identities.lost()] + [life for life in lives if life.missing > 0]
+        gone = {life.id: life for life in missed if life.missing <= settings.revival_frames}
+        self._lost.move(list(gone), matches)
+        longest = max((life.missing for life in gone.values()), default=0)
+        young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest]
+        young = [n for n in young if not (lives[n].part or said.edited(lives[n].id))]
+        if not young:
+            return {}
+        found = self._lost.recognise(
+            list(gone), looks.of(young), possible=lambda id, n: lives[young[n]].age <= gone[id].missing
+        )
+        for n, id in found.items():
+            identities.found_as(active[young[n]], id, "looks as it did when it was lost")
+            identities.weigh(EventKind.REVIVED, id, self._lost.likeness[id, n])
+        return {active[young[n]]: id for n, id in found.items()}
+
     def _parts_of_wholes(
         self, new: torch.Tensor, count: int, active: list[int], carried: Carried | None
     ) -> dict[int, int]:
@@ -145,3 +175,23 @@ class Arrivals:
         for pairs, reason in ((alike, "looks as it did when it was lost"), (both, "is its other end")):
             found |= {n: (id, reason) for n, id in pairs.items() if n not in found}
         return found
+
+
+def gone_on(
+    again: Mapping[int, int],
+    index: torch.Tensor,
+    image: npt.NDArray[np.int64],
+    active: list[int],
+    looks: Appearance,
+) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int], Appearance]:
+    """The index (H, W), the same on the host, the active ids and their looks, when tracks go on as other ones.
+
+    again: young -> old id. What stood in for an old one is nobody's.
+    """
+    kept = [n for n, id in enumerate(active) if id not in again.values()]
+    table = np.zeros(len(active) + 1, np.int64)
+    table[np.array(kept, np.int64) + 1] = np.arange(1, len(kept) + 1)
+    ids = [again.get(active[n], active[n]) for n in kept]
+    if len(kept) < len(active):
+        index, image, looks = look_up(upload(table, index.device), index), np.take(table, image), looks.of(kept)
+    return index, image, ids, looks

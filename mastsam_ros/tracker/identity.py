@@ -194,6 +194,15 @@ class Identities:
         self.active = [into if known == id else known for known in self.active]
         self.merge(id, into, reason)
 
+    def found_as(self, id: int, into: int, reason: str) -> None:
+        """What was tracked as `id` is `into`, which is lost or was not found in this frame."""
+        if self._lives[into].state is TrackState.LOST:
+            self.goes_on_as(id, into, reason)
+            return
+        self._lives[into].missing = 0
+        self.active = [known for known in self.active if known != id]
+        self.merge(id, into, reason)
+
     def lost(self) -> list[int]:
         """Ids that are out of view and may come back, in the order of birth."""
         return [life.id for life in self._lives.values() if life.state is TrackState.LOST]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -36,6 +36,11 @@ class Appearance:
     mean: torch.Tensor
     covariance: torch.Tensor
 
+    def of(self, rows: list[int]) -> Appearance:
+        """Those of some of stacked ones."""
+        chosen = upload(rows, self.area.device, torch.int64)
+        return Appearance(self.area[chosen], self.centre[chosen], self.mean[chosen], self.covariance[chosen])
+
 
 def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appearance:
     """Appearance of every n in 1..count of `index` (H, W), stacked: area (N,), centre (N, 2), mean (N, 3), ...
@@ -62,6 +67,8 @@ class LostTracks:
         """`_last`'s areas, so that comparing them asks no device."""
         self._moved: dict[int, torch.Tensor] = {}
         """Pixels by which the expected places were moved since."""
+        self._up_to_date: set[int] = set()
+        """Ids whose expected place was moved since `remember`."""
         self.likeness: dict[tuple[int, int], float] = {}
         """Of what was recognised since `remember`, (id, mask): 1 for equal colours at the expected place, 0 for the
         least that is accepted."""
@@ -71,15 +78,21 @@ class LostTracks:
         self._last.clear()
         self._whole_areas.clear()
         self._moved.clear()
+        self._up_to_date.clear()
 
-    def remember(self, ids: list[int], seen: Appearance, areas: list[float]) -> None:
-        """Keeps the appearance of every id in view: the latest, but not of the last sliver before it was hidden.
+    def remember(self, ids: list[int], seen: Appearance, areas: list[float], found: list[bool] | None = None) -> None:
+        """Ends a frame: keeps the appearance of every id in view, but not of the last sliver before it was hidden.
 
-        areas: `seen.area` as the host knows it already.
+        areas: `seen.area` as the host knows it already. found: of each id, whether its mask is its own in this frame:
+        where another one stands in for it, what is known of it stays.
         """
         self.likeness = {}
+        self._up_to_date.clear()
+        own = found or [True] * len(ids)
         parts = (part.unbind() for part in (seen.area, seen.centre, seen.mean, seen.covariance))
-        for id, area, *part in zip(ids, areas, *parts, strict=True):
+        for id, area, is_own, *part in zip(ids, areas, own, *parts, strict=True):
+            if not is_own and id in self._last:
+                continue
             look = Appearance(*part)
             whole_area = self._whole_areas.get(id, 0.0)
             if area < _WHOLE * whole_area:
@@ -96,10 +109,11 @@ class LostTracks:
         self._moved = {id: moved for id, moved in self._moved.items() if id in ids}
 
     def move(self, lost: list[int], matches: Matches) -> None:
-        """Moves the expected place of lost tracks by the median motion of the matches nearest to it."""
-        looks = {id: self._last[id] for id in lost if id in self._last}
+        """Moves the expected place of lost tracks by the median motion of the matches nearest to it, once a frame."""
+        looks = {id: self._last[id] for id in lost if id in self._last and id not in self._up_to_date}
         if not looks or len(matches) == 0:
             return
+        self._up_to_date.update(looks)
         device = next(iter(looks.values())).centre.device
         some = slice(None, None, -(-len(matches) // _MATCHES))
         xy0, xy1 = matches.xy0[some].to(device).double(), matches.xy1[some].to(device).double()
@@ -112,12 +126,17 @@ class LostTracks:
             self._moved[id] = self._moved.get(id, 0.0) + step.norm()
 
     def recognise(
-        self, lost: list[int], new: Appearance, placed: Mapping[int, Mapping[int, float]] = MappingProxyType({})
+        self,
+        lost: list[int],
+        new: Appearance,
+        placed: Mapping[int, Mapping[int, float]] = MappingProxyType({}),
+        possible: Callable[[int, int], bool] = lambda _id, _n: True,
     ) -> dict[int, int]:
         """Which new mask (0-based) is which lost id: at most one each, the closest first.
 
         placed: for ids whose place in the world is known, how far each new mask (0-based) that can be it is from there,
-        as a share of how far it may be; the place in the picture does not count for them.
+        as a share of how far it may be; the place in the picture does not count for them. possible: whether an id may
+        be a new mask (0-based).
         """
         ids = [id for id in lost if id in self._last]
         if not ids or not len(new.area):
@@ -149,7 +168,7 @@ class LostTracks:
             (value, id, n)
             for id, row in zip(ids, on_host(cost)[0].tolist(), strict=True)
             for n, value in enumerate(row)
-            if value < torch.inf
+            if value < torch.inf and possible(id, n)
         ]
         result: dict[int, int] = {}
         for value, id, n in sorted(pairs):

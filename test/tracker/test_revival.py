@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.settings import GeometrySettings, TrackerSettings
+from mastsam_ros.tracker.arrivals import Arrivals
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.revival import LostTracks, appearances, jensen_shannon
-from mastsam_ros.types import Matches
+from mastsam_ros.types import EventKind, Matches, TrackState
 
 
 def scene(left: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,3 +77,71 @@ def test_the_farther_its_surroundings_moved_the_farther_off_it_may_be() -> None:
     here = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
     lost.move([7], Matches(here, here + torch.tensor([30.0, 0.0]), torch.ones(len(here))))
     assert lost.recognise([7], appearances(index, 1, image)) == {0: 7}, "nearer than what is behind it: 40 pixels more"
+
+
+def test_a_mask_that_only_stands_in_is_not_remembered() -> None:
+    index, image = scene(20)
+    lost = LostTracks(TrackerSettings())
+    seen = appearances(index, 1, image)
+    lost.remember([7], seen, seen.area.tolist())
+    image[20:50, 20:50] = torch.tensor([20, 20, 220], dtype=torch.uint8)
+    other = appearances(index, 1, image)
+    lost.remember([7], other, other.area.tolist(), [False])
+    assert lost.recognise([7], seen) == {0: 7} and lost.recognise([7], other) == {}
+    lost.remember([7], other, other.area.tolist(), [True])
+    assert lost.recognise([7], seen) == {} and lost.recognise([7], other) == {0: 7}
+
+
+def test_an_expected_place_moves_once_a_frame() -> None:
+    index, image = scene(20)
+    lost = LostTracks(TrackerSettings())
+    seen = appearances(index, 1, image)
+    lost.remember([7], seen, seen.area.tolist())
+    here = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    matches = Matches(here, here + torch.tensor([20.0, 0.0]), torch.ones(len(here)))
+    nobody = seen.of([])
+    for frame in (1, 2):
+        for _ in range(3):
+            lost.move([7], matches)
+        index, image = scene(20 + 20 * frame)
+        lost.recognise([7], appearances(index, 1, image))
+        assert lost.likeness[7, 0] > 0.99, "exactly where it is expected"
+        lost.remember([], nobody, [])
+
+
+def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
+    settings = TrackerSettings()
+    lost, identities = LostTracks(settings), Identities(settings)
+    arrivals = Arrivals(settings, identities, lost, MapRevival(GeometrySettings()))
+    still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    matches = Matches(still, still, torch.ones(len(still)))
+    index, image = scene(20)
+    looks = appearances(index, 1, image)
+    old = identities.born(0.8, sure=True)
+    lost.remember([old], looks, looks.area.tolist())
+    identities.end_frame([old])
+    assert arrivals.met_again([old], looks, matches) == {}
+
+    identities.begin_frame()
+    before = identities.born(0.8, sure=True)
+    identities.end_frame([old, before])
+    identities.begin_frame()
+    identities.disappear(old)
+    assert arrivals.met_again([before], looks, matches) == {}, "it was in view together with what is lost"
+    young = identities.born(0.8, sure=True)
+    both = appearances(2 * index, 2, image)
+    assert arrivals.met_again([before, young], both, matches) == {young: old}
+    assert not identities.exists(young) and identities[old].state is TrackState.TRACKED
+    assert [event.kind for event in identities.events][-2:] == [EventKind.REVIVED, EventKind.MERGED]
+
+
+def test_what_a_carried_mask_stands_in_for_is_met_again_too() -> None:
+    settings = TrackerSettings()
+    identities = Identities(settings)
+    old = identities.born(0.8, sure=True)
+    identities.begin_frame()
+    identities.coasted(old)
+    young = identities.born(0.8, old)
+    identities.active = [old, young]
+    identities.found_as(young, old, "looks as it did when it was lost")
+    assert identities.active == [old] and identities[old].missing == 0 and not identities.exists(young)
