@@ -37,6 +37,9 @@ from mastsam_ros.types import (
     PoseState,
 )
 
+_SAME_LENS = 1e-3
+"""Relative difference up to which intrinsics are the same."""
+
 
 class Camera:
     """Its topics, its counts, its faults. `process` alone runs in the worker's thread, with this camera's pipeline.
@@ -61,11 +64,12 @@ class Camera:
         self.keeps_map = not shares or name == settings().node.camera_names[0]
         """False where another camera loads, publishes and saves the map that this one shares."""
         map_prefix = "~/" if shares else self.prefix
-        self.outputs = Outputs(node, self.prefix, map_prefix if self.keeps_map else None, self._map_frame)
+        shown = map_prefix if self.keeps_map else None
+        self.outputs = Outputs(node, self.prefix, shown, self._map_frame, self._complaints)
         self._begin()
 
     def _begin(self) -> None:
-        self._fault = self._misplaced = ""
+        self._fault = self._misplaced = self._uncalibrated = ""
         self._pose = PoseState.UNKNOWN
         self._last_stamp_ns: int | None = None
         self._picture: tuple[str, int, int, npt.NDArray[np.float64] | None] | None = None
@@ -109,9 +113,20 @@ class Camera:
         if doubt:
             self._watch.warn("quality", doubt)
         name = f"{self._node.get_fully_qualified_name().lstrip('/')}: {self.name or 'tracking'}"
-        values = {**chosen, "pose": self._pose.value, **(quality.values() if quality is not None else {})}
-        problem = self._fault or problem or self._misplaced or doubt
+        values = {**chosen, "pose": self._pose.value, **self._map_shared_with()}
+        values.update(quality.values() if quality is not None else {})
+        problem = self._fault or problem or self._misplaced or self._uncalibrated or doubt
         return status_message(name, self.statistics, state, problem, values)
+
+    def _map_shared_with(self) -> dict[str, str]:
+        """Of one of several cameras: whose map it is."""
+        settings = self._settings().node
+        if settings.one_world:
+            return {"map": "one for all cameras"}
+        if not self.name:
+            return {}
+        why = "node.share_map is off" if settings.pose_topic else "without node.pose_topic nobody says where they stand"
+        return {"map": f"its own, and ids of its own for what other cameras see: {why}"}
 
     @property
     def map_is_due(self) -> bool:
@@ -178,6 +193,7 @@ class Camera:
             self._fail("input", f"image dropped: {error}")
             return
         self._notice_time(mastsam, frame.stamp_ns)
+        self._notice_lens(frame)
         self._picture = (frame.frame_id, frame.width, frame.height, frame.K)
         converted = time.perf_counter()
         result = self._step(mastsam, frame)
@@ -239,11 +255,14 @@ class Camera:
         if inputs is None or inputs.camera_info is None:
             return None
         try:
-            return intrinsics_of(inputs.camera_info, width, height, settings.rectified)
+            K = intrinsics_of(inputs.camera_info, width, height, settings.rectified)
         except InputError as error:
             if settings.depth_topic:
-                self._complaints.warn("camera_info", str(error))
+                self._uncalibrated = str(error)
+                self._complaints.warn(_without_numbers(self._uncalibrated), self._uncalibrated)
             return None
+        self._uncalibrated = ""
+        return K
 
     def _step(self, mastsam: Mastsam, frame: Frame) -> FrameResult | None:
         """The result, or None: what went wrong has been said, and the pipeline goes on with the next frame."""
@@ -265,6 +284,19 @@ class Camera:
             mastsam.reset(f"stamps jumped back by {(self._last_stamp_ns - stamp_ns) / 1e9:.3f} s")
             self._poses.clear()
         self._last_stamp_ns = stamp_ns
+
+    def _notice_lens(self, frame: Frame) -> None:
+        """Says that the picture that comes is of the same size, but through another lens than the last one."""
+        if self._picture is None:
+            return
+        frame_id, width, height, before = self._picture
+        same = (frame.frame_id, frame.width, frame.height) == (frame_id, width, height)
+        if before is None or frame.K is None or not same or np.allclose(frame.K, before, rtol=_SAME_LENS):
+            return
+        focal = f"focal length {before[0, 0]:.1f} -> {frame.K[0, 0]:.1f}"
+        centre = f"centre {before[0, 2]:.1f}, {before[1, 2]:.1f} -> {frame.K[0, 2]:.1f}, {frame.K[1, 2]:.1f} pixels"
+        cure = f"if the map does not fit any more, call {self.prefix}reset"
+        self._complaints.warn("lens", f"camera_info has changed: {focal}, {centre}; {cure}")
 
     def _tell(self, result: FrameResult) -> None:
         for event in result.events:

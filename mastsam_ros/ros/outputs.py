@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from rclpy.node import Node
 from rclpy.publisher import Publisher
+from rclpy.qos import QoSPolicyKind
 from std_msgs.msg import Header
 
 from mastsam_ros.ros.conversions import (
@@ -24,10 +25,16 @@ from mastsam_ros.ros.conversions import (
     stamp_nanoseconds,
 )
 from mastsam_ros.ros.interface import MAP, OUTPUTS, Topic
+from mastsam_ros.ros.log import Complaints
 from mastsam_ros.ros.message_types import message_class
-from mastsam_ros.ros.qos import output_qos
+from mastsam_ros.ros.qos import incompatible_subscriber_warning, output_qos
 from mastsam_ros.types import FrameResult, WorldMap
 from mastsam_ros.viz import overlay
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks
 
 
 class Outputs:
@@ -37,10 +44,12 @@ class Outputs:
     another camera publishes it. map_frame: the frame of the odometry and the map.
     """
 
-    def __init__(self, node: Node, prefix: str, map_prefix: str | None, map_frame: str) -> None:
+    def __init__(self, node: Node, prefix: str, map_prefix: str | None, map_frame: str, complaints: Complaints) -> None:
         prefixes = {name: map_prefix if name in MAP else prefix for name in OUTPUTS}
         self._publishers = {
-            name: create_publisher(node, OUTPUTS[name], where) for name, where in prefixes.items() if where is not None
+            name: create_publisher(node, OUTPUTS[name], where, complaints)
+            for name, where in prefixes.items()
+            if where is not None
         }
         self._map_frame = map_frame
         self._map_listeners = 0
@@ -84,7 +93,17 @@ class Outputs:
         self._publishers[name].publish(message)
 
 
-def create_publisher(node: Node, topic: Topic, prefix: str = "") -> Publisher:
-    """The publisher that the table of topics declares."""
+def create_publisher(node: Node, topic: Topic, prefix: str = "", complaints: Complaints | None = None) -> Publisher:
+    """The publisher that the table of topics declares. complaints: says that a subscriber hears nothing; without, rclpy
+    does, once for each."""
     name = topic.name if topic.name.startswith("/") else prefix + topic.name
-    return node.create_publisher(message_class(topic.type), name, output_qos(topic.depth, topic.latched))
+    events = PublisherEventCallbacks()
+    if complaints is not None:
+
+        def on_incompatible_qos(event: Any) -> None:
+            policy = QoSPolicyKind(int(event.last_policy_kind))
+            complaints.warn(f"qos {name}", incompatible_subscriber_warning(name, policy, topic.latched))
+
+        events = PublisherEventCallbacks(incompatible_qos=on_incompatible_qos)
+    qos = output_qos(topic.depth, topic.latched)
+    return node.create_publisher(message_class(topic.type), name, qos, event_callbacks=events)

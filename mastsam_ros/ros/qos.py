@@ -68,6 +68,14 @@ def incompatible_qos_warning(topic: str, policy: QoSPolicyKind) -> str:
     return f"{topic}: a publisher's QoS is incompatible ({policy.name.lower()}), nothing of it arrives; {cure}"
 
 
+def incompatible_subscriber_warning(topic: str, policy: QoSPolicyKind, latched: bool) -> str:
+    """What is the matter with a subscriber that asks for more than is offered."""
+    offered = f"reliable, {'transient_local' if latched else 'volatile'}"
+    return (
+        f"{topic}: a subscriber's QoS is incompatible ({policy.name.lower()}), it hears nothing; offered is {offered}"
+    )
+
+
 def why_no_image(
     topic: str,
     parameter: str,

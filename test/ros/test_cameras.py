@@ -36,6 +36,12 @@ def counts_of(robot, camera: str) -> dict[str, int]:
     return {name: int(values[name]) for name in ("received", "lost", "processed", "skipped", "failed", "unpaired")}
 
 
+def maps_told(robot) -> set[str]:
+    statuses = robot.received["/diagnostics"][-1].status
+    assert len(statuses) == 2
+    return {pair.value for status in statuses for pair in status.values if pair.key == "map"}
+
+
 def settled(robot, camera: str, sent: int) -> dict[str, int]:
     """The counts once every image is one of them; on a busy machine some are overwritten in DDS' queue: lost."""
 
@@ -73,6 +79,9 @@ def test_each_has_its_own_topics_and_ids_and_equals_the_offline_result(start_nod
         assert settled(robot, name, 3)["processed"] == 3
         assert {i.id for i in robot.wait(f"/mastsam/{name}/instances", 3)[-1].instances} <= seen[name]
 
+    assert maps_told(robot) == {
+        "its own, and ids of its own for what other cameras see: without node.pose_topic nobody says where they stand"
+    }
     assert robot.call(Trigger, "/mastsam/front/reset", Trigger.Request()).success
     assert robot.call(SetBool, "/mastsam/rear/enable", SetBool.Request(data=False)).success
     for name in ("front", "rear"):
@@ -144,6 +153,7 @@ def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_pa
         robot.listen(Image, f"/mastsam/{name}/labels")
         robot.listen(TrackEvent, f"/mastsam/{name}/events")
     robot.listen(MapInstanceArray, "/mastsam/map_instances")
+    robot.listen(DiagnosticArray, "/diagnostics")
     senders = {name: {kind: robot.publisher(Image, f"/{name}/{kind}") for kind in ("image", "depth")} for name in views}
     infos = {name: robot.publisher(CameraInfo, f"/{name}/camera_info") for name in views}
     for n in range(4):
@@ -173,6 +183,7 @@ def test_cameras_of_one_world_share_map_and_ids(start_node, robot, views, tmp_pa
     assert robot.wait_until(lambda: robot.received["/mastsam/map_instances"])
     known = {instance.id for instance in robot.received["/mastsam/map_instances"][-1].instances}
     assert {found["front"] for found in both} & known and robot.node.count_publishers("/mastsam/front/map") == 0
+    assert maps_told(robot) == {"one for all cameras"}
     # One camera that starts anew leaves the map to the others; all of them together do not.
     said = {}
     for reset in ("", "/mastsam/front/reset", "/mastsam/reset"):

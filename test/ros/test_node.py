@@ -19,7 +19,7 @@ pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
@@ -313,8 +313,14 @@ def test_distortion_is_refused_unless_the_images_are_rectified(start_node, robot
     infos = robot.publisher(CameraInfo, "/camera_info")
     p = np.zeros((3, 4))
     p[:, :3] = K
-    infos.publish(CameraInfo(width=160, height=120, k=K.ravel().tolist(), p=p.ravel().tolist(), d=[0.2, 0.1, 0.0, 0.0]))
+    info = CameraInfo(width=160, height=120, k=K.ravel().tolist(), p=p.ravel().tolist(), d=[0.2, 0.1, 0.0, 0.0])
+    infos.publish(info)
+    robot.listen(DiagnosticArray, "/diagnostics")
     time.sleep(0.5)
+
+    def told(text, yes=True):
+        status = robot.received["/diagnostics"]
+        return robot.wait_until(lambda: status and status[-1].status[0].message.startswith(text) == yes, 10)
 
     def send(number):
         header = robot.header(number * 100_000_000)
@@ -326,12 +332,31 @@ def test_distortion_is_refused_unless_the_images_are_rectified(start_node, robot
 
     send(1)
     node.wait_for("camera_info tells of lens distortion: no points; rectify the images")
-    assert not robot.received["/mastsam/points"]
+    assert not robot.received["/mastsam/points"] and told("camera_info tells of lens distortion")
     rectified = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=True)
     request = SetParametersAtomically.Request(parameters=[Parameter(name="node.rectified", value=rectified)])
     assert robot.call(SetParametersAtomically, "/mastsam/set_parameters_atomically", request).result.successful
     send(2)
     assert stamp_of(robot.wait("/mastsam/points", 1)[0]) == 200_000_000
+    assert told("camera_info", yes=False), robot.received["/diagnostics"][-1].status[0].message
+    assert "camera_info has changed" not in node.log
+    info.p[0] = info.p[5] = 180.0
+    infos.publish(info)
+    time.sleep(0.5)
+    send(3)
+    node.wait_for(f"camera_info has changed: focal length {K[0, 0]:.1f} -> 180.0, centre", 10)
+
+
+def test_subscribers_that_hear_nothing_are_told_of_once(start_node, robot):
+    node = start_node()
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    for _ in range(3):
+        robot.node.create_subscription(Image, "/mastsam/labels", print, latched)
+    robot.node.create_subscription(PointCloud2, "/mastsam/map", print, latched)
+    said = "~/labels: a subscriber's QoS is incompatible (durability), it hears nothing; offered is reliable, volatile"
+    node.wait_for(said, 20)
+    time.sleep(1)
+    assert node.log.count("hears nothing") == 1 and "incompatible QoS" not in node.log, node.log
 
 
 def test_stamps_are_of_the_ros_clock_and_latencies_of_the_steady_one(start_node, robot, picture):
