@@ -70,10 +70,9 @@ def incompatible_qos_warning(topic: str, policy: QoSPolicyKind) -> str:
 
 def incompatible_subscriber_warning(topic: str, policy: QoSPolicyKind, latched: bool) -> str:
     """What is the matter with a subscriber that asks for more than is offered."""
-    offered = f"reliable, {'transient_local' if latched else 'volatile'}"
-    return (
-        f"{topic}: a subscriber's QoS is incompatible ({policy.name.lower()}), it hears nothing; offered is {offered}"
-    )
+    durability = "transient_local" if latched else "volatile"
+    kind = policy.name.lower()
+    return f"{topic}: a subscriber's QoS is incompatible ({kind}), it hears nothing; offered is reliable, {durability}"
 
 
 def why_no_image(
