@@ -31,6 +31,7 @@ from mastsam_ros.tracker.discovery import uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
+from mastsam_ros.tracker.materials import join_pieces
 from mastsam_ros.tracker.outlines import bounding_boxes, enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter
 from mastsam_ros.tracker.ownership import Ownership
@@ -440,6 +441,8 @@ class Mastsam:
             self.map.merge(id, into, identities.evidence(EventKind.MERGED, id))
         active = self.map.reunite(index, active, identities)
         identities.end_frame(active, self.map.waiting(identities))
+        if tracker.join_pieces and view.depth is None:
+            join_pieces(image, active, view.image, identities)
         if looks is not None:
             areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
             found = [identities[id].missing == 0 for id in active]

@@ -243,6 +243,9 @@ class TrackerSettings(_Checked):
     min_area_share: float = _setting(0.0003, "Masks below this share of the picture are not kept.", 0, 1)
     settle_outlines: bool = _setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
     # Identity
+    join_pieces: bool = _setting(
+        True, "Without depth: what has the colour and the texture of a large thing in view is shown as a piece of it."
+    )
     confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
     confirm_part_after: int = _setting(12, "... or so often, where its pixels were a track's before...", 1, 1000)
     confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)

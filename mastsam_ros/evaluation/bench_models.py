@@ -214,10 +214,11 @@ def _time_steps(mastsam: Mastsam, picture: StillPicture, clock: Clock, frames: i
     for _ in range(frames):
         frame = picture.frame()
         start = clock.now_ms()
-        result = mastsam.step(frame)
+        mastsam.step(frame)
         networks = sum(timings.stages[stage][-1] for stage in NETWORK_STAGES)
         timings.stages["rest"].append(clock.now_ms() - start - networks)
-    return len(result.tracks)
+    moment = mastsam.moment()
+    return 0 if moment is None else len(moment.active)
 
 
 class PeakMemory:

@@ -284,6 +284,8 @@ class Identities:
                 self._confirm(survivor, "took over a track")
             self.joined.append((id, into))
             instance, goes_on_as = self.constraints.instance(id), self.constraints.instance(into)
+            if instance == id and goes_on_as:
+                self.constraints.follow(id, goes_on_as)
             if instance not in (0, goes_on_as) and not self._others_of(instance, id):
                 kind = EventKind.MERGED if goes_on_as else EventKind.REMOVED
                 self.events.append(TrackEvent(kind, instance, goes_on_as, reason))
@@ -339,6 +341,11 @@ class Identities:
             self._confirm(life, "segmented in a region without a mask")
         return life.id
 
+    def piece_of(self, id: int, whole: int) -> None:
+        """The id, shown for the first time, is a piece of the instance that another id is: it was never another one."""
+        self.constraints.pieces[id] = self.constraints.instance(whole)
+        self.events = [event for event in self.events if event.id != id or event.kind is not EventKind.BORN]
+
     def end_frame(self, active: list[int], waiting: Set[int] = frozenset()) -> None:
         """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long.
 
@@ -390,7 +397,7 @@ class Identities:
 
     def _others_of(self, instance: int, id: int) -> list[Life]:
         """The tracks of an instance beside `id`."""
-        if not self.constraints.shown:
+        if not self.constraints.shown and not self.constraints.pieces:
             return []
         said = self.constraints.instance
         return [life for life in self._lives.values() if life.id != id and said(life.id) == instance]

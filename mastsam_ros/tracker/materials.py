@@ -1,0 +1,169 @@
+"""Pieces of one surface get one id: what is of the material of a large thing in view is a part of it from birth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from mastsam_ros.tracker.constraints import Constraints
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.types import EventKind
+
+Floats = npt.NDArray[np.float64]
+
+_LARGE = 0.03
+"""Share of the picture from which on something can be a surface of which other things are pieces."""
+_DARK = 8.0
+"""Grey levels added before the logarithm, so that noise in the dark counts for little."""
+_COARSE = 2.0
+"""Pixels, standard deviation of the blur before the coarse slopes are taken."""
+_FLAT = 0.004
+"""Slope of the logarithm of the intensity, per pixel, that noise makes."""
+_INNER = 30
+"""Pixels off the outlines that must be there for those at the outlines not to be asked."""
+_BESIDE = 2
+"""Pixels from an outline to what it touches."""
+_COLOUR_NOISE = 0.01
+"""By so much the colours of two pieces of one surface differ anyhow."""
+ANY, WEIGHTS = -6.7, np.array([-2.2, -2.8, -1.4, 2.8])
+"""Log-odds that a new track is a piece of a large one: the constant, and what each of `Comparison.differences` adds.
+Fitted by bench/materials.py on generated scenes."""
+_SURE = 0.6
+"""Probability from which on it is taken for one..."""
+_ENCLOSED = 0.6
+"""... unless this share of its outline lies on a third thing, and it does not reach the edge of the picture."""
+
+
+@dataclass(frozen=True, eq=False)
+class Materials:
+    """What each of N tracks is made of: area (N,) share of the picture; colour (N, 2), means of log(r / g) and
+    log(b / g), which light and shadow leave alone; shade (N,), mean logarithm of the intensity; texture (N, 2),
+    logarithms of the mean slopes of that, fine and coarse."""
+
+    area: Floats
+    colour: Floats
+    shade: Floats
+    texture: Floats
+
+    @staticmethod
+    def of(index: npt.NDArray[np.int64], count: int, image: npt.NDArray[np.uint8]) -> Materials:
+        """index: (H, W), n + 1 where track n of `count` is. image: (H, W, 3) RGB."""
+        logs = np.log(image.astype(np.float32) + _DARK)
+        shade = logs.mean(axis=2)
+        coarse = cv2.GaussianBlur(shade, (0, 0), _COARSE)
+        values = [logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1], shade, _slope(shade), _slope(coarse)]
+        area = np.bincount(index.ravel(), minlength=count + 1)[1:]
+        flat = index.astype(np.float32)
+        square = np.ones((3, 3), np.uint8)
+        off_outlines = np.where(cv2.erode(flat, square) == cv2.dilate(flat, square), index, 0)
+        inner = np.bincount(off_outlines.ravel(), minlength=count + 1)[1:]
+        small = np.append(False, inner < _INNER)
+        asked = np.where(small[index], index, off_outlines).ravel()
+        size = np.maximum(np.bincount(asked, minlength=count + 1)[1:], 1)
+        sums = [np.bincount(asked, value.ravel(), count + 1)[1:] for value in values]
+        means = np.stack(sums, axis=1) / size[:, None]
+        texture = np.log(means[:, 3:] * [1, 2 * _COARSE] + _FLAT)
+        return Materials(area / index.size, means[:, :2], means[:, 2], texture)
+
+    def differences(self, piece: int, wholes: npt.NDArray[np.int64], contact: Floats) -> Floats:
+        """As `Comparison.differences`, of tracks by their places. contact: (N,) with each of all tracks."""
+        colour = np.linalg.norm(self.colour[wholes] - self.colour[piece], axis=1)
+        shade = np.abs(self.shade[wholes] - self.shade[piece])
+        texture = np.abs(self.texture[wholes] - self.texture[piece]).mean(axis=1)
+        return np.stack([np.log(colour + _COLOUR_NOISE), shade, texture, contact[wholes]], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A new track beside K large ones of which it may be a piece. differences: (K, 4), what `WEIGHTS` weighs: logarithm
+    of how far apart their colours are, difference of their shades and of their textures, and the share of the new one's
+    outline at which they touch. possible: (K,) bool, False for all that a third thing keeps apart."""
+
+    id: int
+    wholes: list[int]
+    differences: Floats
+    possible: npt.NDArray[np.bool_]
+
+
+def join_pieces(
+    index: npt.NDArray[np.int64], active: list[int], image: npt.NDArray[np.uint8], identities: Identities
+) -> None:
+    """Decides for every id that is shown for the first time in this frame whether it is a piece of another one.
+
+    Then it is one instance with that, as tracks are that people merged: it is still carried and prompted by itself, and
+    no id that was ever seen changes. What people decided about is left alone. index: (H, W), n + 1 where active[n] is;
+    image: (H, W, 3) RGB.
+    """
+    for new in comparisons(index, active, image, identities):
+        odds = np.where(new.possible, ANY + new.differences @ WEIGHTS, -np.inf)
+        best = int(odds.argmax())
+        if odds[best] > np.log(_SURE / (1 - _SURE)):
+            identities.piece_of(new.id, new.wholes[best])
+
+
+def comparisons(
+    index: npt.NDArray[np.int64], active: list[int], image: npt.NDArray[np.uint8], identities: Identities
+) -> Iterator[Comparison]:
+    """What `join_pieces` decides by, the largest new id first; what is joined meanwhile counts for the next."""
+    born = {event.id for event in identities.events if event.kind is EventKind.BORN}
+    shown = [identities.shown_as(id) for id in active]
+    ids = list(dict.fromkeys(shown))
+    new = [id for id in ids if id in born]
+    if not new or len(ids) < 2:
+        return
+    place = {id: n for n, id in enumerate(ids)}
+    index = np.take(np.array([0, *(place[id] + 1 for id in shown)]), index)
+    materials = Materials.of(index, len(ids), image)
+    area, said = materials.area, identities.constraints
+    new.sort(key=lambda id: (-area[place[id]], id))
+    rank = {id: n for n, id in enumerate(new)}
+    large = [n for n in range(len(ids)) if area[n] >= _LARGE]
+    for id in new:
+        # Of two that are new, the smaller may be a piece of the larger.
+        wholes = [n for n in large if rank.get(ids[n], -1) < rank[id] and _may_be_one(id, ids[n], said)]
+        if wholes:
+            contact, on = _contact(index, place[id] + 1)
+            # What another thing encloses lies on that, and is no piece of a third one.
+            third = [on > 0 and said.instance(ids[on - 1]) != said.instance(ids[n]) for n in wholes]
+            differences = materials.differences(place[id], np.array(wholes), contact[1:])
+            yield Comparison(id, [ids[n] for n in wholes], differences, ~np.array(third))
+
+
+def _may_be_one(id: int, whole: int, said: Constraints) -> bool:
+    return not (said.edited(id) or said.instance(whole) == 0 or said.cut(id, whole))
+
+
+def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:
+    """Share of the outline of what has the number in index (H, W) that each number touches, (N + 1,); 0 is nothing.
+
+    Also the number of what encloses it, 0 if nothing does. The edge of the picture is no outline.
+    """
+    mask = (index == number).astype(np.uint8)
+    inside = cv2.erode(mask, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    y, x = np.nonzero(mask != inside)
+    steps = [
+        (dy, dx)
+        for dy in range(-_BESIDE, _BESIDE + 1)
+        for dx in range(-_BESIDE, _BESIDE + 1)
+        if dy * dy + dx * dx <= _BESIDE**2 + 1
+    ]
+    framed = np.pad(index, _BESIDE)
+    touched = np.zeros((len(y), int(index.max()) + 1), bool)
+    row = np.arange(len(y))
+    for dy, dx in steps:
+        touched[row, framed[y + _BESIDE + dy, x + _BESIDE + dx]] = True
+    share = touched.mean(axis=0) if len(y) else np.zeros(touched.shape[1])
+    share[number] = 0.0
+    around = int(share[1:].argmax()) + 1
+    reaches_out = mask[[0, -1]].any() or mask[:, [0, -1]].any()
+    return share, 0 if reaches_out or share[around] <= _ENCLOSED else around
+
+
+def _slope(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Steepness (H, W) of an image (H, W), per pixel."""
+    across, down = (cv2.Sobel(image, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    return cv2.magnitude(across, down)

@@ -1,0 +1,121 @@
+"""Pieces of one surface are one instance from birth; objects, and what people decided about, are not touched."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.materials import Materials, join_pieces
+from mastsam_ros.types import EventKind
+
+HEIGHT, WIDTH = 120, 160
+FLOOR, WALL, CLOTH = (150, 110, 80), (150, 150, 150), (90, 110, 160)
+
+
+def picture(index: npt.NDArray[np.int64], colours: list[tuple[int, int, int]]) -> npt.NDArray[np.uint8]:
+    noise = np.random.default_rng(5).normal(0, 2, (*index.shape, 3))
+    return (np.array([(0, 0, 0), *colours])[index] + noise).clip(0, 255).astype(np.uint8)
+
+
+def floor_behind_a_leg() -> npt.NDArray[np.int64]:
+    """1 is a floor, 2 a leg from top to bottom, 3 what is beyond it, 4 the wall above all of them."""
+    index = np.full((HEIGHT, WIDTH), 1)
+    index[:, 90:100], index[:, 100:] = 2, 3
+    index[:40] = 4
+    return index
+
+
+def judged(index: npt.NDArray[np.int64], colours: list[tuple[int, int, int]]) -> tuple[Identities, list[int]]:
+    """The instances that the tracks of a first frame are."""
+    identities = Identities(TrackerSettings())
+    identities.begin_frame()
+    active = [identities.born(0.8, sure=True) for _ in colours]
+    join_pieces(index, active, picture(index, colours), identities)
+    return identities, [identities.constraints.instance(id) for id in active]
+
+
+def test_what_lies_beyond_a_table_leg_is_a_piece_of_the_floor() -> None:
+    identities, instances = judged(floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL])
+    assert instances == [1, 2, 1, 4]
+    assert {event.id for event in identities.events if event.kind is EventKind.BORN} == {1, 2, 4}, "3 was never seen"
+    assert sorted(identities.instances()) == [1, 2, 4]
+
+
+def test_a_shadow_on_the_floor_is_a_piece_of_it() -> None:
+    shadow = (107, 79, 57)
+    index = np.where(floor_behind_a_leg() == 2, 1, floor_behind_a_leg())
+    index[60:80, 20:50] = 2
+    assert judged(index, [FLOOR, shadow, CLOTH, WALL])[1] == [1, 1, 3, 4]
+
+
+def test_other_colours_and_other_textures_are_other_things() -> None:
+    assert judged(floor_behind_a_leg(), [FLOOR, CLOTH, (150, 120, 110), WALL])[1] == [1, 2, 3, 4]
+    index, identities = floor_behind_a_leg(), Identities(TrackerSettings())
+    active = [identities.born(0.8, sure=True) for _ in range(4)]
+    image = picture(index, [FLOOR, CLOTH, FLOOR, WALL]).astype(np.float64)
+    stripes = 1 + 0.4 * np.sign(np.sin(np.arange(WIDTH) * 0.9))[None, :, None]
+    image = np.where((index == 3)[..., None], image * stripes, image).clip(0, 255).astype(np.uint8)
+    join_pieces(index, active, image, identities)
+    assert not identities.constraints.pieces
+
+
+def test_what_stands_on_another_thing_is_no_piece_of_the_wall_in_its_colour() -> None:
+    index = floor_behind_a_leg()
+    index[60:90, 30:60] = 2
+    index[40:, 90:100] = 1
+    assert judged(index, [FLOOR, WALL, CLOTH, WALL])[1] == [1, 2, 3, 4]
+    index[32:90, 30:60] = 2
+    assert judged(index, [FLOOR, WALL, CLOTH, WALL])[1][1] in (2, 4), "where it is before the wall nobody can tell"
+
+
+def test_small_things_are_no_surfaces() -> None:
+    index = np.ones((HEIGHT, WIDTH), np.int64)
+    index[50:60, 20:40], index[50:60, 100:120] = 2, 3
+    assert judged(index, [FLOOR, CLOTH, CLOTH])[1] == [1, 2, 3], "two alike things on a floor"
+
+
+def test_ids_that_were_seen_never_change() -> None:
+    index = floor_behind_a_leg()
+    identities, before = judged(index, [FLOOR, CLOTH, (90, 160, 90), WALL])
+    identities.begin_frame()
+    join_pieces(index, before, picture(index, [FLOOR, CLOTH, FLOOR, WALL]), identities)
+    assert not identities.constraints.pieces and not identities.events
+
+
+def test_what_people_decided_is_left_alone() -> None:
+    identities = Identities(TrackerSettings())
+    active = [identities.born(0.8, sure=True) for _ in range(4)]
+    identities.constraints.tell_apart(active[2], active[0])
+    index, colours = floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL]
+    join_pieces(index, active, picture(index, colours), identities)
+    assert not identities.constraints.pieces
+
+
+def test_pieces_share_what_happens_to_their_instance() -> None:
+    identities, _ = judged(floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL])
+    said = identities.constraints
+    identities.begin_frame()
+    identities.disappear(1)
+    assert not identities.events, "a piece of it is still in view"
+    identities.disappear(3)
+    assert [(event.kind, event.id) for event in identities.events] == [(EventKind.LOST, 1)]
+    image = np.array([[1, 2, 3, 4]], np.uint16)
+    assert said.as_instances(image).tolist() == [[1, 2, 1, 4]]
+    said.merged(1, 4)
+    assert said.instance(3) == 4
+    said.link(3, 3)
+    assert said.instance(3) == 3, "a person said so"
+
+
+@pytest.mark.parametrize("shape", [(40, 60), (41, 61)])
+def test_materials_leave_light_alone(shape: tuple[int, int]) -> None:
+    index = np.ones(shape, np.int64)
+    index[:, 30:] = 2
+    image = picture(index, [(160, 120, 80), (80, 60, 40)])
+    materials = Materials.of(index, 2, image)
+    assert materials.area.sum() == 1
+    assert np.abs(materials.colour[0] - materials.colour[1]).max() < 0.06
+    assert materials.shade[0] - materials.shade[1] > 0.5
