@@ -124,6 +124,8 @@ class Mastsam:
         self._faults = 0
         self._committed = False
         self._in_order = True
+        self.lasting_map = False
+        """The map is one that later runs are to have: only who says so empties it."""
 
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
@@ -133,13 +135,15 @@ class Mastsam:
         self._arrivals.settings = self._editor.settings = settings.tracker
         self.map.settings = self.structure.settings = settings.geometry
 
-    def reset(self, reason: str = "asked for", world: bool = False) -> None:
+    def reset(self, reason: str = "asked for", empty_map: bool | None = None) -> None:
         """Ends every track and forgets the previous frame; ids go on counting. Told with the next result.
 
-        The map is emptied with it, and edits are dropped. A map that other cameras share stays, with what people said
-        of what is in it: what this camera sees of it comes back under its id. world: it is emptied, too.
+        empty_map: whether the map is emptied and edits are dropped, too. If not, what is seen of it comes back under
+        its id, and with it what people said of it. None: if it is not `lasting_map`, and no other camera shares it.
         """
-        self.map.reset(world)
+        if empty_map is None:
+            empty_map = not (self.map.shared or (self.lasting_map and self.map.map.instances))
+        self.map.reset(empty_map)
         self._pending.append(self._identities.reset(reason, self.map.map.instances))
         self._overlap.reset()
         self._lost.reset()
@@ -283,7 +287,7 @@ class Mastsam:
             began = self._previous is None and not self.map.map.instances
             if self._committed or began or self._faults > _PATIENCE:
                 failed = "a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed"
-                self.reset(failed, world=self._committed)
+                self.reset(failed, empty_map=self._committed or None)
             else:
                 self._identities.restore(before[0])
                 self._overlap.restore(before[1])

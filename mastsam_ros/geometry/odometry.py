@@ -136,10 +136,14 @@ class Odometry:
         self.finish()
         return tuple(self._keyframes)
 
-    def adopt(self, keyframes: tuple[Keyframe, ...]) -> None:
-        """Goes on in the world of an earlier run: the pose is lost until one of its keyframes is recognised."""
+    def adopt(self, keyframes: tuple[Keyframe, ...], given: bool = False) -> None:
+        """Goes on in the world of an earlier run: the pose is lost until one of its keyframes is recognised.
+
+        given: it is a world of poses from outside.
+        """
         self.reset()
         self._keyframes, self.lost = list(keyframes), bool(keyframes)
+        self.given |= given
 
     def interrupt(self) -> None:
         """The next frame's matches do not come from the last one: its pose is found from keyframes."""

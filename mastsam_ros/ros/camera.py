@@ -142,6 +142,7 @@ class Camera:
         if self._poses.given:
             mastsam.expect_poses()
         path = self._settings().node.map_path(self.name)
+        mastsam.lasting_map = path is not None
         if path is not None and self.keeps_map:
             loaded = mastsam.load_map(path)
             count = len(mastsam.world_map().instances)

@@ -237,7 +237,7 @@ class MastsamNode(LifecycleNode):
     def _reset_all(self, reason: str) -> Future[str]:
         def reset(mastsams: list[Mastsam]) -> str:
             for mastsam in mastsams:
-                mastsam.reset(reason, world=True)
+                mastsam.reset(reason, empty_map=True)
             return "the tracks of all cameras, and the map, start anew with the next images"
 
         return self._ask_all(reset)

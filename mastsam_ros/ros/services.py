@@ -63,7 +63,7 @@ class Services:
 
     async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         def reset(mastsam: Mastsam) -> str:
-            mastsam.reset(_ASKED_FOR)
+            mastsam.reset(_ASKED_FOR, empty_map=not mastsam.map.shared)
             return "tracks start anew with the next image"
 
         return await _answered(self._node, self._ask(reset), response)

@@ -90,7 +90,7 @@ class MapRevival:
     @settings.setter
     def settings(self, settings: GeometrySettings) -> None:
         if settings.map_voxel_m != self.map.settings.map_voxel_m or not settings.map:
-            self.reset(world=True)
+            self.reset(empty=True)
         self.map.settings = settings
 
     @property
@@ -105,15 +105,23 @@ class MapRevival:
             self._placed = PlacedView(*self._here, self.map)
         return self._placed
 
-    def reset(self, world: bool = False) -> None:
-        """Forgets where the camera is, and the map if it is this camera's alone, or if `world` says so."""
-        self.odometry.reset()
-        if world or not self._world.shared:
+    @property
+    def shared(self) -> bool:
+        """True if other cameras have the same map."""
+        return self._world.shared
+
+    def reset(self, empty: bool = True) -> None:
+        """Forgets where the camera is; empties the map, or goes on in it where a known view is recognised."""
+        if empty:
             self._world.reset()
-        self._world.forget(self._member)
+            self.odometry.reset()
+            self._own_world = False
+        else:
+            self._world.forget(self._member)
+            self.odometry.adopt(self.odometry.keyframes, self.odometry.given)
         self._moving.reset()
         self._departed.reset()
-        self._here, self._placed, self._owners, self._own_world = None, None, None, False
+        self._here, self._placed, self._owners = None, None, None
         self._flowed, self._motion = None, None
         self.pose = PoseState.UNKNOWN
 

@@ -136,14 +136,20 @@ def test_who_joins_late_gets_the_map_and_it_goes_on_the_next_day(start_node, rob
     again = start_node(*arguments)
     again.wait_for(f"{len(expected.instances)} instances")
     assert len(latched(robot, MapInstanceArray, "/mastsam/map_instances")) >= 1, "before any image"
+    camera.send(frames[1])
     camera.send(frames[0])
     camera.send(frames[1])
-    robot.wait("/mastsam/odometry", 5)
+    robot.wait("/mastsam/odometry", 6)
     assert np.allclose(
         pose_of(robot.received["/mastsam/odometry"][-1])[:3, 3],
         pose_of(robot.received["/mastsam/odometry"][1])[:3, 3],
         atol=0.02,
     ), "another world"
+    again.wait_for("tracks start anew: stamps jumped back", 20)
+    saved = robot.call(Trigger, "/mastsam/save_map", Trigger.Request()).message
+    assert int(saved.split()[-2]) >= len(expected.instances) - 1, "the map of yesterday outlives a clock that was set"
+    assert robot.call(Trigger, "/mastsam/reset", Trigger.Request()).success
+    assert " 0 instances" in robot.call(Trigger, "/mastsam/save_map", Trigger.Request()).message
 
 
 def test_without_a_file_the_map_is_not_saved_and_a_place_that_cannot_be_written_is_told(start_node, robot, tmp_path):

@@ -97,6 +97,27 @@ def test_without_the_map_they_are_new(views: list[SceneView]) -> None:
     assert sum(before[n] != after[n] for n in before.keys() & after.keys()) >= 3
 
 
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_map_that_lasts_is_gone_on_with_where_time_jumped_back(views: list[SceneView], lasting: bool) -> None:
+    settings = Settings().updated(WITHOUT_APPEARANCE)
+    mastsam = Mastsam(FlowMatcher(settings.flow), TrueMasks([*views[:4], views[1], views[2]]), settings)
+    mastsam.lasting_map = lasting
+    for view in views[:4]:
+        result = mastsam.step(view.frame)
+    before = ids_of_objects(views[3], result.labels)
+    mastsam.rename_instance(before[1], "mug")
+    mastsam.reset("stamps jumped back by 1 s")
+    assert bool(mastsam.world_map().instances) == lasting
+    for view in views[1:3]:
+        result = mastsam.step(view.frame)
+    after = ids_of_objects(views[2], result.labels)
+    assert {before[n] == after[n] for n in before.keys() & after.keys()} == {lasting}
+    assert ("mug" in {track.label for track in result.tracks}) == lasting
+    assert result.pose is PoseState.OWN
+    mastsam.reset("asked for", empty_map=True)
+    assert not mastsam.world_map().instances
+
+
 def test_time_stands_still_for_what_is_out_of_view(views: list[SceneView]) -> None:
     found = list(results(views, {"tracker.forget_after": 1}))
     before, after = ids_of_objects(views[0], found[0].labels), ids_of_objects(views[-1], found[-1].labels)

@@ -199,7 +199,7 @@ def test_all_cameras_start_anew_together(scene, views) -> None:
     old = set(np.unique(results[0].labels)) | set(np.unique(results[1].labels)) - {0}
     front.rename_instance(next(track.id for track in results[0].tracks if track.area), "mug")
     for mastsam in (front, rear):
-        mastsam.reset("asked for", world=True)
+        mastsam.reset("asked for", empty_map=True)
     assert not front.world_map().instances and not len(front.world_map().cloud)
     results = front.step(views[3][0].frame), rear.step(views[3][1].frame)
     assert agreeing(scene, views[3], results) >= 0.8
