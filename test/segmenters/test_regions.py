@@ -151,3 +151,36 @@ def test_the_same_frame_gives_the_same_bytes() -> None:
         segmenter.set_frame(frame, None)
         answers.append((segmenter.predict(prompt_at(80, 60, square)).masks, segmenter.everything().masks))
     assert torch.equal(answers[0][0], answers[1][0]) and torch.equal(answers[0][1], answers[1][1])
+
+
+def two_squares() -> tuple[Frame, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """A small square of its own colour beside a larger one on a textured ground, and where both are."""
+    image = textured(1, 240, 320) * 0.3 + (60, 90, 60)
+    large, small = np.zeros(image.shape[:2], bool), np.zeros(image.shape[:2], bool)
+    large[80:140, 100:160], small[100:130, 160:190] = True, True
+    image[large], image[small] = (190, 80, 50), (60, 70, 190)
+    return Frame(image.clip(0, 255).astype(np.uint8)), large, small
+
+
+def test_two_things_that_were_carried_as_one_come_apart() -> None:
+    frame, large, small = two_squares()
+    segmenter = RegionSegmenter()
+    segmenter.set_frame(frame, None)
+    answer = segmenter.predict(prompt_at(130, 110, large | small))
+    for mask in answer.masks[0]:
+        assert iou(mask, large) > 0.9, "the smaller one is left to be found as something new"
+    both = torch.from_numpy(1 * large + 2 * small)
+    prompts = PointPrompts(
+        torch.tensor([[[130.0, 110.0]], [[175.0, 115.0]]]), torch.ones(2, 1, dtype=torch.int64), both
+    )
+    carried = segmenter.predict(prompts).masks[:, 1]
+    assert iou(carried[0], large) > 0.9 and iou(carried[1], small) > 0.9
+
+
+def test_a_part_that_hardly_stands_out_stays_with_what_was_carried() -> None:
+    frame, large, small = two_squares()
+    image = frame.image.copy()
+    image[small] = (190, 88, 56)
+    segmenter = RegionSegmenter()
+    segmenter.set_frame(Frame(image), None)
+    assert iou(segmenter.predict(prompt_at(130, 110, large | small)).masks[0, 1], large | small) > 0.9

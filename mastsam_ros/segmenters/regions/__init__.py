@@ -46,7 +46,11 @@ _AGREES = 0.4
 _SAME = 0.25
 """IoU with a carried mask below which the best region is not that track's any more."""
 _HELD = 0.7
-"""Share of a carried mask that a region must hold for the mask to be in it."""
+"""Share of a carried mask that a region must hold for the mask to be in it; and of a region that a mask must hold."""
+_STANDS_OUT = 2.0
+"""Firmness of a region from which on it is no mere part of what was carried."""
+_THING = 0.02
+"""Share of the picture up to which such a region is a thing rather than a piece of floor, wall or table."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
 _SMALLEST_SHARE = 6e-4
@@ -89,6 +93,46 @@ class _Regions:
     hierarchy: RegionHierarchy
     cut: npt.NDArray[np.int64]
     pixels: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The regions R of the cut that knows of no carried mask, beside N tracks: shared (R, N), pixels that were carried
+    from each; area, firmness (R,); alike (R, N), IoU; whole (N,), pixels of each carried mask."""
+
+    shared: npt.NDArray[np.float64]
+    area: npt.NDArray[np.float64]
+    firmness: npt.NDArray[np.float64]
+    alike: npt.NDArray[np.float64]
+    whole: npt.NDArray[np.float64]
+
+    @staticmethod
+    def of(made: _Regions, votes: npt.NDArray[np.float64]) -> _Seen:
+        """votes: (S, N), pixels of each superpixel that were carried from each track."""
+        shared = gathered(votes, made.cut, int(made.cut.max()) + 1)
+        area = np.bincount(made.cut, made.graph.area, len(shared)).astype(np.float64)
+        whole = votes.sum(axis=0)
+        return _Seen(shared, area, made.hierarchy.firmness(made.cut), agreement(shared, area, whole), whole)
+
+    def unprompted(self, rests: npt.NDArray[np.bool_]) -> Unprompted:
+        """What it says of the tracks. rests: (N,), False for bodies, which are followed by themselves."""
+        holder = self.shared.argmax(axis=0)
+        held = (self.shared.max(axis=0, initial=0) >= _HELD * np.maximum(self.whole, 1)) & rests
+        members = np.where(held[None] & (holder[None] == np.arange(len(self.area))[:, None]), self.whole[None], -1)
+        leader = np.where(held, members.argmax(axis=1)[holder], -1)
+        sure = 1 - 1 / np.maximum(self.firmness, 1)
+        return Unprompted(self.alike.max(axis=0, initial=0), leader, sure[self.alike.argmax(axis=0)])
+
+    def things_in_others(self) -> npt.NDArray[np.bool_]:
+        """(R,) what stands out, is small, lies in a track that is something else, and is no track itself: two things
+        that were taken for one in some frame would be carried on as one for ever."""
+        if not self.shared.shape[1]:
+            return np.zeros(len(self.area), bool)
+        size = self.area / self.area.sum()
+        holder, rows = self.shared.argmax(axis=1), np.arange(len(self.area))
+        inside = (self.shared[rows, holder] >= _HELD * self.area) & (self.alike.argmax(axis=0)[holder] != rows)
+        small = (size >= 2 * _SMALLEST_SHARE) & (size <= _THING)
+        return inside & small & (self.alike.max(axis=1) < _AGREES) & (self.firmness >= _STANDS_OUT)
 
 
 class RegionSegmenter:
@@ -163,8 +207,9 @@ class RegionSegmenter:
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
         region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
-        voted = self._voted(votes, region_votes, region_area)
-        return self._candidates(voted, region_of, body_of, self._unprompted(votes, body_of))
+        seen = _Seen.of(regions_, votes)
+        voted = np.where(seen.things_in_others()[regions_.cut], 0, self._voted(votes, region_votes, region_area))
+        return self._candidates(voted, region_of, body_of, seen.unprompted(body_of == 0))
 
     @one_thread()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -259,21 +304,6 @@ class RegionSegmenter:
         leader = region_votes.argmax(axis=1)
         inherited = np.where(region_votes.sum(axis=1) >= _INHERIT * area, leader + 1, 0)
         return np.where(own > 0, own, inherited[self._cut])
-
-    def _unprompted(self, votes: npt.NDArray[np.float64], body_of: npt.NDArray[np.int64]) -> Unprompted:
-        """What the cut says that knows of no carried mask; nothing of bodies, which are followed by themselves."""
-        made = self._regions()
-        regions = int(made.cut.max()) + 1
-        shared = gathered(votes, made.cut, regions)
-        area = np.bincount(made.cut, made.graph.area, regions).astype(np.float64)
-        whole = votes.sum(axis=0)
-        holder = shared.argmax(axis=0)
-        held = (shared.max(axis=0, initial=0) >= _HELD * np.maximum(whole, 1)) & (body_of == 0)
-        members = np.where(held[None] & (holder[None] == np.arange(regions)[:, None]), whole[None], -1)
-        leader = np.where(held, members.argmax(axis=1)[holder], -1)
-        alike = agreement(shared, area, whole)
-        sure = 1 - 1 / np.maximum(made.hierarchy.firmness(made.cut), 1)
-        return Unprompted(alike.max(axis=0, initial=0), leader, sure[alike.argmax(axis=0)])
 
     def _candidate_bodies(self, body_of: npt.NDArray[np.int64]) -> CandidateMasks:
         """The body of each track (N,), where there is nothing but bodies."""
