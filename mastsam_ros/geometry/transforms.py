@@ -15,6 +15,9 @@ from mastsam_ros.types import InputError
 
 _KEPT_NS = 10_000_000_000
 """Older transforms are forgotten, counted from the newest of the same frame; tf keeps as much."""
+_SILENT_S, _MOST_SILENT, _SWEPT = 30.0, 1000, 1000
+"""A frame that nobody has told of for so long keeps its last transform alone, and only so many of these are kept: who
+names frames by a number that rises tells of ever new ones. Looked at every so many transforms."""
 _LONGEST_CHAIN = 64
 
 
@@ -97,6 +100,9 @@ class Transforms:
         self._parents: dict[str, str] = {}
         self._fixed: dict[str, npt.NDArray[np.float64]] = {}
         self._moving: dict[str, list[_Reading]] = {}
+        self._heard_s: dict[str, float] = {}
+        """When what moves was told of last, by the steady clock; who was heard of last is the last one."""
+        self._put = 0
 
     def clear(self) -> None:
         """Forgets what moves: after time has jumped back it is of another time. What is fixed stays."""
@@ -104,6 +110,7 @@ class Transforms:
             for child in self._moving:
                 self._parents.pop(child, None)
             self._moving.clear()
+            self._heard_s.clear()
 
     def put(self, parent: str, child: str, T_parent_child: npt.NDArray[np.float64], stamp_ns: int | None) -> None:
         """Takes a transform (4, 4) in; stamp_ns None: it always holds. A child that changes its parent starts anew."""
@@ -113,6 +120,7 @@ class Transforms:
         with self._changed:
             if self._parents.get(child) != parent or stamp_ns is None:
                 self._moving.pop(child, None)
+                self._heard_s.pop(child, None)
                 self._fixed.pop(child, None)
             self._parents[child] = parent
             if stamp_ns is None:
@@ -121,6 +129,8 @@ class Transforms:
                 self._fixed.pop(child, None)
                 readings = self._moving.setdefault(child, [])
                 kept_ns = self._kept_ns
+                self._heard_s.pop(child, None)
+                self._heard_s[child] = time.monotonic()
                 if kept_ns is not None and readings and stamp_ns < readings[-1].stamp_ns - kept_ns:
                     readings.clear()  # time has jumped back: a bag loops
                 place = bisect_left(readings, stamp_ns, key=lambda reading: reading.stamp_ns)
@@ -131,7 +141,19 @@ class Transforms:
                 if kept_ns is not None and readings[0].stamp_ns < readings[-1].stamp_ns - kept_ns:
                     oldest = readings[-1].stamp_ns - kept_ns
                     del readings[: bisect_left(readings, oldest, key=lambda reading: reading.stamp_ns)]
+                self._put += 1
+                if kept_ns is not None and self._put % _SWEPT == 0:
+                    self._sweep()
             self._changed.notify_all()
+
+    def _sweep(self) -> None:
+        """Keeps little of what nobody tells of any more."""
+        since = time.monotonic() - _SILENT_S
+        silent = [child for child, heard_s in self._heard_s.items() if heard_s < since]
+        for child in silent:
+            del self._moving[child][:-1]
+        for child in silent[: max(0, len(silent) - _MOST_SILENT)]:
+            del self._moving[child], self._heard_s[child], self._parents[child]
 
     def look_up(
         self, target: str, source: str, stamp_ns: int, tolerance_ns: int, wait_s: float = 0.0

@@ -8,6 +8,9 @@ import time
 
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
+_MOST_KINDS = 1000
+"""Beyond so many kinds of lines those that may be said again are forgotten."""
+
 
 class Complaints:
     """Says the same thing at most once per interval, with a count of what was held back."""
@@ -40,6 +43,8 @@ class Complaints:
         """How many were held back since the last one, or None if it is too early."""
         now = time.monotonic()
         with self._lock:
+            if len(self._said) > _MOST_KINDS:  # kinds with names in them that come from outside
+                self._said = {of: said for of, said in self._said.items() if now - said[0] < self._interval_s}
             last, held_back = self._said.get(kind, (-self._interval_s, 0))
             if now - last < self._interval_s:
                 self._said[kind] = (last, held_back + 1)

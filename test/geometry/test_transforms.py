@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation, Slerp
 
+from mastsam_ros.geometry import transforms as transforms_module
 from mastsam_ros.geometry.transforms import Transforms, interpolated, quaternion_xyzw, rotation_of, transform
 from mastsam_ros.types import InputError
 
@@ -140,3 +141,22 @@ def test_a_reading_after_the_stamp_is_waited_for(robot):
     start = time.monotonic()
     robot.look_up("odom", "base", 1100 * MS, 100 * MS, wait_s=20.0)
     assert time.monotonic() - start < 10, "there was nothing to wait for"
+
+
+def test_frames_with_names_that_are_used_once_do_not_pile_up(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(transforms_module.time, "monotonic", lambda: now[0])
+    tree = Transforms()
+    tree.put("map", "base", np.eye(4), None)
+    for n in range(4000):
+        now[0] += 0.1
+        for m in range(3):
+            stamp_ns = 1_000_000 * (100 * n + m)
+            tree.put("map", "odom", np.eye(4), stamp_ns)
+            tree.put("map", f"object_{n}", np.eye(4), stamp_ns)
+    kept = tree._moving
+    assert len(kept) < 1000 + 1000 + 300 and sum(len(readings) for readings in kept.values()) < 3 * len(kept)
+    assert len(tree._parents) == len(kept) + 1 and len(tree._heard_s) == len(kept)
+    assert len(kept["odom"]) == 301 and "object_3999" in kept
+    tree.look_up("map", "base", 0, 0)
+    tree.look_up("map", "odom", 1_000_000 * 399_950, 100_000_000)
