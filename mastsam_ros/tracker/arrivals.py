@@ -20,6 +20,8 @@ from mastsam_ros.tracker.revival import Appearance, LostTracks, appearances
 from mastsam_ros.tracker.selection import Figures, outlined
 from mastsam_ros.types import CandidateMasks, EventKind, Frame, Matches
 
+_LAST_GLIMPSE = 1
+"""Frames before something was lost in which what was found under its id may have been a sliver, or another's mask."""
 TINY = 2
 """Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 
@@ -116,13 +118,15 @@ class Arrivals:
         missed = [identities[id] for id in identities.lost()] + [life for life in lives if life.missing > 0]
         gone = {life.id: life for life in missed if life.missing <= settings.revival_frames}
         self._lost.move(list(gone), matches)
-        longest = max((life.missing for life in gone.values()), default=0)
-        young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest]
-        young = [n for n in young if not (lives[n].part or said.edited(lives[n].id))]
+        longest = max((life.missing for life in gone.values()), default=-_LAST_GLIMPSE)
+        young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest + _LAST_GLIMPSE]
+        young = [n for n in young if not said.edited(lives[n].id)]
         if not young:
             return {}
         found = self._lost.recognise(
-            list(gone), looks.of(young), possible=lambda id, n: lives[young[n]].age <= gone[id].missing
+            list(gone),
+            looks.of(young),
+            possible=lambda id, n: lives[young[n]].age <= gone[id].missing + _LAST_GLIMPSE,
         )
         for n, id in found.items():
             identities.found_as(active[young[n]], id, "looks as it did when it was lost")

@@ -124,8 +124,9 @@ def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
 
     identities.begin_frame()
     before = identities.born(0.8, sure=True)
-    identities.end_frame([old, before])
-    identities.begin_frame()
+    for _ in range(2):
+        identities.end_frame([old, before])
+        identities.begin_frame()
     identities.disappear(old)
     assert arrivals.met_again([before], looks, matches) == {}, "it was in view together with what is lost"
     young = identities.born(0.8, sure=True)
