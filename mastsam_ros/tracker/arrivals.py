@@ -123,11 +123,12 @@ class Arrivals:
         young = [n for n in young if not said.edited(lives[n].id)]
         if not young:
             return {}
-        found = self._lost.recognise(
-            list(gone),
-            looks.of(young),
-            possible=lambda id, n: lives[young[n]].age <= gone[id].missing + _LAST_GLIMPSE,
-        )
+
+        def may_be(id: int, n: int) -> bool:
+            age, old = lives[young[n]].age, gone[id]
+            return age <= old.missing + _LAST_GLIMPSE and age < old.age
+
+        found = self._lost.recognise(list(gone), looks.of(young), possible=may_be)
         for n, id in found.items():
             identities.found_as(active[young[n]], id, "looks as it did when it was lost")
             identities.weigh(EventKind.REVIVED, id, self._lost.likeness[id, n])
