@@ -20,6 +20,7 @@ import numpy as np
 import rclpy
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PointStamped
 from rclpy._rclpy_pybind11 import RCLError, UnknownROSArgsError
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
@@ -43,7 +44,7 @@ from mastsam_ros.segmenters import create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.identity import IdCounter
 from mastsam_ros.tracker.world import World
-from mastsam_ros.types import Frame, MastsamError, ModelError, SettingsError
+from mastsam_ros.types import EditError, Frame, MastsamError, ModelError, SettingsError
 
 _STOP_TIMEOUT_S = 5.0
 _SAVE_TIMEOUT_S = 30.0
@@ -81,9 +82,8 @@ class MastsamNode(LifecycleNode):
         self._poses = Poses(self, self._tunable.settings.node, self._complaints)
         self._cameras = [Camera(self, name, lambda: self._tunable.settings, self._poses) for name in names]
         for number, camera in enumerate(self._cameras):
-            Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map, camera.click)
-        if len(names) > 1:
-            CommonServices(self, self._reset_all)
+            Services(self, camera.prefix, partial(self._ask, number), camera.enable, camera.save_map)
+        CommonServices(self, len(names) > 1, self._reset_all, self._click)
         self._diagnostics = create_publisher(self, DIAGNOSTICS)
         self._worker: ModelWorker[list[Mastsam], Input] | None = None
         self._state = "unconfigured"
@@ -241,6 +241,20 @@ class MastsamNode(LifecycleNode):
             return "the tracks of all cameras, and the map, start anew with the next images"
 
         return self._ask_all(reset)
+
+    def _click(self, message: PointStamped) -> Future[str]:
+        def click(mastsams: list[Mastsam]) -> str:
+            """The first camera that can adds it: two that see one thing must not make two instances of it."""
+            reasons = []
+            for camera, mastsam in zip(self._cameras, mastsams, strict=True):
+                who = f"{camera.name}: " if camera.name else ""
+                try:
+                    return who + camera.click(mastsam, message)
+                except MastsamError as error:
+                    reasons.append(f"{who}{error}")
+            raise EditError("; ".join(reasons))
+
+        return self._ask_all(click)
 
     def _ask_all(self, question: Callable[[list[Mastsam]], Answer]) -> Future[Answer]:
         if self._worker is not None:

@@ -30,8 +30,7 @@ class Services:
     """The services of one camera, as interface.py declares them.
 
     prefix: what the services' names begin with, `~/` or `~/NAME/`. ask: as `Ask` says. enable: switches processing on
-    or off. save_map, click: write the camera's map, and add what was clicked at; each says in a line what was done, and
-    runs in the worker's thread.
+    or off. save_map: writes the camera's map and says in a line what was done; it runs in the worker's thread.
     """
 
     def __init__(
@@ -41,9 +40,8 @@ class Services:
         ask: Ask,
         enable: Callable[[bool], None],
         save_map: Callable[[Mastsam], str],
-        click: Callable[[Mastsam, PointStamped], str],
     ) -> None:
-        self._node, self._ask, self._enable, self._save_map, self._click = node, ask, enable, save_map, click
+        self._node, self._ask, self._enable, self._save_map = node, ask, enable, save_map
         # A service that awaits its answer must hold up neither images nor other services.
         group = ReentrantCallbackGroup()
         answers = {
@@ -59,7 +57,6 @@ class Services:
         for name, service in SERVICES.items():
             kind = message_class(service.type)
             node.create_service(kind, f"{prefix}{name}", answers[name], callback_group=group)
-        node.create_subscription(PointStamped, "/clicked_point", self._on_click, 10)
 
     async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         def reset(mastsam: Mastsam) -> str:
@@ -110,6 +107,36 @@ class Services:
 
         return await _answered(self._node, self._ask(rename), response)
 
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enable(bool(request.data))
+        response.success, response.message = True, "on" if request.data else "off: images are skipped"
+        return response
+
+
+class CommonServices:
+    """What is asked of all cameras of a node at once.
+
+    several: there are several, so that each has services of its own. reset_all: has all of them start anew. click: has
+    one of them add what was clicked at. Both futures hold a line that says what was done.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        several: bool,
+        reset_all: Callable[[str], Future[str]],
+        click: Callable[[PointStamped], Future[str]],
+    ) -> None:
+        self._node, self._reset_all, self._click = node, reset_all, click
+        node.create_subscription(PointStamped, "/clicked_point", self._on_click, 10)
+        answers = {"reset": self._on_reset}
+        for name, service in COMMON_SERVICES.items() if several else ():
+            kind = message_class(service.type)
+            node.create_service(kind, f"~/{name}", answers[name], callback_group=ReentrantCallbackGroup())
+
+    async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        return await _answered(self._node, self._reset_all(_ASKED_FOR), response)
+
     def _on_click(self, message: PointStamped) -> None:
         """Adds what was clicked at; the log says what came of it, for nobody waits for an answer."""
 
@@ -120,26 +147,7 @@ class Services:
             else:
                 self._node.get_logger().warning(f"clicked point not taken: {' '.join(str(error).split())}")
 
-        self._ask(lambda mastsam: self._click(mastsam, message)).add_done_callback(told)
-
-    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        self._enable(bool(request.data))
-        response.success, response.message = True, "on" if request.data else "off: images are skipped"
-        return response
-
-
-class CommonServices:
-    """What is asked of all cameras of a node at once. reset_all: as `Ask`, has all of them start anew."""
-
-    def __init__(self, node: Node, reset_all: Callable[[str], Future[str]]) -> None:
-        self._node, self._reset_all = node, reset_all
-        answers = {"reset": self._on_reset}
-        for name, service in COMMON_SERVICES.items():
-            kind = message_class(service.type)
-            node.create_service(kind, f"~/{name}", answers[name], callback_group=ReentrantCallbackGroup())
-
-    async def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        return await _answered(self._node, self._reset_all(_ASKED_FOR), response)
+        self._click(message).add_done_callback(told)
 
 
 async def _answered(node: Node, answer: Future[str], response: Any) -> Any:

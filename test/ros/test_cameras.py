@@ -11,6 +11,7 @@ pytest.importorskip("rclpy")
 pytest.importorskip("mastsam_ros.msg", reason="the messages are not built: make build")
 
 from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import Point, PointStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image
 from std_srvs.srv import SetBool, Trigger
@@ -91,6 +92,26 @@ def test_each_has_its_own_topics_and_ids_and_equals_the_offline_result(start_nod
     assert settled(robot, "rear", 4)["skipped"] == 1
     assert not any(event.kind == TrackEvent.KIND_RESET for event in robot.received["/mastsam/rear/events"])
     assert node.end() == 0 and "Traceback" not in node.log, node.log
+
+
+def test_a_click_is_taken_by_the_first_camera_that_sees_it(start_node, robot, picture):
+    node = start_node(*TWO)
+    clicks = robot.publisher(PointStamped, "/clicked_point")
+    for name, focal in (("front", 600.0), ("rear", 150.0)):  # the front one sees less
+        robot.listen(Image, f"/mastsam/{name}/labels")
+        info = CameraInfo(width=160, height=120, k=[focal, 0.0, 79.5, 0.0, focal, 59.5, 0.0, 0.0, 1.0])
+        robot.publisher(CameraInfo, f"/{name}/camera_info").publish(info)
+    for name in ("front", "rear"):
+        robot.publisher(Image, f"/{name}/image").publish(robot.image(picture(), 1_000_000_000))
+        robot.wait(f"/mastsam/{name}/labels", 1)
+    for x, said in (
+        (0.0, "clicked: front: instance"),
+        (-0.6, "clicked: rear: instance"),
+        (5.0, "clicked point not taken: front: the point falls on (1580, 60), outside the picture of 160x120; rear: "),
+    ):
+        clicks.publish(PointStamped(header=robot.header(1_000_000_000), point=Point(x=x, y=0.0, z=2.0)))
+        node.wait_for(said, 20)
+    assert node.log.count("clicked") == 3, node.log
 
 
 def test_a_fast_camera_does_not_starve_a_slow_one(start_node, robot, picture):
