@@ -1,15 +1,16 @@
-"""Fits how much each difference of material counts: python bench/materials.py [--scenes N] [--help].
+"""Fits how much each difference of material counts: python bench/materials.py [FOLDER ...] [--scenes N] [--help].
 
-Generated scenes are tracked without depth, and every new track is compared with the large ones in view as
-`mastsam_ros/tracker/materials.py` does. The truth says which pairs are one thing of the room. Prints the log-odds of a
-logistic regression, and how many joins are right when each scene is judged by what was fitted on the others.
+Generated scenes, and those in the FOLDERs, are tracked without depth, and every new track is compared with the large
+ones in view as `mastsam_ros/tracker/materials.py` does. The truth says which pairs are one thing of the room. Prints
+the log-odds of a logistic regression, and how many joins are right where each scene is judged by what was fitted on
+the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,28 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mastsam_ros import pipeline
 from mastsam_ros.device import torch_device
+from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.materials import Comparison, comparisons
-from mastsam_ros.types import Frame
+from mastsam_ros.types import Frame, MastsamError
 
-SCENES = [
-    {"seed": seed, "path": path, "frames": 24, "layout": layout, "repainted": bool(seed % 2)}
-    for seed, path, layout in (
-        (71, "orbit", "table"),
-        (72, "wide_baseline", "table"),
-        (73, "wide_baseline", "table"),
-        (74, "look_away", "table"),
-        (75, "wide_baseline", "table"),
-        (76, "walk_through", "table"),
-        (77, "orbit", "floor"),
-        (78, "wide_baseline", "table"),
-        (79, "orbit", "table"),
-        (80, "wide_baseline", "floor"),
-        (81, "walk_through", "table"),
-        (82, "wide_baseline", "table"),
-    )
-]
+PATHS = ("orbit", "look_away", "wide_baseline")
+SEEDS = range(21, 31)
+FRAMES = 30
 OBJECTS_COUNT = 4.0
 """A thing that is taken for a piece of the room costs more than a piece that is not found."""
 SHRINKAGE = 1.0
@@ -60,11 +48,19 @@ class Pairs:
 
 
 def main() -> int:
-    """Exit status: 0 done, 2 wrong usage."""
+    """Exit status: 0 done, 1 a MastsamError, 2 wrong usage."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenes", type=int, default=len(SCENES), help="how many of the scenes")
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="scenes with depth, poses and truth")
+    parser.add_argument("--scenes", type=int, default=len(SEEDS), help="how many generated scenes")
+    arguments = parser.parse_args()
     torch_device("cpu")
-    pairs = gathered(parser.parse_args().scenes)
+    try:
+        scenes = [generated(seed) for seed in SEEDS[: arguments.scenes]]
+        scenes += [labelled(sequence) for folder in arguments.folders for sequence in open_sequences(folder)]
+        pairs = gathered(scenes)
+    except MastsamError as error:
+        sys.stderr.write(f"materials: {error}\n")
+        return 1
     fitted = fit(pairs, np.ones(len(pairs.same), bool))
     print(f"{len(pairs.same)} pairs, {int(pairs.same.sum())} of them one thing of the room")
     print("constant, colour, shade, texture, contact:", " ".join(f"{value:.2f}" for value in fitted))
@@ -73,28 +69,44 @@ def main() -> int:
     return 0
 
 
-def gathered(scenes: int) -> Pairs:
+@dataclass
+class Scene:
+    """Pictures with the true instances (H, W), and the ids of the objects among them."""
+
+    views: Iterable[tuple[Frame, np.ndarray]]
+    objects: set[int]
+
+
+def generated(seed: int) -> Scene:
+    """A generated scene; every second one in other colours."""
+    scene = SampleScene(seed, PATHS[seed % 3], FRAMES, repainted=bool(seed % 2))
+    return Scene(((view.frame, view.instance) for view in scene), set(scene.object_ids))
+
+
+def labelled(sequence: LabelledSequence) -> Scene:
+    """A scene from a folder."""
+    views = ((sequence.frame(n, False), sequence.truth(files)) for n, files in enumerate(sequence.frames))
+    return Scene(views, set(sequence.objects or ()))
+
+
+def gathered(scenes: list[Scene]) -> Pairs:
     """The pairs of all scenes."""
     rows, births = [], 0
-    for number, options in enumerate(SCENES[:scenes]):
-        scene = SampleScene(**options)
-        objects = set(scene.object_ids)
+    for number, scene in enumerate(scenes):
         for new, truth, of_wholes in compared(scene):
             births += 1
             for k, whole in enumerate(of_wholes):
-                same = truth == whole and truth not in objects
-                weight = OBJECTS_COUNT if (truth in objects) != (whole in objects) else 1.0
+                same = truth == whole and truth not in scene.objects
+                weight = OBJECTS_COUNT if (truth in scene.objects) != (whole in scene.objects) else 1.0
                 rows.append((*new.differences[k], new.possible[k], same, weight, number, births))
     table = np.array(rows, np.float64)
-    integers = table[:, 7:].astype(int)
-    return Pairs(
-        table[:, :4], table[:, 4] > 0, table[:, 5] > 0, table[:, 6], scene=integers[:, 0], birth=integers[:, 1]
-    )
+    differences, possible, same, weight = table[:, :4], table[:, 4] > 0, table[:, 5] > 0, table[:, 6]
+    return Pairs(differences, possible, same, weight, table[:, 7].astype(int), table[:, 8].astype(int))
 
 
-def compared(scene: SampleScene) -> Iterator[tuple[Comparison, int, list[int]]]:
+def compared(scene: Scene) -> list[tuple[Comparison, int, list[int]]]:
     """Every comparison that is made along a scene, and the true instances of the new track and of the large ones."""
-    seen: list[tuple[Comparison, int, list[int]]] = []
+    found: list[tuple[Comparison, int, list[int]]] = []
     truth = np.zeros((0, 0), np.uint16)
 
     def instead(index, active, image, identities) -> None:  # type: ignore[no-untyped-def]
@@ -102,18 +114,17 @@ def compared(scene: SampleScene) -> Iterator[tuple[Comparison, int, list[int]]]:
         own = np.take(np.array([0] + [identities.shown_as(id) for id in active]), index)
         for new in comparisons(index, active, image, identities):
             instances = [int(np.bincount(true[own == id]).argmax()) for id in (new.id, *new.wholes)]
-            seen.append((new, instances[0], instances[1:]))
+            found.append((new, instances[0], instances[1:]))
 
     mastsam = pipeline.create_mastsam(Settings())
     before, pipeline.join_pieces = pipeline.join_pieces, instead
     try:
-        for n in range(scene.frames):
-            view = scene.render(n)
-            truth = view.instance
-            mastsam.step(Frame(view.frame.image))
+        for frame, instances_there in scene.views:
+            truth = instances_there
+            mastsam.step(Frame(frame.image))
     finally:
         pipeline.join_pieces = before
-    yield from seen
+    return found
 
 
 def fit(pairs: Pairs, chosen: np.ndarray) -> np.ndarray:

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind
 
 Floats = npt.NDArray[np.float64]
 
-_LARGE = 0.03
-"""Share of the picture from which on something can be a surface of which other things are pieces."""
+_LARGE, _HUGE = 0.03, 0.1
+"""Shares of the picture from which on something can be a surface of which other things are pieces, where it goes on
+beyond the picture and where it does not."""
 _DARK = 8.0
 """Grey levels added before the logarithm, so that noise in the dark counts for little."""
 _COARSE = 2.0
@@ -29,9 +29,9 @@ _BESIDE = 2
 """Pixels from an outline to what it touches."""
 _COLOUR_NOISE = 0.01
 """By so much the colours of two pieces of one surface differ anyhow."""
-ANY, WEIGHTS = -6.7, np.array([-2.2, -2.8, -1.4, 2.8])
+ANY, WEIGHTS = -8.1, np.array([-3.0, -4.6, -2.6, 2.3])
 """Log-odds that a new track is a piece of a large one: the constant, and what each of `Comparison.differences` adds.
-Fitted by bench/materials.py on generated scenes."""
+Fitted by bench/materials.py."""
 _SURE = 0.6
 """Probability from which on it is taken for one..."""
 _ENCLOSED = 0.6
@@ -74,14 +74,14 @@ class Materials:
         colour = np.linalg.norm(self.colour[wholes] - self.colour[piece], axis=1)
         shade = np.abs(self.shade[wholes] - self.shade[piece])
         texture = np.abs(self.texture[wholes] - self.texture[piece]).mean(axis=1)
-        return np.stack([np.log(colour + _COLOUR_NOISE), shade, texture, contact[wholes]], axis=1)
+        return np.stack([np.log(colour + _COLOUR_NOISE), shade**2, texture, contact[wholes]], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """A new track beside K large ones of which it may be a piece. differences: (K, 4), what `WEIGHTS` weighs: logarithm
-    of how far apart their colours are, difference of their shades and of their textures, and the share of the new one's
-    outline at which they touch. possible: (K,) bool, False for all that a third thing keeps apart."""
+    of how far apart their colours are, squared difference of their shades, difference of their textures, and the share
+    of the new one's outline at which they touch. possible: (K,) bool, False for all that a third thing keeps apart."""
 
     id: int
     wholes: list[int]
@@ -121,10 +121,12 @@ def comparisons(
     area, said = materials.area, identities.constraints
     new.sort(key=lambda id: (-area[place[id]], id))
     rank = {id: n for n, id in enumerate(new)}
-    large = [n for n in range(len(ids)) if area[n] >= _LARGE]
+    frame = np.concatenate([index[0], index[-1], index[:, 0], index[:, -1]])
+    goes_on = np.bincount(frame, minlength=len(ids) + 1)[1:] > 0
+    large = np.flatnonzero(area >= np.where(goes_on, _LARGE, _HUGE)).tolist()
     for id in new:
         # Of two that are new, the smaller may be a piece of the larger.
-        wholes = [n for n in large if rank.get(ids[n], -1) < rank[id] and _may_be_one(id, ids[n], said)]
+        wholes = [n for n in large if rank.get(ids[n], -1) < rank[id] and _may_be_one(id, ids[n], identities)]
         if wholes:
             contact, on = _contact(index, place[id] + 1)
             # What another thing encloses lies on that, and is no piece of a third one.
@@ -133,8 +135,12 @@ def comparisons(
             yield Comparison(id, [ids[n] for n in wholes], differences, ~np.array(third))
 
 
-def _may_be_one(id: int, whole: int, said: Constraints) -> bool:
-    return not (said.edited(id) or said.instance(whole) == 0 or said.cut(id, whole))
+def _may_be_one(id: int, whole: int, identities: Identities) -> bool:
+    said, sure = identities.constraints, identities.settings.confirm_score
+    if said.edited(id) or said.instance(whole) == 0 or said.cut(id, whole):
+        return False
+    # What lies beyond an outline that the segmenter is sure of is no part of it.
+    return max(identities[id].score, identities[whole].score) < sure
 
 
 def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:

@@ -94,6 +94,15 @@ def test_what_people_decided_is_left_alone() -> None:
     assert not identities.constraints.pieces
 
 
+def test_what_the_segmenter_is_sure_of_has_no_pieces_and_is_none() -> None:
+    index, colours = floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL]
+    for sure in (0, 2):
+        identities = Identities(TrackerSettings())
+        active = [identities.born(0.95 if n == sure else 0.8, sure=True) for n in range(4)]
+        join_pieces(index, active, picture(index, colours), identities)
+        assert not identities.constraints.pieces
+
+
 def test_pieces_share_what_happens_to_their_instance() -> None:
     identities, _ = judged(floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL])
     said = identities.constraints
