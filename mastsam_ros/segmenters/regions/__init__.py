@@ -192,6 +192,8 @@ class RegionSegmenter:
         regions_ = self._regions()
         graph, hierarchy = regions_.graph, regions_.hierarchy
         votes = votes_of(graph.labels, carried, graph.count, count)
+        seen = _Seen.of(regions_, votes)
+        votes[seen.things_in_others()[regions_.cut]] = 0
         whole = votes.sum(axis=0)
         trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
         together = held_together(votes, graph.area, trust, graph.edges)
@@ -207,8 +209,7 @@ class RegionSegmenter:
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
         region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
-        seen = _Seen.of(regions_, votes)
-        voted = np.where(seen.things_in_others()[regions_.cut], 0, self._voted(votes, region_votes, region_area))
+        voted = self._voted(votes, region_votes, region_area)
         return self._candidates(voted, region_of, body_of, seen.unprompted(body_of == 0))
 
     @one_thread()
