@@ -195,6 +195,11 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing() -> None:
     for edit, words in (
         (lambda: edits.remove_instance(99), "there is no instance 99"),
         (lambda: edits.rename_instance(99, "x"), "there is no instance 99"),
+        (
+            lambda: edits.rename_instance(ids[1], "x" * 101),
+            "a name has up to 100 printable characters in one line, got 101",
+        ),
+        (lambda: edits.rename_instance(ids[1], "a\x1b[31m"), "a name has up to 100 printable"),
         (lambda: edits.merge_instances([ids[0]]), "two or more"),
         (lambda: edits.merge_instances([ids[0], 99]), "there is no instance 99"),
         (lambda: edits.split_instance(ids[0], [film.middle(1)]), "not on instance"),

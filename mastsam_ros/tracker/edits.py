@@ -20,6 +20,8 @@ _REST = 0.1
 _OVERLAP = 0.05
 """Share of a new mask, or of the instance it was taken from, that makes the two neighbours a person told apart."""
 _LISTED = 12
+_LONGEST_NAME = 100
+"""Characters: every frame's result has the name in it."""
 
 Segment = Callable[[Pointed], "tuple[torch.Tensor, float]"]
 """Asks the segmenter for the mask (H, W) bool in the latest view and its score; raises EditError."""
@@ -38,9 +40,10 @@ class Editor:
         self.events: list[TrackEvent] = []
 
     def rename(self, id: int, label: str) -> None:
-        """Gives an instance a name; "" takes it away. Raises EditError for an unknown id."""
+        """Gives an instance a name; "" takes it away. Raises EditError for an unknown id, or what is no name."""
+        label = _name_of(label)
         self._tracks_anywhere(id)  # it exists
-        self._name(id, label.strip())
+        self._name(id, label)
 
     def remove(self, id: int) -> None:
         """Ends an instance. Its tracks go on unseen, so that it is not found again. Raises EditError."""
@@ -69,6 +72,7 @@ class Editor:
 
     def add(self, what: Pointed, segment: Segment, label: str) -> int:
         """The instance that was pointed at: a new id, or the one that it has. Raises EditError."""
+        label = _name_of(label)
         mask, score = segment(what)
         shared, own = self._shared(mask)
         size = int(mask.sum())
@@ -84,12 +88,13 @@ class Editor:
             for other, (both, whole) in enumerate(zip(shared, own, strict=True)):
                 if both >= _OVERLAP * min(size, whole):
                     said.tell_apart(id, said.instance(active[other]))
-        if label.strip():
-            self._name(id, label.strip())
+        if label:
+            self._name(id, label)
         return id
 
     def split(self, id: int, what: Pointed, segment: Segment, label: str) -> int:
         """Makes the part that was pointed at an instance of its own. Returns its id. Raises EditError."""
+        label = _name_of(label)
         whole = {life.id for life in self._tracks_of(id)}
         number = {n: track for n, track in enumerate(self._identities.active, start=1) if self._shown_as(track) == id}
         x, y = np.rint(what.xy).astype(np.int64).T
@@ -117,8 +122,8 @@ class Editor:
                 )
             part = self._born(mask, score, f"asked for: split off {id}")
         self._said.tell_apart(part, id)
-        if label.strip():
-            self._name(part, label.strip())
+        if label:
+            self._name(part, label)
         return part
 
     @property
@@ -199,6 +204,16 @@ class Editor:
 
     def _tell(self, kind: EventKind, id: int, other_id: int = 0, reason: str = "") -> None:
         self.events.append(TrackEvent(kind, id, other_id, reason, evidence=1.0))
+
+
+def _name_of(label: str) -> str:
+    """The name without what surrounds it. Raises EditError for one that is too long for a name or not in one line."""
+    label = label.strip()
+    if len(label) > _LONGEST_NAME or not label.isprintable():
+        raise EditError(
+            f"a name has up to {_LONGEST_NAME} printable characters in one line, got {len(label)}: {label[:20]!r}"
+        )
+    return label
 
 
 def _in_view(tracks: list[Life]) -> bool:
