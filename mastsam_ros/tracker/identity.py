@@ -342,8 +342,10 @@ class Identities:
         return life.id
 
     def piece_of(self, id: int, whole: int) -> None:
-        """The id, shown for the first time, is a piece of the instance that another id is: it was never another one."""
-        self.constraints.pieces[id] = self.constraints.instance(whole)
+        """The id, shown for the first time, and its own pieces are pieces of the instance that another id is."""
+        instance = self.constraints.instance(whole)
+        self.constraints.follow(id, instance)
+        self.constraints.pieces[id] = instance
         self.events = [event for event in self.events if event.id != id or event.kind is not EventKind.BORN]
 
     def end_frame(self, active: list[int], waiting: Set[int] = frozenset()) -> None:

@@ -95,14 +95,20 @@ def join_pieces(
     """Decides for every id that is shown for the first time in this frame whether it is a piece of another one.
 
     Then it is one instance with that, as tracks are that people merged: it is still carried and prompted by itself, and
-    no id that was ever seen changes. What people decided about is left alone. index: (H, W), n + 1 where active[n] is;
-    image: (H, W, 3) RGB.
+    no id that was ever seen changes. What is a piece of two things makes them one if one of them is new, too. What
+    people decided about is left alone. index: (H, W), n + 1 where active[n] is; image: (H, W, 3) RGB.
     """
+    never_seen = {event.id for event in identities.events if event.kind is EventKind.BORN}
+    instance = identities.constraints.instance
     for new in comparisons(index, active, image, identities):
         odds = np.where(new.possible, ANY + new.differences @ WEIGHTS, -np.inf)
-        best = int(odds.argmax())
-        if odds[best] > np.log(_SURE / (1 - _SURE)):
-            identities.piece_of(new.id, new.wholes[best])
+        found = [new.wholes[k] for k in np.argsort(-odds, kind="stable") if odds[k] > np.log(_SURE / (1 - _SURE))]
+        for whole in found[:1]:
+            identities.piece_of(new.id, whole)
+        for other in found[1:]:
+            here, there = sorted((instance(new.id), instance(other)), key=lambda id: (id in never_seen, id))
+            if here != there and there in never_seen and not identities.constraints.cut(here, there):
+                identities.piece_of(there, here)
 
 
 def comparisons(

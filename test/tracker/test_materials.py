@@ -44,6 +44,24 @@ def test_what_lies_beyond_a_table_leg_is_a_piece_of_the_floor() -> None:
     assert sorted(identities.instances()) == [1, 2, 4]
 
 
+def test_what_lies_between_two_that_differ_makes_them_one_while_nobody_saw_them() -> None:
+    """A floor on which the light changes from one end to the other."""
+    ends = [FLOOR, (150, 110, 92)]
+    index = np.ones((HEIGHT, WIDTH), np.int64)
+    index[:, 70:90], index[:, 90:] = 3, 2
+    between = (150, 110, 86)
+    assert judged(np.where(index == 3, 0, index), ends)[1] == [1, 2], "too far apart"
+    identities, instances = judged(index, [*ends, between])
+    assert instances == [1, 1, 1] and [event.id for event in identities.events] == [1]
+
+    seen, _ = judged(np.where(index == 3, 0, index), ends)
+    seen.begin_frame()
+    active = [1, 2, seen.born(0.8, sure=True)]
+    join_pieces(index, active, picture(index, [*ends, between]), seen)
+    assert [seen.constraints.instance(id) for id in active[:2]] == [1, 2], "ids that were seen stay"
+    assert seen.constraints.instance(active[2]) in (1, 2)
+
+
 def test_a_shadow_on_the_floor_is_a_piece_of_it() -> None:
     shadow = (107, 79, 57)
     index = np.where(floor_behind_a_leg() == 2, 1, floor_behind_a_leg())
