@@ -39,6 +39,7 @@ from mastsam_ros.tracker.pointing import Pointed, RecentViews, meant, pointed
 from mastsam_ros.tracker.propagation import Carried, carry
 from mastsam_ros.tracker.representatives import prompts_from
 from mastsam_ros.tracker.revival import LostTracks, appearances
+from mastsam_ros.tracker.seen_places import SeenPlaces
 from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried, outlined
 from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
@@ -106,6 +107,7 @@ class Mastsam:
         self._overlap = OverlapFilter(tracker)
         self._lost = LostTracks(tracker)
         self._seen = SeenViews(tracker)
+        self._places = SeenPlaces()
         self.map = MapRevival(self.settings.geometry, world, self._identities)
         self.structure = Structure(self.settings.geometry)
         self._pointmaps = PointmapLifter()
@@ -148,6 +150,7 @@ class Mastsam:
         self._overlap.reset()
         self._lost.reset()
         self._seen.reset()
+        self._places.reset()
         self.structure.reset()
         self._pointmaps.reset()
         self._checker.reset()
@@ -315,7 +318,7 @@ class Mastsam:
         with self._meanwhile(timer, "segment", lambda: self._set_frame(view, follows, ahead)):
             active, carried = self._carried(view, matches, timer)
             prompts = self._prompts(carried, timer)
-        with self._meanwhile(timer, "pose", self.map.look_round):
+        with self._meanwhile(timer, "pose", self._look_round):
             chosen, unprompted = self._chosen(prompts, carried, timer)
         with self._meanwhile(timer, "pose", self.map.finish):
             index, uncovered, figures = self._told_apart(view, active, carried, chosen, unprompted, timer)
@@ -332,7 +335,7 @@ class Mastsam:
             shown = self._identities.constraints.as_instances(owners)
             labels = enlarge(shown, frame.image)
         known = self._identities.known_anywhere()
-        with self._meanwhile(timer, "map", lambda: self._remember(view, owners, known)):
+        with self._meanwhile(timer, "map", lambda: self._remember(view, image, active, owners, known)):
             with timer("lift"):
                 points = self._lifted(frame, view, labels, pair)
             events = (*self._take_pending(), *self._identities.told())
@@ -368,7 +371,13 @@ class Mastsam:
         with timer("carry"), one_thread(self.device):
             carried = carry(self._editor.index, len(active), matches, self.settings.tracker)
         with timer("recall"), one_thread(self.device):
-            return self._recalled(view, active, carried)
+            active, carried = self._recalled(view, active, carried)
+            return active, self._places.carried_too(self.structure.placed, active, carried)
+
+    def _look_round(self) -> None:
+        """What is known of where the current view is, beyond its pose."""
+        self.map.look_round()
+        self.structure.measure()
 
     def _prompts(self, carried: Carried | None, timer: StageTimer) -> PointPrompts | None:
         """Step 4."""
@@ -443,6 +452,7 @@ class Mastsam:
             index, image, active, looks = gone_on(again, index, image, active, looks)
         for id, into in identities.joined:
             self.map.merge(id, into, identities.evidence(EventKind.MERGED, id))
+            self._places.merge(id, into)
         active = self.map.reunite(index, active, identities)
         identities.end_frame(active, self.map.waiting(identities))
         if tracker.join_pieces and view.depth is None:
@@ -477,8 +487,18 @@ class Mastsam:
             work()
         return nullcontext()
 
-    def _remember(self, view: Frame, owners: npt.NDArray[np.uint16], known: set[int]) -> None:
-        """What later frames are compared with: the view with its labels, and the map."""
+    def _remember(
+        self,
+        view: Frame,
+        image: npt.NDArray[np.int64],
+        active: list[int],
+        owners: npt.NDArray[np.uint16],
+        known: set[int],
+    ) -> None:
+        """What later frames are compared with: the view with its labels, where it is in space, and the map."""
+        if self.structure.placed_depth is not None:
+            tracked = np.take(np.array([0, *active], np.uint16), image)
+            self._places.remember(self.structure.placed, self.structure.placed_depth, tracked)
         if self.settings.tracker.recall:
             self._seen.remember(view, owners, self._frames)
         self.map.remember(owners, known)

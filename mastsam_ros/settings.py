@@ -282,7 +282,7 @@ class GeometrySettings(_Checked):
     structure: bool = _setting(
         True,
         "Find the camera's pose and a cloud, both up to scale, from pictures and K where there is neither depth nor a"
-        " pointmap.",
+        " pointmap; and what was seen before where matches fail, without K too.",
     )
     map: bool = _setting(True, "Keep a map of instances where there is depth and K: ids survive leaving the view.")
     map_voxel_m: float = _setting(0.02, "Size of the map's voxels, metres.", 0.001, 1.0)

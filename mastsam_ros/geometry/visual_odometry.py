@@ -75,6 +75,8 @@ class VisualOdometry:
     def __init__(self, origin: Floats | None = None) -> None:
         self._first_origin = np.eye(4) if origin is None else origin
         self._orb = cv2.ORB.create(_FEATURES, fastThreshold=7)
+        self.silent = False
+        """Whether nothing is logged: where nobody asked for a pose."""
         self.reset()
 
     def reset(self) -> None:
@@ -212,7 +214,7 @@ class VisualOdometry:
         T[:3, 3] *= scale
         self._places[self._landmark[mine[good]]] = scale * points[good]
         self._T, self.started = T, True
-        _LOG.info("the camera's motion is known, up to scale")
+        self._log(logging.INFO, "the camera's motion is known, up to scale")
         self._add_view(K)
 
     def _forget_all(self) -> None:
@@ -398,20 +400,26 @@ class VisualOdometry:
             self._landmark = np.concatenate([self._landmark[new], numbers])
             self._xy = np.concatenate([self._xy[new], there[agree][at]])
             if self.lost:
-                _LOG.info("the camera's pose is found again")
+                self._log(logging.INFO, "the camera's pose is found again")
             return T
         return None
 
     def _lost(self, K: Floats) -> None:
         if not self.lost:
-            _LOG.warning("the camera's pose is lost: it is looked for in the views that were seen before")
+            self._log(logging.WARNING, "the camera's pose is lost: it is looked for in the views that were seen before")
         self._lost_for += 1
         if self._lost_for > _PATIENCE:
-            _LOG.warning("the camera's pose was lost for %d frames: it starts anew, at another scale", _PATIENCE)
+            self._log(
+                logging.WARNING, f"the camera's pose was lost for {_PATIENCE} frames: it starts anew, at another scale"
+            )
             grey = self._grey
             self._begin(self._pose())
             self._grey = grey
             self._try_start(K)
+
+    def _log(self, level: int, text: str) -> None:
+        if not self.silent:
+            _LOG.log(level, text)
 
 
 def _errors(points: Floats, directions: Floats, T: Floats) -> Floats:

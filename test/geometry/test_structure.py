@@ -92,6 +92,7 @@ def test_frames_with_depth_in_between_do_not_lead_the_corners_astray():
     for n, frame in enumerate(frames()):
         view = replace(frame, T_world_camera=None, depth=frame.depth if n == 9 else None)
         structure.locate(view, matcher.match(frames()[n - 1], frame) if n else None)
+        structure.measure()
         poses.append(structure.T_world_camera)
     assert poses[9] is None
     assert poses[8] is not None and poses[10] is not None
@@ -104,3 +105,24 @@ def test_frames_with_depth_in_between_do_not_lead_the_corners_astray():
         for before, after in ((poses[11], poses[13]), (frames()[11].T_world_camera, frames()[13].T_world_camera))
     )
     assert step / true_step == pytest.approx(later / true_later, rel=0.2)
+
+
+def test_without_k_views_are_placed_in_a_space_of_their_own_that_nobody_is_told_of():
+    structure, matcher = Structure(GeometrySettings()), FlowMatcher()
+    worlds, placed = set(), 0
+    for n, frame in enumerate(frames()):
+        view = replace(frame, T_world_camera=None, depth=None, K=None)
+        structure.locate(view, matcher.match(frames()[n - 1], frame) if n else None)
+        structure.measure()
+        assert structure.T_world_camera is None and structure.depth is None and structure.pose is PoseState.UNKNOWN
+        if structure.placed is not None:
+            placed += 1
+            worlds.add(structure.placed.world)
+    assert placed >= 3 and len(worlds) == 1
+    # Frames with K are of another world.
+    structure.locate(replace(frames()[-1], T_world_camera=None, depth=None), None)
+    assert structure.placed is None
+    structure.locate(replace(frames()[-1], depth=None), None)
+    assert structure.pose is PoseState.GIVEN
+    later = structure.placed
+    assert later is None or later.world not in worlds
