@@ -259,7 +259,7 @@ class TrackerSettings(_Checked):
     )
     forget_after: int = _setting(300, "A lost track is removed after so many frames.", 1, 1_000_000)
     revival: bool = _setting(True, "Recognise lost tracks by colour, size and place.")
-    revival_frames: int = _setting(15, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
+    revival_frames: int = _setting(40, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
     revival_radius_px: float = _setting(20.0, "How far from the expected place, at least.", 0)
     revival_size_ratio: float = _setting(0.8, "Largest |log| of the ratio of areas.", 0)
     revival_colour: float = _setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
