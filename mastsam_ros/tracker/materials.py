@@ -31,7 +31,7 @@ _COLOUR_NOISE = 0.01
 """By so much the colours of two pieces of one surface differ anyhow."""
 ANY, WEIGHTS = -8.1, np.array([-3.0, -4.6, -2.6, 2.3])
 """Log-odds that a new track is a piece of a large one: the constant, and what each of `Comparison.differences` adds.
-Fitted by bench/materials.py."""
+About what bench/materials.py fits on generated scenes and given ones."""
 _SURE = 0.6
 """Probability from which on it is taken for one..."""
 _ENCLOSED = 0.6
