@@ -34,6 +34,7 @@ from mastsam_ros.ros.conversions import (
     labels_message,
     rgb_message,
 )
+from mastsam_ros.ros.log import Complaints
 from mastsam_ros.ros.outputs import Outputs
 from mastsam_ros.types import FrameResult, LabelledCloud, Track, TrackState
 from mastsam_ros.viz import overlay
@@ -109,7 +110,7 @@ def main() -> int:
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
     rclpy.init(args=[])
     node = rclpy.create_node("overhead")
-    outputs = Outputs(node, "~/", "~/", "map")
+    outputs = Outputs(node, "~/", "~/", "map", Complaints(node.get_logger()))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     stranger = STRANGER.format(root=str(Path(__file__).resolve().parent.parent))
