@@ -53,7 +53,7 @@ _THING = 0.02
 """Share of the picture up to which such a region is a thing rather than a piece of floor, wall or table."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
-_SMALLEST_SHARE = 6e-4
+_SMALLEST_SHARE = 3e-4
 """Regions below this share of the picture are no answer to `everything`."""
 _SMALLEST_SIDE = 24
 """Pixels; a smaller picture has too few flow vectors to tell a dominant motion."""
