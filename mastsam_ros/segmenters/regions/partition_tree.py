@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-
 import numpy as np
 import numpy.typing as npt
 
@@ -35,6 +33,53 @@ def colour_costs(moments: Floats, floor: float) -> Floats:
     for n in range(len(moments)):
         costs[n] = colour_cost(moments[n], floor)
     return costs
+
+
+@compiled("void(int64[::1], int64[::1], float64[::1], int64)")
+def _rise(heap: Ints, place: Ints, price: Floats, at: int) -> None:
+    """Moves what stands `at` a place of the heap up, past what is dearer (of equal ones: has a higher number)."""
+    risen = heap[at]
+    while at > 0:
+        above = (at - 1) // 2
+        other = heap[above]
+        if price[other] < price[risen] or (price[other] == price[risen] and other < risen):
+            break
+        heap[at], place[other] = other, at
+        at = above
+    heap[at], place[risen] = risen, at
+
+
+@compiled("void(int64[::1], int64[::1], float64[::1], int64, int64)")
+def _sink(heap: Ints, place: Ints, price: Floats, size: int, at: int) -> None:
+    """As `_rise`, down, past what is cheaper, in a heap of so many."""
+    sunk = heap[at]
+    while 2 * at + 1 < size:
+        below = 2 * at + 1
+        other = heap[below]
+        if below + 1 < size:
+            second = heap[below + 1]
+            if price[second] < price[other] or (price[second] == price[other] and second < other):
+                below, other = below + 1, second
+        if price[sunk] < price[other] or (price[sunk] == price[other] and sunk < other):
+            break
+        heap[at], place[other] = other, at
+        at = below
+    heap[at], place[sunk] = sunk, at
+
+
+@compiled("int64(int64[::1], int64[::1], float64[::1], int64, int64)")
+def _taken_out(heap: Ints, place: Ints, price: Floats, size: int, gone: int) -> int:
+    """The size of the heap without one that may be in it."""
+    at = place[gone]
+    if at < 0:
+        return size
+    place[gone] = -1
+    last = heap[size - 1]
+    if last != gone:
+        heap[at], place[last] = last, at
+        _rise(heap, place, price, at)
+        _sink(heap, place, price, size - 1, place[last])
+    return size - 1
 
 
 @compiled(
@@ -79,25 +124,25 @@ def climbed(
                 before[first[one]] = half
             first[one] = half
             degree[one] += 1
-    # How dear each edge is, and how often that changed: what the queue says of an earlier time does not count.
-    times = np.zeros(number_of_edges, np.int64)
-    queue = [(0.0, 0, 0) for _ in range(0)]
+    # How dear each edge is, the cheapest first: a heap, and where in it each edge stands, -1 when it is gone.
+    price = np.empty(number_of_edges)
     for e in range(number_of_edges):
         a, b = edges[e, 0], edges[e, 1]
         for c in range(10):
             both[c] = sums[a, c] + sums[b, c]
         more = (colour_cost(both, floor) - cost[a] - cost[b]) / (boundary * contact[e] + region)
-        queue.append((more if side[a] == side[b] and side[a] >= 0 else more + _LAST, e, 0))
-    heapq.heapify(queue)
+        price[e] = more if side[a] == side[b] and side[a] >= 0 else more + _LAST
+    heap, place, size = np.arange(number_of_edges), np.arange(number_of_edges), number_of_edges
+    for at in range(size // 2 - 1, -1, -1):
+        _sink(heap, place, price, size, at)
     node = np.arange(count)
     met = np.full(count, -1)
     children = np.empty((count - 1, 2), np.int64)
     met_along = np.empty(count - 1)
     merged = 0
     while merged < count - 1:
-        _, link, time = heapq.heappop(queue)
-        if times[link] != time:
-            continue
+        link = heap[0]
+        size = _taken_out(heap, place, price, size, link)
         kept, lost = target[2 * link + 1], target[2 * link]
         if degree[lost] > degree[kept]:
             kept, lost = lost, kept
@@ -130,7 +175,7 @@ def climbed(
                 if after[back] >= 0:
                     before[after[back]] = before[back]
                 degree[neighbour] -= 1
-                times[half // 2] = -1
+                size = _taken_out(heap, place, price, size, half // 2)
                 if neighbour != kept:
                     contact[mine // 2] += contact[half // 2]
             else:
@@ -149,9 +194,9 @@ def climbed(
             for c in range(10):
                 both[c] = sums[kept, c] + sums[other, c]
             more = (colour_cost(both, floor) - cost[kept] - cost[other]) / (boundary * contact[e] + region)
-            times[e] += 1
-            apart = side[kept] != side[other] or side[kept] < 0
-            heapq.heappush(queue, (more + _LAST if apart else more, e, times[e]))
+            price[e] = more + _LAST if side[kept] != side[other] or side[kept] < 0 else more
+            _rise(heap, place, price, place[e])
+            _sink(heap, place, price, size, place[e])
             half = after[half]
         met[lost] = -1
     return children, met_along
