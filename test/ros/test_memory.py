@@ -74,7 +74,7 @@ os.kill(slow, signal.SIGCONT)
 end = time.monotonic() + 5
 while time.monotonic() < end and heap_megabytes() > held - 2 * float(sys.argv[3]):
     time.sleep(0.1)
-print(held - heap_megabytes())
+print(held - heap_megabytes(), flush=True)
 os._exit(0)
 """
 
