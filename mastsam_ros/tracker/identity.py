@@ -348,6 +348,20 @@ class Identities:
         self.constraints.pieces[id] = instance
         self.events = [event for event in self.events if event.id != id or event.kind is not EventKind.BORN]
 
+    def no_piece(self, id: int) -> None:
+        """The id is a thing by itself after all, and none of those that were taken for pieces of it is one."""
+        pieces, own = self.constraints.pieces, []
+        if pieces.pop(id, 0):
+            own.append(id)
+        left = [track for track, whole in pieces.items() if whole == id]
+        if left:
+            del pieces[left[0]]
+            self.constraints.follow(id, left[0])
+            own.append(left[0])
+        for track in own:
+            if self.exists(track) and self[track].state is not TrackState.TENTATIVE:
+                self.events.append(TrackEvent(EventKind.BORN, track, reason="a thing by itself after all"))
+
     def end_frame(self, active: list[int], waiting: Set[int] = frozenset()) -> None:
         """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long.
 

@@ -96,8 +96,13 @@ def join_pieces(
 
     Then it is one instance with that, as tracks are that people merged: it is still carried and prompted by itself, and
     no id that was ever seen changes. What is a piece of two things makes them one if one of them is new, too. What
-    people decided about is left alone. index: (H, W), n + 1 where active[n] is; image: (H, W, 3) RGB.
+    people decided about is left alone. What turns out to have an outline of which the segmenter is sure, because it
+    moves by itself, is no piece any more. index: (H, W), n + 1 where active[n] is; image: (H, W, 3) RGB.
     """
+    in_pieces = {*identities.constraints.pieces, *identities.constraints.pieces.values()}
+    for id in active:
+        if id in in_pieces and identities[id].score >= identities.settings.confirm_score:
+            identities.no_piece(id)
     never_seen = {event.id for event in identities.events if event.kind is EventKind.BORN}
     instance = identities.constraints.instance
     for new in comparisons(index, active, image, identities):

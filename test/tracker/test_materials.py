@@ -146,3 +146,19 @@ def test_materials_leave_light_alone(shape: tuple[int, int]) -> None:
     assert materials.area.sum() == 1
     assert np.abs(materials.colour[0] - materials.colour[1]).max() < 0.06
     assert materials.shade[0] - materials.shade[1] > 0.5
+
+
+@pytest.mark.parametrize("moves", [2, 0])
+def test_what_moves_by_itself_is_no_piece_any_more(moves: int) -> None:
+    """The third track has joined the first: whichever of the two it is that moves, they part."""
+    index = floor_behind_a_leg()
+    identities, instances = judged(index, [FLOOR, CLOTH, FLOOR, WALL])
+    assert instances == [1, 2, 1, 4]
+    identities.end_frame([1, 2, 3, 4])
+    identities.begin_frame()
+    for n, id in enumerate(identities.active):
+        identities.seen(id, 1.0, 0.95 if n == moves else 0.8)
+    join_pieces(index, identities.active, picture(index, [FLOOR, CLOTH, FLOOR, WALL]), identities)
+    assert [identities.constraints.instance(id) for id in identities.active] == [1, 2, 3, 4]
+    assert [event.id for event in identities.events if event.kind is EventKind.BORN] == [3]
+    assert not identities.constraints.pieces
