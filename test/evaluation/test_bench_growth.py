@@ -33,7 +33,7 @@ def test_the_whole_pipeline_stays_as_large_as_it_is() -> None:
 
 def test_what_piles_up_shows() -> None:
     run = long_run(Settings(device="cpu"), 30, Hoarder)
-    assert run.growth("tensor_mb") > 1.3 and run.growth("tensors") > 1.15, run.line()
+    assert run.growth("tensor_mb") > 1.3 and run.growth("tensors") > 1.1, run.line()
 
 
 def test_growth_compares_the_last_third_with_the_middle() -> None:
