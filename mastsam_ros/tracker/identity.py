@@ -349,18 +349,25 @@ class Identities:
         self.events = [event for event in self.events if event.id != id or event.kind is not EventKind.BORN]
 
     def no_piece(self, id: int) -> None:
-        """The id is a thing by itself after all, and none of those that were taken for pieces of it is one."""
+        """The id is a thing by itself after all, and none of those that were taken for pieces of it is one.
+
+        They stay pieces of each other: of the first of them that is in view.
+        """
         pieces, own = self.constraints.pieces, []
         if pieces.pop(id, 0):
             own.append(id)
         left = [track for track, whole in pieces.items() if whole == id]
         if left:
-            del pieces[left[0]]
-            self.constraints.follow(id, left[0])
-            own.append(left[0])
+            first = next((track for track in left if self._in_view(track)), left[0])
+            del pieces[first]
+            self.constraints.follow(id, first)
+            own.append(first)
         for track in own:
-            if self.exists(track) and self[track].state is not TrackState.TENTATIVE:
+            if self._in_view(track):
                 self.events.append(TrackEvent(EventKind.BORN, track, reason="a thing by itself after all"))
+
+    def _in_view(self, id: int) -> bool:
+        return self.exists(id) and self[id].state is TrackState.TRACKED
 
     def end_frame(self, active: list[int], waiting: Set[int] = frozenset()) -> None:
         """Ends a frame: sets the active ids, frees orphans, forgets what has been lost for too long.

@@ -48,6 +48,18 @@ def test_an_orphan_stands_on_its_own() -> None:
     assert identities.shown_as(child) == child
 
 
+def test_the_pieces_that_are_left_stay_pieces_of_the_one_in_view() -> None:
+    identities = Identities(SETTINGS)
+    whole, hidden, seen = (identities.born(0.8, sure=True) for _ in range(3))
+    identities.disappear(hidden)
+    for piece in (hidden, seen):
+        identities.piece_of(piece, whole)
+    identities.begin_frame()
+    identities.no_piece(whole)
+    assert [identities.constraints.instance(id) for id in (whole, hidden, seen)] == [1, seen, seen]
+    assert kinds(identities) == [(EventKind.BORN, seen)]
+
+
 def test_lost_revived_removed() -> None:
     identities = Identities(SETTINGS)
     id = identities.born(0.8, sure=True)
