@@ -101,13 +101,21 @@ class Robot:
     """The other side of the node: publishes images and keeps what comes back, by topic."""
 
     def __init__(self, domain: int) -> None:
+        self.received: dict[str, list[Any]] = {}
+        self._domain = domain
+        self._listened: list[tuple[Any, str]] = []
+        self._publishes = False
+        self._join()
+
+    def _join(self) -> None:
         import rclpy
         from rclpy.executors import SingleThreadedExecutor
 
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
+        rclpy.init(context=self._context, domain_id=self._domain)
         self.node = rclpy.create_node("robot", context=self._context)
-        self.received: dict[str, list[Any]] = {}
+        for kind, topic in self._listened:
+            self.node.create_subscription(kind, topic, self.received[topic].append, 1000)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._closing = threading.Event()
@@ -128,16 +136,29 @@ class Robot:
     def listen(self, kind: Any, *topics: str) -> None:
         for topic in topics:
             self.received[topic] = []
+            self._listened.append((kind, topic))
             self.node.create_subscription(kind, topic, self.received[topic].append, 1000)
 
     def publisher(self, kind: Any, topic: str, wait: bool = True) -> Any:
-        """A reliable publisher, matched with the node's subscription and the listeners with the node's publishers."""
+        """A reliable publisher, matched with the node's subscription and the listeners with the node's publishers.
+
+        Rarely, DDS leaves two processes half known to each other for ever: the robot then joins anew.
+        """
         publisher = self.node.create_publisher(kind, topic, 10)
+        if wait and not self._publishes and not wait_until(lambda: not self._unmatched(publisher), 20):
+            self.close()
+            self._join()
+            publisher = self.node.create_publisher(kind, topic, 10)
         if wait:
-            assert wait_until(publisher.get_subscription_count), f"nobody subscribes to {topic}"
-            assert wait_until(lambda: all(self.node.count_publishers(name) for name in self.received))
+            assert wait_until(lambda: not self._unmatched(publisher)), f"not matched: {self._unmatched(publisher)}"
             time.sleep(0.3)  # matching is not symmetric in time
+        self._publishes = True
         return publisher
+
+    def _unmatched(self, publisher: Any) -> list[str]:
+        heard = [publisher.topic_name] if publisher.get_subscription_count() else []
+        told = [topic for topic in self.received if self.node.count_publishers(topic)]
+        return [topic for topic in (publisher.topic_name, *self.received) if topic not in heard + told]
 
     def wait(self, topic: str, count: int, timeout_s: float = 60.0) -> list[Any]:
         """The messages of a topic, once there are so many."""
