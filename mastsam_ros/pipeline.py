@@ -17,7 +17,7 @@ import torch
 from mastsam_ros.backends import resolved
 from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload, use_threads
 from mastsam_ros.geometry.cameras import working_view
-from mastsam_ros.geometry.lifting import instance_extents, lift, lift_structure
+from mastsam_ros.geometry.lifting import lift, lift_structure
 from mastsam_ros.geometry.pointmaps import PointmapLifter, PointmapPair
 from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
@@ -26,19 +26,21 @@ from mastsam_ros.matchers import Matcher, create_matcher
 from mastsam_ros.segmenters import LookingAhead, MasksSuffice, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.stages import SecondCore, StageTimer
-from mastsam_ros.tracker.arrivals import TINY, Arrivals, gone_on
+from mastsam_ros.tracker.arrivals import Arrivals
 from mastsam_ros.tracker.discovery import uncovered_region
 from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import IdCounter, Identities
+from mastsam_ros.tracker.listing import listed
 from mastsam_ros.tracker.map_revival import MapRevival
-from mastsam_ros.tracker.materials import join_pieces
-from mastsam_ros.tracker.outlines import bounding_boxes, enlarge, without_crumbs
+from mastsam_ros.tracker.mapper import Mapper
+from mastsam_ros.tracker.outlines import enlarge, without_crumbs
 from mastsam_ros.tracker.overlap import OverlapFilter
 from mastsam_ros.tracker.ownership import Ownership
-from mastsam_ros.tracker.pointing import Pointed, RecentViews, meant, pointed
+from mastsam_ros.tracker.pointing import Pointed, RecentViews, asked, pointed
 from mastsam_ros.tracker.propagation import Carried, carry
+from mastsam_ros.tracker.reidentification import Reidentification
 from mastsam_ros.tracker.representatives import prompts_from
-from mastsam_ros.tracker.revival import LostTracks, appearances
+from mastsam_ros.tracker.revival import LostTracks
 from mastsam_ros.tracker.seen_places import SeenPlaces
 from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried, outlined
@@ -46,7 +48,6 @@ from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.tracker.settling import settled
 from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
-    EditError,
     EventKind,
     Frame,
     FrameResult,
@@ -58,10 +59,8 @@ from mastsam_ros.types import (
     SelfCheck,
     Track,
     TrackEvent,
-    TrackState,
     Unprompted,
     WorldMap,
-    triple,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -108,12 +107,16 @@ class Mastsam:
         self._lost = LostTracks(tracker)
         self._seen = SeenViews(tracker)
         self._places = SeenPlaces()
-        self.map = MapRevival(self.settings.geometry, world, self._identities)
+        self.map = Mapper(self.settings.geometry, world, self._identities)
+        self._revival = MapRevival(self.map)
         self.structure = Structure(self.settings.geometry)
         self._pointmaps = PointmapLifter()
-        self._ownership = Ownership(self._identities, self._overlap, self.map)
-        self._arrivals = Arrivals(tracker, self._identities, self._lost, self.map)
-        self._editor = Editor(self._identities, self.map, tracker)
+        self._ownership = Ownership(self._identities, self._overlap, self._revival)
+        self._arrivals = Arrivals(tracker, self._identities, self._lost, self._revival)
+        self._reidentification = Reidentification(
+            tracker, self._identities, self._arrivals, self._lost, self._places, self.map, self._revival
+        )
+        self._editor = Editor(self._identities, self._revival, tracker)
         self._recent = RecentViews()
         self._frames = 0
         self._previous: Frame | None = None
@@ -122,151 +125,13 @@ class Mastsam:
         self._checker = SelfChecker()
         self.clock: Callable[[], float] = time.perf_counter
         """What the stages are timed with, seconds."""
+        self._timer = StageTimer(self.clock)
         self._second_core = SecondCore()
         self._faults = 0
         self._committed = False
         self._in_order = True
         self.lasting_map = False
         """The map is one that later runs are to have: only who says so empties it."""
-
-    def configure(self, settings: Settings) -> None:
-        """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
-        self.settings = settings
-        self._identities.settings = self._overlap.settings = settings.tracker
-        self._lost.settings = self._seen.settings = settings.tracker
-        self._arrivals.settings = self._editor.settings = settings.tracker
-        self.map.settings = self.structure.settings = settings.geometry
-
-    def reset(self, reason: str = "asked for", empty_map: bool | None = None) -> None:
-        """Ends every track and forgets the previous frame; ids go on counting. Told with the next result.
-
-        empty_map: whether the map is emptied and edits are dropped, too. If not, what is seen of it comes back under
-        its id, and with it what people said of it. None: if it is not `lasting_map`, and no other camera shares it.
-        """
-        if empty_map is None:
-            empty_map = not (self.map.shared or (self.lasting_map and self.map.map.instances))
-        self.map.reset(empty_map)
-        self._pending.append(self._identities.reset(reason, self.map.map.instances))
-        self._overlap.reset()
-        self._lost.reset()
-        self._seen.reset()
-        self._places.reset()
-        self.structure.reset()
-        self._pointmaps.reset()
-        self._checker.reset()
-        self._recent.reset()
-        self._previous = None
-
-    def expect_poses(self) -> None:
-        """Says that frames bring their pose: until the first does, the map waits, and makes no world of its own."""
-        self.map.odometry.expects_given = self.map.odometry.given = True
-
-    def world_map(self) -> WorldMap:
-        """The map of instances as it is now; without depth, K or a pose nothing ever enters it."""
-        return self.map.world(self._identities.constraints)
-
-    def save_map(self, path: Path) -> None:
-        """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
-        identities = self._identities
-        save_map(path, self.map.map, self.map.odometry.keyframes, identities.next_id, identities.constraints)
-
-    def load_map(self, path: Path) -> bool:
-        """Goes on with the map of an earlier run before the first frame; False if there is none at `path`.
-
-        Its ids come back where they lie, once a known view is recognised. Raises InputError for a damaged map.
-        """
-        saved = load_map(path)
-        if saved is None:
-            return False
-        if saved.voxel_m != self.settings.geometry.map_voxel_m:
-            raise InputError(
-                f"the map {path} has voxels of {saved.voxel_m} m, the settings"
-                f" {self.settings.geometry.map_voxel_m} m: set geometry.map_voxel_m={saved.voxel_m}"
-            )
-        self.map.odometry.adopt(saved.keyframes)
-        # Made with poses from outside, the map lies in their world: nothing but such a pose leads back there.
-        self.map.odometry.given |= len(saved.voxels) > 0 and not saved.keyframes
-        self.map.map.adopt(saved.voxels, saved.instances)
-        self._identities.adopt(saved.instances, saved.next_id)
-        saved.edits.keep_only(saved.instances)
-        self._identities.constraints.become(saved.edits)
-        return True
-
-    def add_instance(
-        self,
-        xy: npt.ArrayLike = (),
-        on_instance: Sequence[bool] | None = None,
-        box_xywh: Sequence[float] | None = None,
-        stamp_ns: int | None = None,
-        label: str = "",
-    ) -> int:
-        """Makes an instance of what points (K, 2) and a box (x, y, width, height), in pixels of the labels, show.
-
-        on_instance: of each point, whether it lies on the instance (all do if None) or beside it. stamp_ns: of the
-        picture that was looked at, None for the latest. Returns its id; the one that it has if it is an instance
-        already. Edits hold until `reset`, and are told with the next result. Raises EditError, and changes nothing,
-        where it cannot be done: this and the four below.
-        """
-        what = self._in_latest(pointed(xy, on_instance, box_xywh), stamp_ns)
-        return self._editor.add(what, self._asked, label)
-
-    def split_instance(self, id: int, xy: npt.ArrayLike, stamp_ns: int | None = None, label: str = "") -> int:
-        """Makes the part of an instance on which the points (K, 2) lie an instance of its own, for good: its id."""
-        return self._editor.split(int(id), self._in_latest(pointed(xy), stamp_ns), self._asked, label)
-
-    def merge_instances(self, ids: Sequence[int]) -> int:
-        """Makes several instances one, for good: the first, whose id it returns."""
-        return self._editor.merge([int(id) for id in ids])
-
-    def remove_instance(self, id: int) -> None:
-        """Ends an instance: what it covers stays unlabelled for as long as it can be followed."""
-        self._editor.remove(int(id))
-
-    def rename_instance(self, id: int, label: str) -> None:
-        """Gives an instance a name; an empty one takes it away."""
-        self._editor.rename(int(id), label)
-
-    def moment(self) -> Moment | None:
-        """The last view as it is now, edits included; None before the first."""
-        if self._previous is None:
-            return None
-        return Moment(self._previous, self._editor.index, tuple(self._identities.active))
-
-    def go_on_from(self, moment: Moment | None, became: Mapping[int, int] | None = None) -> None:
-        """Has the next frame matched with an earlier view, or with none, not with the last: for views without order.
-
-        became: the ids that ids which ended since then go on as. What the segmenter knows of motion is forgotten.
-        """
-        self._in_order = False
-        self._checker.reset()
-        self.map.interrupt()
-        self.structure.interrupt()
-        if moment is None:
-            self._previous, active, table = None, list[int](), [0]
-        else:
-            goes_on = [_last(id, became or {}) for id in moment.active]
-            active = [id for id in dict.fromkeys(goes_on) if self._identities.exists(id)]
-            table = [0, *(active.index(id) + 1 if id in active else 0 for id in goes_on)]
-            self._previous = moment.view
-            self._editor.index = look_up(upload(table, self.device), moment.index)
-        self._identities.look_at(active)
-
-    def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
-        """The last step's result with the edits made since; otherwise they show from the next frame on.
-
-        frame, result: what `step` was given and gave last. A picture of nothing has nothing to correct, nor has one
-        before `reset`. Points of a matcher's pointmap keep the ids that they had.
-        """
-        if self._blank or self._previous is None:
-            return result
-        index, active = self._editor.index, self._identities.active
-        owners = self._owners(on_host(index)[0], active)
-        owners = without_crumbs(owners, 2 * self.settings.tracker.min_area_share * index.numel())
-        labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
-        points = self._lifted(frame, self._view(frame), labels, None)
-        points = result.points if points is None else points
-        events = (*result.events, *self._take_pending())
-        return replace(result, labels=labels, tracks=self._tracks(labels, points), events=events, points=points)
 
     def step(self, frame: Frame) -> FrameResult:
         """Segments one frame, with the ids of the frames before.
@@ -302,102 +167,82 @@ class Mastsam:
         return result
 
     def _advance(self, frame: Frame) -> FrameResult:
-        """The method, step by step, in the order of the paper."""
-        timer = StageTimer(self.clock)
+        """The method in the order of the paper: match (2), carry (3), prompts (4), choose (5), tell apart (6), discover
+        (7; in the first frame, which has nothing to carry, that is 1), and lift (8)."""
+        timer = self._timer = StageTimer(self.clock)
         with timer("prepare"):
             view = self._view(frame)
         if self._shows_nothing(view):
-            return self._empty_result(frame, timer)
+            return self._empty_result(frame)
         if self._previous is not None and self._previous.image.shape != view.image.shape:
             self.reset(f"image size changed to {frame.width}x{frame.height}")
         self._identities.begin_frame()
-        self._follow_other_cameras()
+        self._editor.index = self._reidentification.follow_other_cameras(self._editor.index)
         ahead = self._look_ahead(view)
-        matches = self._matched(view, timer)
+        matches = self._matched(view)
         follows = matches if self._in_order else None
-        with self._meanwhile(timer, "segment", lambda: self._set_frame(view, follows, ahead)):
-            active, carried = self._carried(view, matches, timer)
-            prompts = self._prompts(carried, timer)
-        with self._meanwhile(timer, "pose", self._look_round):
-            chosen, unprompted = self._chosen(prompts, carried, timer)
-        with self._meanwhile(timer, "pose", self.map.finish):
-            index, uncovered, figures = self._told_apart(view, active, carried, chosen, unprompted, timer)
-            self._discover(view, active, index, uncovered, carried, matches, figures, timer)
-            index = self._settled(view, active, index, carried, figures, timer)
+        with self._meanwhile("segment", lambda: self._set_frame(view, follows, ahead)):
+            active, carried = self._carried(view, matches)
+            prompts = self._prompts(carried)
+        with self._meanwhile("pose", self._look_round):
+            chosen, unprompted = self._chosen(prompts, carried)
+        with self._meanwhile("pose", self.map.finish):
+            index, uncovered, figures = self._told_apart(view, active, carried, chosen, unprompted)
+            self._discover(view, active, index, uncovered, carried, matches, figures)
+            index = self._settled(view, active, index, carried, figures)
         self._committed = True
-        with timer("identify"), one_thread(self.device):
-            index, image, active, places, pair = self._identified(view, index, active, matches)
+        index, image, active, places, pair = self._identified(view, index, active, matches)
         self._editor.index, self._previous = index, view
         self._recent.add(view, frame.width, frame.height)
-        with timer("outline"), one_thread(self.device):
-            smallest = 2 * self.settings.tracker.min_area_share * index.numel()
-            owners = without_crumbs(self._owners(image, active), smallest)
-            shown = self._identities.constraints.as_instances(owners)
-            labels = enlarge(shown, frame.image)
+        owners, shown, labels = self._shown(frame, image, active)
         known = self._identities.known_anywhere()
-        with self._meanwhile(timer, "map", lambda: self._remember(view, image, active, owners, known)):
+        with self._meanwhile("map", lambda: self._remember(view, image, active, owners, known)):
             with timer("lift"):
                 points = self._lifted(frame, view, labels, pair)
             events = (*self._take_pending(), *self._identities.told())
-            tracks = self._tracks(labels, points)
-            with timer("check"):
-                merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
-                check = self._checker.check(shown, places, merged)
+            tracks = listed(self._identities, labels, points)
+            check = self._checked(shown, places, events)
         self._frames += 1
-        return self._result(frame, labels, tracks, events, points, timer, check)
+        return self._result(frame, labels, tracks, events, points, check)
 
-    def _shows_nothing(self, view: Frame) -> bool:
-        """True for a black or constant picture; the first of several is told."""
-        before, self._blank = self._blank, bool(view.image[::4, ::4].std() < _FLAT_IMAGE)
-        if self._blank and not before:
-            _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
-        return self._blank
-
-    def _matched(self, view: Frame, timer: StageTimer) -> Matches | None:
+    def _matched(self, view: Frame) -> Matches | None:
         """Step 2, and where the camera is: the matches, corrected where that is known."""
         previous = self._previous
-        with timer("match"):
+        with self._timer("match"):
             matches = self.matcher.match(previous, view) if previous is not None else None
-        with timer("pose"):
+        with self._timer("pose"):
             matches = self.map.locate(view, matches, self._frames)
             self.structure.locate(view, matches)
         return matches
 
-    def _carried(self, view: Frame, matches: Matches | None, timer: StageTimer) -> tuple[list[int], Carried | None]:
+    def _carried(self, view: Frame, matches: Matches | None) -> tuple[list[int], Carried | None]:
         """Step 3: the active ids, those among them that an earlier view brings back, and where they are now."""
         active = list(self._identities.active)
         if not active:
             return active, None
-        with timer("carry"), one_thread(self.device):
+        with self._timer("carry"), one_thread(self.device):
             carried = carry(self._editor.index, len(active), matches, self.settings.tracker)
-        with timer("recall"), one_thread(self.device):
+        with self._timer("recall"), one_thread(self.device):
             active, carried = self._recalled(view, active, carried)
             return active, self._places.carried_too(self.structure.placed, active, carried)
 
-    def _look_round(self) -> None:
-        """What is known of where the current view is, beyond its pose."""
-        self.map.look_round()
-        self.structure.measure()
-
-    def _prompts(self, carried: Carried | None, timer: StageTimer) -> PointPrompts | None:
+    def _prompts(self, carried: Carried | None) -> PointPrompts | None:
         """Step 4."""
         if carried is None:
             return None
-        with timer("prompt"), one_thread(self.device):
+        with self._timer("prompt"), one_thread(self.device):
             confidence = upload(self._identities.confidence(), self.device)
             wanted = not isinstance(self.segmenter, MasksSuffice)
             return prompts_from(carried, confidence, self.settings.tracker, wanted)
 
-    def _chosen(
-        self, prompts: PointPrompts | None, carried: Carried | None, timer: StageTimer
-    ) -> tuple[Chosen | None, Unprompted | None]:
+    def _chosen(self, prompts: PointPrompts | None, carried: Carried | None) -> tuple[Chosen | None, Unprompted | None]:
         """Step 5: of what the segmenter answers, one mask per track; and what it would see unasked."""
         tracker = self.settings.tracker
         if carried is None or prompts is None:
             return None, None
-        with timer("predict"):
+        with self._timer("predict"):
             answer = self.segmenter.predict(prompts).to(self.device) if tracker.reprompt else None
-        with timer("choose"), one_thread(self.device):
+        with self._timer("choose"), one_thread(self.device):
             chosen = choose(answer, carried, tracker) if answer is not None else keep_carried(carried)
             may_stand_in = upload(self._identities.may_stand_in(), self.device)
             return chosen.standing_in(may_stand_in, carried), None if answer is None else answer.unprompted
@@ -409,14 +254,34 @@ class Mastsam:
         carried: Carried | None,
         chosen: Chosen | None,
         unprompted: Unprompted | None,
-        timer: StageTimer,
     ) -> tuple[torch.Tensor, int, Figures | None]:
         """Step 6; nothing is anybody's in a frame to which nothing was carried."""
         if carried is None or chosen is None:
             nobody = torch.zeros(view.height, view.width, dtype=torch.int64, device=self.device)
             return nobody, view.height * view.width, None
-        with timer("overlap"), one_thread(self.device):
+        with self._timer("overlap"), one_thread(self.device):
             return self._ownership.decide(active, carried, chosen, unprompted)
+
+    def _discover(
+        self,
+        view: Frame,
+        active: list[int],
+        index: torch.Tensor,
+        uncovered: int,
+        carried: Carried | None,
+        matches: Matches | None,
+        figures: Figures | None,
+    ) -> None:
+        """Step 7: where it is time, what nothing covers is segmented anew. Writes into active and index."""
+        first = self._previous is None
+        with self._timer("discover"):
+            with one_thread(self.device):
+                tracker = self.settings.tracker
+                region = None if first else uncovered_region(index, uncovered, self._frames, tracker)
+            if first or region is not None:
+                answer = self.segmenter.everything(region).to(self.device)
+                with one_thread(self.device):
+                    self._arrivals.take_in(answer, view, active, index, region, carried, matches, figures)
 
     def _settled(
         self,
@@ -425,12 +290,11 @@ class Mastsam:
         index: torch.Tensor,
         carried: Carried | None,
         figures: Figures | None,
-        timer: StageTimer,
     ) -> torch.Tensor:
         """The index whose outlines hold still where nothing holds them elsewhere."""
         if carried is None or figures is None or not self.settings.tracker.settle_outlines:
             return index
-        with timer("settle"), one_thread(self.device):
+        with self._timer("settle"), one_thread(self.device):
             sure = upload(outlined(active, figures, self._identities, self.settings.tracker), self.device)
             return settled(index, carried.index, sure, view.image_on(self.device))
 
@@ -438,54 +302,20 @@ class Mastsam:
         self, view: Frame, index: torch.Tensor, active: list[int], matches: Matches | None
     ) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int], npt.NDArray[np.float32] | None, PointmapPair | None]:
         """Who is who in the end: the index, the same on the host, the active ids; and what else was fetched."""
-        identities, tracker = self._identities, self.settings.tracker
-        self.map.followed()
-        index = self.map.divide(index, active, identities)
-        image, places, pair = self._fetched(view, index, matches)
-        slid = self.map.put_right(image, active, identities)
-        if slid is not None:
-            index, image = look_up(upload(slid, self.device), index), np.take(slid, image)
-        index, image, active = self._compact(index, image, active)
-        looks = appearances(index, len(active), view.image_on(self.device)) if tracker.revival else None
-        again = {} if looks is None else self._arrivals.met_again(active, looks, matches)
-        if looks is not None and again:
-            index, image, active, looks = gone_on(again, index, image, active, looks)
-        for id, into in identities.joined:
-            self.map.merge(id, into, identities.evidence(EventKind.MERGED, id))
-            self._places.merge(id, into)
-        active = self.map.reunite(index, active, identities)
-        identities.end_frame(active, self.map.waiting(identities))
-        if tracker.join_pieces and view.depth is None:
-            join_pieces(image, active, view.image, identities)
-        if looks is not None:
-            areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
-            found = [identities[id].missing == 0 for id in active]
-            self._lost.remember(active, looks, areas.tolist(), found)
-        return index, image, active, places, pair
+        with self._timer("identify"), one_thread(self.device):
+            self._revival.followed()
+            index = self._revival.divide(index, active, self._identities)
+            image, places, pair = self._fetched(view, index, matches)
+            return *self._reidentification.decide(view, index, image, active, matches), places, pair
 
-    def _follow_other_cameras(self) -> None:
-        """Ids that turned out to be one thing while other cameras stepped are one here, too."""
-        identities = self._identities
-        for join in self.map.joins:
-            if not identities.exists(join.id):
-                continue
-            active = identities.active
-            if join.id in active and join.into in active:
-                kept = [id for id in active if id != join.id]
-                places = [1 + kept.index(join.into if id == join.id else id) for id in active]
-                table = upload([0, *places], self.device)
-                self._editor.index = look_up(table, self._editor.index)
-                identities.active = kept
-            identities.goes_on_as(join.id, join.into, "one thing for several cameras")
-            identities.weigh(EventKind.MERGED, join.id, join.evidence)
-
-    def _meanwhile(self, timer: StageTimer, stage: str, work: Callable[[], None]) -> AbstractContextManager[None]:
-        """Does the work of a stage while the body runs; before the body if the segmenter uses no second core."""
-        if isinstance(self.segmenter, LookingAhead):
-            return self._second_core.meanwhile(timer, stage, work)
-        with timer(stage):
-            work()
-        return nullcontext()
+    def _shown(
+        self, frame: Frame, image: npt.NDArray[np.int64], active: list[int]
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """Tracks and instances (H, W) at working size, and the instances at the frame's."""
+        with self._timer("outline"), one_thread(self.device):
+            owners = self._owners(image, active)
+            shown = self._identities.constraints.as_instances(owners)
+            return owners, shown, enlarge(shown, frame.image)
 
     def _remember(
         self,
@@ -503,6 +333,182 @@ class Mastsam:
             self._seen.remember(view, owners, self._frames)
         self.map.remember(owners, known)
 
+    def _lifted(
+        self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], pair: PointmapPair | None
+    ) -> LabelledCloud | None:
+        """Step 8: points from depth at full size where there is any, else from the matcher's pointmap."""
+        if not self.settings.geometry.points:
+            return None
+        if view.depth is not None:
+            return lift(frame, labels, self.settings.geometry)
+        if self.structure.depth is not None:
+            metric = self.structure.metric
+            return lift_structure(view, labels, self.structure.depth, metric, self.settings.geometry)
+        if pair is None:
+            return None
+        return self._pointmaps.lift(self._frames, view, labels, pair, self.settings.geometry)
+
+    def _checked(
+        self, shown: npt.NDArray[np.uint16], places: npt.NDArray[np.float32] | None, events: tuple[TrackEvent, ...]
+    ) -> SelfCheck:
+        with self._timer("check"):
+            merged = {event.id: event.other_id for event in events if event.kind is EventKind.MERGED}
+            return self._checker.check(shown, places, merged)
+
+    def configure(self, settings: Settings) -> None:
+        """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
+        self.settings = settings
+        self._identities.settings = self._overlap.settings = settings.tracker
+        self._lost.settings = self._seen.settings = settings.tracker
+        self._arrivals.settings = self._reidentification.settings = self._editor.settings = settings.tracker
+        self.structure.settings = settings.geometry
+        if self.map.configure(settings.geometry):
+            self._revival.reset()
+
+    def reset(self, reason: str = "asked for", empty_map: bool | None = None) -> None:
+        """Ends every track and forgets the previous frame; ids go on counting. Told with the next result.
+
+        empty_map: whether the map is emptied and edits are dropped, too. If not, what is seen of it comes back under
+        its id, and with it what people said of it. None: if it is not `lasting_map`, and no other camera shares it.
+        """
+        if empty_map is None:
+            empty_map = not (self.map.shared or (self.lasting_map and self.map.map.instances))
+        self.map.reset(empty_map)
+        self._revival.reset()
+        self._pending.append(self._identities.reset(reason, self.map.map.instances))
+        self._overlap.reset()
+        self._lost.reset()
+        self._seen.reset()
+        self._places.reset()
+        self.structure.reset()
+        self._pointmaps.reset()
+        self._checker.reset()
+        self._recent.reset()
+        self._previous = None
+
+    def expect_poses(self) -> None:
+        """Says that frames bring their pose: until the first does, the map waits, and makes no world of its own."""
+        self.map.odometry.expects_given = self.map.odometry.given = True
+
+    def add_instance(
+        self,
+        xy: npt.ArrayLike = (),
+        on_instance: Sequence[bool] | None = None,
+        box_xywh: Sequence[float] | None = None,
+        stamp_ns: int | None = None,
+        label: str = "",
+    ) -> int:
+        """Makes an instance of what points (K, 2) and a box (x, y, width, height), in pixels of the labels, show.
+
+        on_instance: of each point, whether it lies on the instance (all do if None) or beside it. stamp_ns: of the
+        picture that was looked at, None for the latest. Returns its id; the one that it has if it is an instance
+        already. Edits hold until `reset`, and are told with the next result. Raises EditError, and changes nothing,
+        where it cannot be done: this and the four below.
+        """
+        what = self._in_latest(pointed(xy, on_instance, box_xywh), stamp_ns)
+        return self._editor.add(what, self._segmented, label)
+
+    def split_instance(self, id: int, xy: npt.ArrayLike, stamp_ns: int | None = None, label: str = "") -> int:
+        """Makes the part of an instance on which the points (K, 2) lie an instance of its own, for good: its id."""
+        return self._editor.split(int(id), self._in_latest(pointed(xy), stamp_ns), self._segmented, label)
+
+    def merge_instances(self, ids: Sequence[int]) -> int:
+        """Makes several instances one, for good: the first, whose id it returns."""
+        return self._editor.merge([int(id) for id in ids])
+
+    def remove_instance(self, id: int) -> None:
+        """Ends an instance: what it covers stays unlabelled for as long as it can be followed."""
+        self._editor.remove(int(id))
+
+    def rename_instance(self, id: int, label: str) -> None:
+        """Gives an instance a name; an empty one takes it away."""
+        self._editor.rename(int(id), label)
+
+    def corrected(self, frame: Frame, result: FrameResult) -> FrameResult:
+        """The last step's result with the edits made since; otherwise they show from the next frame on.
+
+        frame, result: what `step` was given and gave last. A picture of nothing has nothing to correct, nor has one
+        before `reset`. Points of a matcher's pointmap keep the ids that they had.
+        """
+        if self._blank or self._previous is None:
+            return result
+        owners = self._owners(on_host(self._editor.index)[0], self._identities.active)
+        labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
+        points = self._lifted(frame, self._view(frame), labels, None)
+        points = result.points if points is None else points
+        events = (*result.events, *self._take_pending())
+        return replace(
+            result, labels=labels, tracks=listed(self._identities, labels, points), events=events, points=points
+        )
+
+    def world_map(self) -> WorldMap:
+        """The map of instances as it is now; without depth, K or a pose nothing ever enters it."""
+        return self.map.world_map(self._identities.constraints)
+
+    def save_map(self, path: Path) -> None:
+        """Writes the map of instances to `path`.ply, .json and .npz. Raises OutputError if that is not possible."""
+        identities = self._identities
+        save_map(path, self.map.map, self.map.odometry.keyframes, identities.next_id, identities.constraints)
+
+    def load_map(self, path: Path) -> bool:
+        """Goes on with the map of an earlier run before the first frame; False if there is none at `path`.
+
+        Its ids come back where they lie, once a known view is recognised. Raises InputError for a damaged map.
+        """
+        saved = load_map(path)
+        if saved is None:
+            return False
+        if saved.voxel_m != self.settings.geometry.map_voxel_m:
+            raise InputError(
+                f"the map {path} has voxels of {saved.voxel_m} m, the settings"
+                f" {self.settings.geometry.map_voxel_m} m: set geometry.map_voxel_m={saved.voxel_m}"
+            )
+        self.map.odometry.adopt(saved.keyframes)
+        # Made with poses from outside, the map lies in their world: nothing but such a pose leads back there.
+        self.map.odometry.given |= len(saved.voxels) > 0 and not saved.keyframes
+        self.map.map.adopt(saved.voxels, saved.instances)
+        self._identities.adopt(saved.instances, saved.next_id)
+        saved.edits.keep_only(saved.instances)
+        self._identities.constraints.become(saved.edits)
+        return True
+
+    def moment(self) -> Moment | None:
+        """The last view as it is now, edits included; None before the first."""
+        if self._previous is None:
+            return None
+        return Moment(self._previous, self._editor.index, tuple(self._identities.active))
+
+    def go_on_from(self, moment: Moment | None, became: Mapping[int, int] | None = None) -> None:
+        """Has the next frame matched with an earlier view, or with none, not with the last: for views without order.
+
+        became: the ids that ids which ended since then go on as. What the segmenter knows of motion is forgotten.
+        """
+        self._in_order = False
+        self._checker.reset()
+        self.map.interrupt()
+        self.structure.interrupt()
+        if moment is None:
+            self._previous, active, table = None, list[int](), [0]
+        else:
+            goes_on = [_last(id, became or {}) for id in moment.active]
+            active = [id for id in dict.fromkeys(goes_on) if self._identities.exists(id)]
+            table = [0, *(active.index(id) + 1 if id in active else 0 for id in goes_on)]
+            self._previous = moment.view
+            self._editor.index = look_up(upload(table, self.device), moment.index)
+        self._identities.look_at(active)
+
+    def _view(self, frame: Frame) -> Frame:
+        if frame.depth is not None and not self.settings.frame.use_depth:
+            frame = Frame(frame.image, frame.stamp_ns, frame.frame_id, frame.K, None, frame.T_world_camera)
+        return working_view(frame, self.settings.working_pixels)
+
+    def _shows_nothing(self, view: Frame) -> bool:
+        """True for a black or constant picture; the first of several is told."""
+        before, self._blank = self._blank, bool(view.image[::4, ::4].std() < _FLAT_IMAGE)
+        if self._blank and not before:
+            _LOG.warning("frame %d shows nothing (black or constant): no labels until it ends", self._frames)
+        return self._blank
+
     def _look_ahead(self, view: Frame) -> Future[None] | None:
         """Starts the segmenter on what it needs no matches for, where it uses a second core; `_set_frame` ends it."""
         if not isinstance(self.segmenter, LookingAhead):
@@ -516,15 +522,23 @@ class Mastsam:
             ahead.result()  # which stood before this in the queue
         self.segmenter.set_frame(view, matches)
 
-    def _view(self, frame: Frame) -> Frame:
-        if frame.depth is not None and not self.settings.frame.use_depth:
-            frame = Frame(frame.image, frame.stamp_ns, frame.frame_id, frame.K, None, frame.T_world_camera)
-        return working_view(frame, self.settings.working_pixels)
+    def _look_round(self) -> None:
+        """What is known of where the current view is, beyond its pose."""
+        self.map.look_round()
+        self.structure.measure()
+
+    def _meanwhile(self, stage: str, work: Callable[[], None]) -> AbstractContextManager[None]:
+        """Does the work of a stage while the body runs; before the body if the segmenter uses no second core."""
+        if isinstance(self.segmenter, LookingAhead):
+            return self._second_core.meanwhile(self._timer, stage, work)
+        with self._timer(stage):
+            work()
+        return nullcontext()
 
     def _recalled(self, view: Frame, active: list[int], carried: Carried) -> tuple[list[int], Carried]:
         """Lost tracks come back where an earlier view shows them; where the map knows the place, the map decides."""
         tracker, identities = self.settings.tracker, self._identities
-        if not tracker.recall or self.map.T_world_camera is not None:
+        if not tracker.recall or self._revival.speaks:
             return active, carried
         wanted = [id for id in identities.lost() if identities[id].hits >= tracker.mature_after]
         recalled = self._seen.recall(view, set(wanted), self._frames)
@@ -536,42 +550,6 @@ class Mastsam:
             self._seen.look_again_soon()
         identities.active = list(active)
         return active, carried
-
-    def _discover(
-        self,
-        view: Frame,
-        active: list[int],
-        index: torch.Tensor,
-        uncovered: int,
-        carried: Carried | None,
-        matches: Matches | None,
-        figures: Figures | None,
-        timer: StageTimer,
-    ) -> None:
-        """Step 7: where it is time, what nothing covers is segmented anew. Writes into active and index."""
-        first = self._previous is None
-        with timer("discover"):
-            with one_thread(self.device):
-                tracker = self.settings.tracker
-                region = None if first else uncovered_region(index, uncovered, self._frames, tracker)
-            if first or region is not None:
-                answer = self.segmenter.everything(region).to(self.device)
-                with one_thread(self.device):
-                    self._arrivals.take_in(answer, view, active, index, region, carried, matches, figures)
-
-    def _in_latest(self, what: Pointed, stamp_ns: int | None) -> Pointed:
-        return self._recent.on_latest(what, stamp_ns, self.matcher.match)
-
-    def _asked(self, what: Pointed) -> tuple[torch.Tensor, float]:
-        """The segmenter's answer in the latest view, whose frame it has: mask (H, W) bool and score."""
-        answer = meant(self.segmenter.predict(what.prompts()), what)
-        if answer is None and what.box is not None and not len(what.xy):
-            # A segmenter that knows points only.
-            centre = Pointed((what.box[:2] + what.box[2:])[None] / 2, np.array([True]), what.box)
-            answer = meant(self.segmenter.predict(centre.prompts()), centre)
-        if answer is None:
-            raise EditError("the segmenter sees nothing there: point at other places, or draw a closer box")
-        return answer
 
     def _fetched(
         self, view: Frame, index: torch.Tensor, matches: Matches | None
@@ -588,83 +566,27 @@ class Mastsam:
         image, places, *values = on_host(*wanted, sampled_places(matches), *(pair.values if pair is not None else ()))
         return image, places, None if pair is None else replace(pair, values=tuple(values))
 
-    def _compact(
-        self, index: torch.Tensor, image: npt.NDArray[np.integer], active: list[int]
-    ) -> tuple[torch.Tensor, npt.NDArray[np.int64], list[int]]:
-        """Drops ids that own (almost) no pixels and numbers the rest anew: the index, the same on the host, the ids.
-
-        image: the index on the host.
-        """
-        area = np.bincount(image.ravel(), minlength=len(active) + 1)[1:].tolist()
-        smallest = max(1.0, self.settings.tracker.min_area_share * index.numel() / 4)
-        table = np.zeros(len(active) + 1, np.int64)
-        kept: list[int] = []
-        for n, id in enumerate(active):
-            if not self._identities.exists(id):
-                continue
-            if area[n] >= smallest:
-                kept.append(id)
-                if area[n] >= 4 * TINY * smallest:
-                    self._identities.grown(id)
-                table[n + 1] = len(kept)
-            else:
-                self._identities.disappear(id)
-        self._lost.keep_only(self._identities.known())
-        return look_up(upload(table, self.device), index), np.take(table, image), kept
-
     def _owners(self, image: npt.NDArray[np.integer], active: list[int]) -> npt.NDArray[np.uint16]:
         """(H, W) uint16 tracks at working size from the index, tentative tracks under their parent's id."""
-        return np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), image)
+        owners = np.take(np.array([0] + [self._identities.shown_as(id) for id in active], np.uint16), image)
+        return without_crumbs(owners, 2 * self.settings.tracker.min_area_share * image.size)
 
-    def _lifted(
-        self, frame: Frame, view: Frame, labels: npt.NDArray[np.uint16], pair: PointmapPair | None
-    ) -> LabelledCloud | None:
-        """Step 8: points from depth at full size where there is any, else from the matcher's pointmap."""
-        if not self.settings.geometry.points:
-            return None
-        if view.depth is not None:
-            return lift(frame, labels, self.settings.geometry)
-        if self.structure.depth is not None:
-            metric = self.structure.metric
-            return lift_structure(view, labels, self.structure.depth, metric, self.settings.geometry)
-        if pair is None:
-            return None
-        return self._pointmaps.lift(self._frames, view, labels, pair, self.settings.geometry)
+    def _in_latest(self, what: Pointed, stamp_ns: int | None) -> Pointed:
+        return self._recent.on_latest(what, stamp_ns, self.matcher.match)
 
-    def _tracks(self, labels: npt.NDArray[np.uint16], points: LabelledCloud | None) -> tuple[Track, ...]:
-        boxes = bounding_boxes(labels)
-        extents = instance_extents(points) if points is not None and points.metric else {}
-        tracks = []
-        names = self._identities.constraints.names
-        for id, lives in self._identities.instances().items():
-            # Of several tracks that are one instance, the one that is in view and was seen most often stands for it.
-            life = max(lives, key=lambda life: (life.state is TrackState.TRACKED, life.hits))
-            area, box = boxes.get(id, (0, (0, 0, 0, 0)))
-            position, size = extents.get(id, (None, None))
-            tracks.append(
-                Track(
-                    id=id,
-                    state=life.state,
-                    score=round(float(min(1.0, max(0.0, life.score))), 4),
-                    area=area,
-                    box_xywh=box,
-                    age=max(life.age for life in lives),
-                    position=None if position is None else triple(position),
-                    size=None if size is None else triple(size),
-                    label=names.get(id, ""),
-                )
-            )
-        return tuple(tracks)
-
-    def _empty_result(self, frame: Frame, timer: StageTimer) -> FrameResult:
-        labels = np.zeros((frame.height, frame.width), dtype=np.uint16)
-        self._frames += 1
-        return self._result(frame, labels, (), self._take_pending(), None, timer)
+    def _segmented(self, what: Pointed) -> tuple[torch.Tensor, float]:
+        """The segmenter's answer in the latest view, whose frame it has: mask (H, W) bool and score."""
+        return asked(self.segmenter.predict, what)
 
     def _take_pending(self) -> tuple[TrackEvent, ...]:
         pending = (*self._pending, *self._editor.events)
         self._pending, self._editor.events = [], []
         return pending
+
+    def _empty_result(self, frame: Frame) -> FrameResult:
+        labels = np.zeros((frame.height, frame.width), dtype=np.uint16)
+        self._frames += 1
+        return self._result(frame, labels, (), self._take_pending(), None)
 
     def _result(
         self,
@@ -673,7 +595,6 @@ class Mastsam:
         tracks: tuple[Track, ...],
         events: tuple[TrackEvent, ...],
         points: LabelledCloud | None,
-        timer: StageTimer,
         check: SelfCheck | None = None,
     ) -> FrameResult:
         return FrameResult(
@@ -681,7 +602,7 @@ class Mastsam:
             tracks,
             events,
             points,
-            timer.milliseconds(),
+            self._timer.milliseconds(),
             self._frames - 1,
             frame.stamp_ns,
             frame.frame_id,

@@ -7,68 +7,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mastsam_ros.setting_fields import Checked, Scalar, SettingInfo, declared_in, setting
 from mastsam_ros.types import SettingsError
 
-Scalar = bool | int | float | str
 MAP_SUFFIXES = (".ply", ".json", ".npz")
 """Endings of a map's files, any of which, or none, may be given for the whole."""
 
 
 @dataclass(frozen=True)
-class SettingInfo:
-    """One setting: its dotted path, type (bool, int, float or str), default, meaning and bounds."""
-
-    path: str
-    type: type
-    default: Scalar
-    description: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    read_only: bool = False
-    """True where a change needs another model or another subscription: a restart."""
-
-
-def _setting(
-    default: Scalar,
-    description: str,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-    read_only: bool = False,
-) -> Any:
-    metadata = {
-        "description": description,
-        "minimum": minimum,
-        "maximum": maximum,
-        "choices": choices,
-        "read_only": read_only,
-    }
-    return field(default=default, metadata=metadata)
-
-
-class _Checked:
-    """Validates every value when a settings object is made."""
-
-    def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):  # type: ignore[arg-type]
-            if item.metadata:
-                value = _checked(item.name, getattr(self, item.name), type(item.default), item.metadata)
-                object.__setattr__(self, item.name, value)
-
-
-@dataclass(frozen=True)
-class FrameSettings(_Checked):
+class FrameSettings(Checked):
     """What is done to an image before anything else."""
 
-    working_pixels: int = _setting(
+    working_pixels: int = setting(
         -1,
         "Images with more pixels are shrunk to about this many for matching, segmentation and tracking;"
         " labels come out at full size. 0: never shrink. -1: what suits the segmenter, 160,000 for regions and"
@@ -76,14 +32,14 @@ class FrameSettings(_Checked):
         -1,
         16_000_000,
     )
-    use_depth: bool = _setting(True, "Use the depth image where there is one.")
+    use_depth: bool = setting(True, "Use the depth image where there is one.")
 
 
 @dataclass(frozen=True)
-class MatcherSettings(_Checked):
+class MatcherSettings(Checked):
     """Which matcher, and what every matcher shares."""
 
-    name: str = _setting(
+    name: str = setting(
         "auto",
         "Matcher: flow (embedded default), features (slower; for views that lie far apart, and `mastsam run"
         " --unordered`), mast3r (a GPU and its weights), or auto: mast3r where both are there.",
@@ -93,57 +49,57 @@ class MatcherSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class FlowSettings(_Checked):
+class FlowSettings(Checked):
     """The embedded default's matcher: dense inverse search optical flow, forward and backward."""
 
-    scale: float = _setting(0.75, "Flow is computed at this share of the working size.", 0.1, 1.0)
-    relative_tolerance: float = _setting(
+    scale: float = setting(0.75, "Flow is computed at this share of the working size.", 0.1, 1.0)
+    relative_tolerance: float = setting(
         0.02, "A match is kept if the squared forward-backward error is below this share of the squared motion...", 0, 1
     )
-    absolute_tolerance: float = _setting(0.25, "... plus this many square pixels.", 0, 100)
+    absolute_tolerance: float = setting(0.25, "... plus this many square pixels.", 0, 100)
 
 
 @dataclass(frozen=True)
-class Mast3rSettings(_Checked):
+class Mast3rSettings(Checked):
     """MASt3R as the matcher: dense local features and pointmaps of two views."""
 
-    implementation: str = _setting(
+    implementation: str = setting(
         "native",
         "The network: native (of this package) or reference (the authors' package mast3r, where it is installed).",
         choices=("native", "reference"),
         read_only=True,
     )
-    checkpoint: str = _setting(
+    checkpoint: str = setting(
         "",
         "File of the released weights, .pth or .safetensors, or a name of `mastsam weights list`."
         " Empty: the one that was fetched.",
         read_only=True,
     )
-    precision: str = _setting(
+    precision: str = setting(
         "auto",
         "Numbers the network computes with; auto: bfloat16 on a GPU, float32 on the CPU.",
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
     )
-    compile: bool = _setting(
+    compile: bool = setting(
         False, "Compile the network at the first frame: slower start, faster steps.", read_only=True
     )
-    image_size: int = _setting(512, "Long side of the network's image, pixels; the released model's is 512.", 32, 2048)
-    metric: bool = _setting(True, "The weights give points in metres, as the released model does.", read_only=True)
-    subsample: int = _setting(8, "Matches start from every so many pixels of the network's image, in x and y.", 1, 64)
-    min_confidence: float = _setting(
+    image_size: int = setting(512, "Long side of the network's image, pixels; the released model's is 512.", 32, 2048)
+    metric: bool = setting(True, "The weights give points in metres, as the released model does.", read_only=True)
+    subsample: int = setting(8, "Matches start from every so many pixels of the network's image, in x and y.", 1, 64)
+    min_confidence: float = setting(
         0.5, "Matches below this confidence are left out; 0.5 is 1 on MASt3R's scale.", 0, 1
     )
-    min_point_confidence: float = _setting(
+    min_point_confidence: float = setting(
         0.33, "Points below this confidence are left out; 1 - 1/c for c on MASt3R's scale.", 0, 1
     )
 
 
 @dataclass(frozen=True)
-class SegmenterSettings(_Checked):
+class SegmenterSettings(Checked):
     """Which segmenter, and what every segmenter shares."""
 
-    name: str = _setting(
+    name: str = setting(
         "auto",
         "Segmenter: regions (embedded default), sam (package segment-anything), hf_sam (package transformers), or"
         " auto: Segment Anything where there are a GPU and its weights.",
@@ -153,205 +109,205 @@ class SegmenterSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class RegionsSettings(_Checked):
+class RegionsSettings(Checked):
     """The embedded default's segmenter: superpixels, hierarchy, motion and depth evidence."""
 
-    use_motion: bool = _setting(True, "Set apart what moves on its own.")
-    use_depth: bool = _setting(True, "Set apart what stands free in the depth image, where there is one.")
-    superpixel_spacing: int = _setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
-    lightness_weight: float = _setting(0.5, "Weight of lightness beside colour.", 0, 10)
-    contrast_weight: float = _setting(2.0, "How much dearer outlines are where no edge is, beyond once.", 0, 100)
-    noise: float = _setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
-    boundary_cost: float = _setting(17.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
-    region_cost: float = _setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
-    prior_weight: float = _setting(
+    use_motion: bool = setting(True, "Set apart what moves on its own.")
+    use_depth: bool = setting(True, "Set apart what stands free in the depth image, where there is one.")
+    superpixel_spacing: int = setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
+    lightness_weight: float = setting(0.5, "Weight of lightness beside colour.", 0, 10)
+    contrast_weight: float = setting(2.0, "How much dearer outlines are where no edge is, beyond once.", 0, 100)
+    noise: float = setting(4.0, "Colour variation that counts as noise.", 0.01, 100)
+    boundary_cost: float = setting(17.0, "Cost of one pixel of outline, for an image of 640x480.", 0, 10_000)
+    region_cost: float = setting(3.0, "Cost of one more region, in pixels of outline.", 0, 10_000)
+    prior_weight: float = setting(
         0.4, "How far regions and outlines that agree with carried masks are preferred.", 0, 0.9
     )
     # Depth
-    plane_area_m2: float = _setting(
+    plane_area_m2: float = setting(
         0.1, "Smaller flat surfaces are objects or parts of objects, square metres.", 0, 1000
     )
-    surface_tolerance_m: float = _setting(
+    surface_tolerance_m: float = setting(
         0.005, "Lower bumps on a plane and smaller steps between objects do not count, beyond the noise, metres.", 0, 1
     )
-    crease_angle_deg: float = _setting(40.0, "Surfaces that meet in a sharper inward crease are two objects.", 1, 179)
+    crease_angle_deg: float = setting(40.0, "Surfaces that meet in a sharper inward crease are two objects.", 1, 179)
 
 
 @dataclass(frozen=True)
-class SamSettings(_Checked):
+class SamSettings(Checked):
     """Segment Anything and its kin as the segmenter, `sam` and `hf_sam` alike."""
 
-    checkpoint: str = _setting(
+    checkpoint: str = setting(
         "",
         "sam: the published .pth file, or a name of `mastsam weights list`; empty: the largest that was fetched."
         " hf_sam: a folder with config.json and weights.",
         read_only=True,
     )
-    precision: str = _setting(
+    precision: str = setting(
         "auto",
         "Numbers the networks compute with; auto: bfloat16 on a GPU, float32 on the CPU.",
         choices=("auto", "float32", "bfloat16", "float16"),
         read_only=True,
     )
-    mask_prompt: bool = _setting(
+    mask_prompt: bool = setting(
         False, "Give the decoder each track's carried mask as a mask prompt beside its points, as far as it is trusted."
     )
-    prompts_per_call: int = _setting(64, "Prompts that the decoder answers at once; bounds memory.", 1, 4096)
-    grid_points: int = _setting(32, "Automatic masks: prompts along the image's long side.", 1, 256)
-    min_iou: float = _setting(0.88, "Automatic masks below this predicted IoU are left out.", 0, 1)
-    min_stability: float = _setting(0.92, "Automatic masks that change more with their threshold are left out.", 0, 1)
-    nms_iou: float = _setting(0.7, "Of two automatic masks that overlap more than this (IoU), one is left out.", 0, 1)
+    prompts_per_call: int = setting(64, "Prompts that the decoder answers at once; bounds memory.", 1, 4096)
+    grid_points: int = setting(32, "Automatic masks: prompts along the image's long side.", 1, 256)
+    min_iou: float = setting(0.88, "Automatic masks below this predicted IoU are left out.", 0, 1)
+    min_stability: float = setting(0.92, "Automatic masks that change more with their threshold are left out.", 0, 1)
+    nms_iou: float = setting(0.7, "Of two automatic masks that overlap more than this (IoU), one is left out.", 0, 1)
 
 
 @dataclass(frozen=True)
-class TrackerSettings(_Checked):
+class TrackerSettings(Checked):
     """The points tracker (paper, section IV): one block per step, each can be switched off."""
 
     # Step 3, carry
-    carry: bool = _setting(True, "Move masks along the matches; off: they stay where they were.")
-    min_match_confidence: float = _setting(0.05, "Matches below this confidence are not used.", 0, 1)
-    carry_cell: int = _setting(4, "Carried points are thinned to one per cell of so many pixels.", 1, 64)
-    motion_filter: bool = _setting(True, "Drop carried points that move unlike their neighbours.")
-    motion_tolerance_px: float = _setting(1.5, "A carried point may differ by so many pixels from its neighbours...", 0)
-    motion_tolerance_ratio: float = _setting(0.15, "... plus this share of their motion.", 0)
-    connectivity_filter: bool = _setting(True, "Drop small groups of carried points away from the main body.")
-    min_group_share: float = _setting(0.08, "A group is small below this share of the track's largest group.", 0, 1)
+    carry: bool = setting(True, "Move masks along the matches; off: they stay where they were.")
+    min_match_confidence: float = setting(0.05, "Matches below this confidence are not used.", 0, 1)
+    carry_cell: int = setting(4, "Carried points are thinned to one per cell of so many pixels.", 1, 64)
+    motion_filter: bool = setting(True, "Drop carried points that move unlike their neighbours.")
+    motion_tolerance_px: float = setting(1.5, "A carried point may differ by so many pixels from its neighbours...", 0)
+    motion_tolerance_ratio: float = setting(0.15, "... plus this share of their motion.", 0)
+    connectivity_filter: bool = setting(True, "Drop small groups of carried points away from the main body.")
+    min_group_share: float = setting(0.08, "A group is small below this share of the track's largest group.", 0, 1)
     # Step 4, representatives
-    representative_selection: bool = _setting(True, "K-means; off: representatives are spread evenly by rank.")
-    representatives: int = _setting(6, "Representative points per track.", 1, 64)
-    kmeans: str = _setting(
+    representative_selection: bool = setting(True, "K-means; off: representatives are spread evenly by rank.")
+    representatives: int = setting(6, "Representative points per track.", 1, 64)
+    kmeans: str = setting(
         "torch", "K-means: torch (all tracks in one call), or a library.", choices=("torch", "sklearn", "cuml")
     )
     # Step 5, prompt and choose
-    reprompt: bool = _setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
-    negative_prompts: int = _setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
-    agreement_stride: int = _setting(2, "Masks are compared at every so many pixels.", 1, 16)
-    score_weight: float = _setting(
+    reprompt: bool = setting(True, "Ask the segmenter again; off: the carried mask is the new mask.")
+    negative_prompts: int = setting(3, "Nearest representatives of other tracks used as negative prompts.", 0, 64)
+    agreement_stride: int = setting(2, "Masks are compared at every so many pixels.", 1, 16)
+    score_weight: float = setting(
         0.5, "Weight of the segmenter's score beside the agreement with what was carried.", 0, 10
     )
-    score_only: bool = _setting(False, "Choose by the segmenter's score alone (ablation).")
-    min_carried_share: float = _setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
+    score_only: bool = setting(False, "Choose by the segmenter's score alone (ablation).")
+    min_carried_share: float = setting(0.4, "A candidate must hold this share of the carried mask.", 0, 1)
     # Step 6, overlap
-    overlap_filtering: bool = _setting(True, "Join tracks whose masks coincide.")
-    join_iou: float = _setting(0.7, "Masks with at least this IoU coincide.", 0, 1)
-    join_young: int = _setting(8, "A track younger than this many frames is joined at once...", 0)
-    join_after: int = _setting(4, "... others after this many frames in a row.", 1)
+    overlap_filtering: bool = setting(True, "Join tracks whose masks coincide.")
+    join_iou: float = setting(0.7, "Masks with at least this IoU coincide.", 0, 1)
+    join_young: int = setting(8, "A track younger than this many frames is joined at once...", 0)
+    join_after: int = setting(4, "... others after this many frames in a row.", 1)
     # Step 7, discovery
-    discovery: bool = _setting(True, "Segment uncovered regions anew.")
-    update_interval: int = _setting(1, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
-    urgent_share: float = _setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
-    min_area_share: float = _setting(0.0003, "Masks below this share of the picture are not kept.", 0, 1)
-    settle_outlines: bool = _setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
+    discovery: bool = setting(True, "Segment uncovered regions anew.")
+    update_interval: int = setting(1, "Uncovered regions are segmented anew every so many frames...", 1, 10_000)
+    urgent_share: float = setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
+    min_area_share: float = setting(0.0003, "Masks below this share of the picture are not kept.", 0, 1)
+    settle_outlines: bool = setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
     # Identity
-    join_pieces: bool = _setting(
+    join_pieces: bool = setting(
         True, "Without depth: what has the colour and the texture of a large thing in view is shown as a piece of it."
     )
-    confirm_after: int = _setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
-    confirm_part_after: int = _setting(12, "... or so often, where its pixels were a track's before...", 1, 1000)
-    confirm_quality: float = _setting(0.6, "... with at least this running agreement.", 0, 1)
-    confirm_score: float = _setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
-    confirm_new_score: float = _setting(
+    confirm_after: int = setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
+    confirm_part_after: int = setting(12, "... or so often, where its pixels were a track's before...", 1, 1000)
+    confirm_quality: float = setting(0.6, "... with at least this running agreement.", 0, 1)
+    confirm_score: float = setting(0.9, "A new mask with this score is shown under its own id at once.", 0, 2)
+    confirm_new_score: float = setting(
         0.85, "... and so is one with this score that no track was carried to, if it is not tiny.", 0, 2
     )
-    mature_after: int = _setting(5, "From this many frames on a track's mask is fully trusted.", 1, 1000)
-    coast_frames: int = _setting(
+    mature_after: int = setting(5, "From this many frames on a track's mask is fully trusted.", 1, 1000)
+    coast_frames: int = setting(
         5, "A trusted track that is not found keeps its carried mask for so many frames.", 0, 1000
     )
-    forget_after: int = _setting(300, "A lost track is removed after so many frames.", 1, 1_000_000)
-    revival: bool = _setting(True, "Recognise lost tracks by colour, size and place.")
-    revival_frames: int = _setting(40, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
-    revival_radius_px: float = _setting(20.0, "How far from the expected place, at least.", 0)
-    revival_size_ratio: float = _setting(0.8, "Largest |log| of the ratio of areas.", 0)
-    revival_colour: float = _setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
-    recall: bool = _setting(True, "Recognise views that were seen before: tracks lost since then come back in place.")
-    recall_views: int = _setting(40, "Largest number of views that are remembered.", 1, 10_000)
+    forget_after: int = setting(300, "A lost track is removed after so many frames.", 1, 1_000_000)
+    revival: bool = setting(True, "Recognise lost tracks by colour, size and place.")
+    revival_frames: int = setting(40, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
+    revival_radius_px: float = setting(20.0, "How far from the expected place, at least.", 0)
+    revival_size_ratio: float = setting(0.8, "Largest |log| of the ratio of areas.", 0)
+    revival_colour: float = setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
+    recall: bool = setting(True, "Recognise views that were seen before: tracks lost since then come back in place.")
+    recall_views: int = setting(40, "Largest number of views that are remembered.", 1, 10_000)
 
 
 @dataclass(frozen=True)
-class GeometrySettings(_Checked):
+class GeometrySettings(Checked):
     """Lifting labels to 3D points, and the map of instances."""
 
-    points: bool = _setting(
+    points: bool = setting(
         True, "Lift the labels to a point cloud where there is depth and K, or the matcher gives a pointmap."
     )
-    points_stride: int = _setting(2, "Every so many pixels, in x and in y, give one point.", 1, 64)
-    max_depth_m: float = _setting(20.0, "Farther points are left out, metres.", 0.1, 1000.0)
-    edge_ratio: float = _setting(
+    points_stride: int = setting(2, "Every so many pixels, in x and in y, give one point.", 1, 64)
+    max_depth_m: float = setting(20.0, "Farther points are left out, metres.", 0.1, 1000.0)
+    edge_ratio: float = setting(
         0.05, "Points whose depth differs from a neighbour's by more than this share are left out.", 0.0, 10.0
     )
-    structure: bool = _setting(
+    structure: bool = setting(
         True,
         "Find the camera's pose and a cloud, both up to scale, from pictures and K where there is neither depth nor a"
         " pointmap; and what was seen before where matches fail, without K too.",
     )
-    map: bool = _setting(True, "Keep a map of instances where there is depth and K: ids survive leaving the view.")
-    map_voxel_m: float = _setting(0.02, "Size of the map's voxels, metres.", 0.001, 1.0)
-    map_voxels: int = _setting(300_000, "Largest number of voxels; the longest unseen are dropped.", 1000, 10_000_000)
-    map_radius_m: float = _setting(10.0, "Farther from the camera nothing is kept, metres.", 0.1, 1000.0)
+    map: bool = setting(True, "Keep a map of instances where there is depth and K: ids survive leaving the view.")
+    map_voxel_m: float = setting(0.02, "Size of the map's voxels, metres.", 0.001, 1.0)
+    map_voxels: int = setting(300_000, "Largest number of voxels; the longest unseen are dropped.", 1000, 10_000_000)
+    map_radius_m: float = setting(10.0, "Farther from the camera nothing is kept, metres.", 0.1, 1000.0)
 
 
 @dataclass(frozen=True)
-class NodeSettings(_Checked):
+class NodeSettings(Checked):
     """The ROS 2 node: life cycle, topics, quality of service, what belongs together."""
 
-    autostart: bool = _setting(
+    autostart: bool = setting(
         True,
         "The node configures and activates itself. Off: it waits for the transitions of its managed life cycle,"
         " configure (loads the model) and activate (subscribes).",
         read_only=True,
     )
-    cameras: str = _setting(
+    cameras: str = setting(
         "",
         "Names of several cameras, separated by spaces; they share the models, and no two instances have the same id."
         " The input topics are then NAME/image and so on, or as the topic says that holds {camera}; the outputs are"
         " ~/NAME/labels and so on. Empty: one camera without a name.",
         read_only=True,
     )
-    share_map: bool = _setting(
+    share_map: bool = setting(
         True,
         "Several cameras whose poses come from outside (pose_topic) keep one map together: what two of them see has one"
         " id. The map is then published on ~/map and ~/map_instances.",
         read_only=True,
     )
-    image_topic: str = _setting("image", "Topic of the colour images.", read_only=True)
-    compressed: bool = _setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
-    image_transport: str = _setting(
+    image_topic: str = setting("image", "Topic of the colour images.", read_only=True)
+    compressed: bool = setting(False, "The image topic carries CompressedImage (jpeg or png).", read_only=True)
+    image_transport: str = setting(
         "raw",
         "image_transport's name of how the colour images come: compressed is image_topic/compressed, and needs no"
         " node.compressed, which is for topics that are named otherwise.",
         choices=("raw", "compressed"),
         read_only=True,
     )
-    camera_info_topic: str = _setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
-    depth_topic: str = _setting(
+    camera_info_topic: str = setting("camera_info", "Topic of the intrinsics. Empty: none.", read_only=True)
+    depth_topic: str = setting(
         "", "Topic of depth images that are registered to the colour images. Empty: none.", read_only=True
     )
-    compressed_depth: bool = _setting(
+    compressed_depth: bool = setting(
         False,
         "The depth topic carries CompressedImage (compressedDepth as png or rvl, or a 16-bit png).",
         read_only=True,
     )
-    depth_transport: str = _setting(
+    depth_transport: str = setting(
         "raw",
         "The same of the depth images: depth_topic/compressedDepth, or depth_topic/compressed for 16-bit png.",
         choices=("raw", "compressedDepth", "compressed"),
         read_only=True,
     )
-    rectified: bool = _setting(
+    rectified: bool = setting(
         False, "The images are rectified: CameraInfo's P holds. Otherwise K holds and distortion is refused."
     )
-    reliability: str = _setting(
+    reliability: str = setting(
         "best_effort",
         "Reliability asked of the image and depth topics; best_effort is what sensors send.",
         choices=("best_effort", "reliable"),
         read_only=True,
     )
-    queue_depth: int = _setting(5, "Messages that DDS keeps per input topic.", 1, 1000, read_only=True)
-    sync_queue: int = _setting(10, "Images, and depth images, that wait for their partner.", 1, 1000, read_only=True)
-    sync_tolerance_ms: float = _setting(
+    queue_depth: int = setting(5, "Messages that DDS keeps per input topic.", 1, 1000, read_only=True)
+    sync_queue: int = setting(10, "Images, and depth images, that wait for their partner.", 1, 1000, read_only=True)
+    sync_tolerance_ms: float = setting(
         20.0, "Image and depth belong together if their stamps differ by at most this, milliseconds.", 0.0, 10_000.0
     )
-    input_timeout_s: float = _setting(
+    input_timeout_s: float = setting(
         5.0,
         "A warning is given when no image comes for so long, seconds; and when no depth does, which images then no"
         " longer wait for.",
@@ -359,44 +315,44 @@ class NodeSettings(_Checked):
         3600.0,
     )
     # The map and the camera's place in it
-    map_frame: str = _setting("map", "Frame of the map, of the odometry, and of poses from outside.", read_only=True)
-    map_interval_s: float = _setting(
+    map_frame: str = setting("map", "Frame of the map, of the odometry, and of poses from outside.", read_only=True)
+    map_interval_s: float = setting(
         1.0, "~/map and ~/map_instances are published at most this often, seconds.", 0.0, 3600.0
     )
-    map_file: str = _setting(
+    map_file: str = setting(
         "",
         "The map is loaded from this file at the start, and saved there at the end and by ~/save_map: .ply, .json and"
         " .npz, as by `mastsam run --map`. Empty: neither. With several cameras that do not share one, _NAME is added.",
         read_only=True,
     )
-    pose_topic: str = _setting(
+    pose_topic: str = setting(
         "",
         "Poses of the camera from outside, which take precedence: a topic of nav_msgs/Odometry, or tf. Empty: own"
         " odometry, from depth.",
         read_only=True,
     )
-    pose_tolerance_ms: float = _setting(
+    pose_tolerance_ms: float = setting(
         100.0, "A pose from outside may be so far from the image in time, and is waited for so long, milliseconds.", 0.0
     )
-    publish_tf: bool = _setting(
+    publish_tf: bool = setting(
         False,
         "Publish own odometry on /tf: from map_frame to tf_child_frame. Leave it off where something else places the"
         " camera in that frame.",
         read_only=True,
     )
-    tf_child_frame: str = _setting(
+    tf_child_frame: str = setting(
         "",
         "Frame that /tf is told of: the root of the camera's tree, such as odom on a robot (REP 105) or camera_link."
         " Empty: the images' own frame, for a camera that nothing else places.",
         read_only=True,
     )
     # What /diagnostics warns of, over the last 300 frames
-    warn_consistency: float = _setting(
+    warn_consistency: float = setting(
         0.8, "Warn where a smaller share of the matched pixels keeps its id from frame to frame.", 0.0, 1.0
     )
-    warn_uncovered: float = _setting(0.3, "Warn where a larger share of the picture has no label.", 0.0, 1.0)
-    warn_largest: float = _setting(0.95, "Warn where the largest mask covers more of the picture.", 0.0, 1.0)
-    warn_switches: float = _setting(0.5, "Warn where more ids per frame seem to go on under another one.", 0.0, 1000.0)
+    warn_uncovered: float = setting(0.3, "Warn where a larger share of the picture has no label.", 0.0, 1.0)
+    warn_largest: float = setting(0.95, "Warn where the largest mask covers more of the picture.", 0.0, 1.0)
+    warn_switches: float = setting(0.5, "Warn where more ids per frame seem to go on under another one.", 0.0, 1000.0)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -451,11 +407,11 @@ class NodeSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class Settings(_Checked):
+class Settings(Checked):
     """All settings. `Settings()` is the default configuration."""
 
-    device: str = _setting("auto", "Where tensors live.", choices=("auto", "cuda", "cpu"), read_only=True)
-    threads: int = _setting(
+    device: str = setting("auto", "Where tensors live.", choices=("auto", "cuda", "cpu"), read_only=True)
+    threads: int = setting(
         0,
         "Threads that torch and OpenCV compute with on the CPU, beside the two that a step has. 0: what each takes by"
         " itself, most often one per core.",
@@ -463,7 +419,7 @@ class Settings(_Checked):
         1024,
         read_only=True,
     )
-    weights_directory: str = _setting(
+    weights_directory: str = setting(
         "",
         "Folder of the checkpoints that `mastsam weights fetch` keeps. Empty: $XDG_CACHE_HOME/mastsam_ros.",
         read_only=True,
@@ -489,7 +445,7 @@ class Settings(_Checked):
     @staticmethod
     def infos() -> tuple[SettingInfo, ...]:
         """Every setting with its dotted path (`tracker.update_interval`), in the order of declaration."""
-        return tuple(_infos(Settings, ""))
+        return tuple(declared_in(Settings))
 
     @staticmethod
     def from_mapping(values: Mapping[str, Any]) -> Settings:
@@ -563,24 +519,6 @@ class Settings(_Checked):
         return dataclasses.asdict(self)
 
 
-def _infos(kind: type, prefix: str) -> Iterator[SettingInfo]:
-    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if item.metadata:
-            meta = item.metadata
-            yield SettingInfo(
-                prefix + item.name,
-                type(item.default),
-                item.default,  # type: ignore[arg-type]
-                meta["description"],
-                meta["minimum"],
-                meta["maximum"],
-                meta["choices"],
-                meta["read_only"],
-            )
-        else:
-            yield from _infos(item.default_factory, f"{prefix}{item.name}.")  # type: ignore[arg-type]
-
-
 _DEEPEST = 3
 """Levels that no setting reaches; a YAML file can refer to itself without end."""
 
@@ -616,24 +554,3 @@ def _without_ros_wrapper(content: Mapping[str, Any]) -> Mapping[str, Any]:
     if len(wrapped) != len(content) or len(wrapped) > 1 or not isinstance(wrapped[0], Mapping):
         raise SettingsError("a ROS parameter file for this node holds one 'ros__parameters' block and nothing else")
     return {key: value for key, value in wrapped[0].items() if key != "use_sim_time"}
-
-
-def _checked(name: str, value: Any, kind: type, meta: Mapping[str, Any]) -> Any:
-    # YAML 1.1 takes 1e-3 for text: its numbers have a point.
-    is_number_text = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]{1,3}", value)
-    if kind is float and type(value) is not bool and (isinstance(value, int) or is_number_text):
-        try:
-            value = float(value)
-        except OverflowError:
-            raise SettingsError(f"{name} must be finite, got an integer beyond all floats") from None
-    if type(value) is not kind:
-        raise SettingsError(f"{name} must be {kind.__name__}, got {repr(value)[:60]}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise SettingsError(f"{name} must be finite, got {value}")
-    minimum, maximum, choices = meta["minimum"], meta["maximum"], meta["choices"]
-    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
-        limits = f"in [{minimum}, {maximum}]" if maximum is not None else f"at least {minimum}"
-        raise SettingsError(f"{name} must be {limits}, got {value}")
-    if choices and value not in choices:
-        raise SettingsError(f"{name} must be one of {', '.join(choices)}, got '{value}'")
-    return value

@@ -17,8 +17,8 @@ PACKAGE = Path(mastsam_ros.__file__).parent
 # A module may import what stands in its own row or below. A new module or folder at the top of the package gets its
 # place here.
 LAYERS = [
-    {"types", "masks", "settings", "settings_arguments", "device", "compiled", "stages", "weights", "checkpoints"}
-    | {"backends"},
+    {"types", "masks", "settings", "setting_fields", "settings_arguments", "device", "compiled", "stages", "weights"}
+    | {"checkpoints", "backends"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
     {"cli", "run", "unordered", "replay", "node_session", "demo", "ros", "__main__"},

@@ -136,7 +136,7 @@ def test_a_fault_costs_its_frame_and_no_id(where: str) -> None:
 def test_a_fault_after_ids_were_joined_elsewhere_mixes_no_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
     expected = ids_of(mastsam.step(frame_at(0)).labels, 0)
-    mastsam.map.joins.append(Join(expected[1], expected[0], 1.0))
+    mastsam.map.member.joins.append(Join(expected[1], expected[0], 1.0))
     monkeypatch.setattr(mastsam.segmenter, "predict", lambda prompts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         mastsam.step(frame_at(2))

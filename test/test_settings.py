@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mastsam_ros.settings import SettingInfo, Settings
+from mastsam_ros.setting_fields import SettingInfo
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import SettingsError
 
 INFOS = {info.path: info for info in Settings.infos()}

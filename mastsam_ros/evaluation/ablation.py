@@ -9,7 +9,7 @@ import numpy as np
 
 from mastsam_ros.evaluation.measured import FIGURES, KINDS, RGB, RGB_D, VIDEO, Figures, Measured, Source
 from mastsam_ros.evaluation.tables import table
-from mastsam_ros.settings import Scalar
+from mastsam_ros.setting_fields import Scalar
 
 ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     "all parts": ({}, KINDS),

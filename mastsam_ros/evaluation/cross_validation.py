@@ -10,7 +10,8 @@ import numpy as np
 
 from mastsam_ros.evaluation.measured import FIGURES, RGB, RGB_D, VIDEO, Changes, Figures, Source
 from mastsam_ros.evaluation.tables import table
-from mastsam_ros.settings import Scalar, Settings
+from mastsam_ros.setting_fields import Scalar
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import MastsamError
 
 GRID: dict[str, tuple[tuple[Scalar, ...], tuple[str, ...]]] = {

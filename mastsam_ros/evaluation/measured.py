@@ -20,7 +20,8 @@ from mastsam_ros.evaluation.datasets import LabelledSequence
 from mastsam_ros.evaluation.protocols import FlowCache
 from mastsam_ros.evaluation.runs import Steps, run_sequence
 from mastsam_ros.evaluation.workers import Failure, run_in_processes, run_on_ray
-from mastsam_ros.settings import Scalar, Settings
+from mastsam_ros.setting_fields import Scalar
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, FrameResult, MastsamError
 
 VIDEO, RGB, RGB_D = KINDS = ("video", "RGB", "RGB-D")

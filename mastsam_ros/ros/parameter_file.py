@@ -11,7 +11,8 @@ import textwrap
 from pathlib import Path
 
 from mastsam_ros.ros.reference import write_reference
-from mastsam_ros.settings import Scalar, SettingInfo, Settings
+from mastsam_ros.setting_fields import Scalar, SettingInfo
+from mastsam_ros.settings import Settings
 
 _HEADER = """\
 # All parameters with their defaults. Written by: python -m mastsam_ros.ros.parameter_file config/mastsam.yaml

@@ -8,7 +8,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mastsam_ros.settings import SettingInfo, Settings
+from mastsam_ros.setting_fields import SettingInfo
+from mastsam_ros.settings import Settings
 from mastsam_ros.types import SettingsError
 
 _OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides.")

@@ -17,7 +17,8 @@ from mastsam_ros.ros.interface import (
     Service,
     Topic,
 )
-from mastsam_ros.settings import SettingInfo, Settings
+from mastsam_ros.setting_fields import SettingInfo
+from mastsam_ros.settings import Settings
 
 _HEAD = """\
 # Reference: topics, services, parameters

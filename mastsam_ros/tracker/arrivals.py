@@ -112,7 +112,7 @@ class Arrivals:
         Where the map knows the place, the map decides.
         """
         settings, identities = self.settings, self._identities
-        if not settings.revival or matches is None or self._map.T_world_camera is not None:
+        if not settings.revival or matches is None or self._map.speaks:
             return {}
         lives, said = [identities[id] for id in active], identities.constraints
         missed = [identities[id] for id in identities.lost()] + [life for life in lives if life.missing > 0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Set
 
 import cv2
@@ -11,20 +10,14 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
-from mastsam_ros.geometry.instance_map import InstanceMap, Separation
-from mastsam_ros.geometry.odometry import FORWARD_LEFT_UP, Odometry
+from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.presence import Presence
-from mastsam_ros.geometry.rigid_matches import checked_matches
-from mastsam_ros.settings import GeometrySettings, TrackerSettings
-from mastsam_ros.tracker.constraints import Constraints
 from mastsam_ros.tracker.departed import Departed
 from mastsam_ros.tracker.identity import Identities
-from mastsam_ros.tracker.moving import MovingTracks, at_rest, off_moving, own_motion
+from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.placed_view import FEWEST, STRIDE, PlacedView
-from mastsam_ros.tracker.world import Join, World
-from mastsam_ros.types import EventKind, Frame, InputError, MapInstance, Matches, PoseState, WorldMap, triple
-
-_LOG = logging.getLogger(__name__)
+from mastsam_ros.tracker.world import Join
+from mastsam_ros.types import EventKind, InputError
 
 _CLAIM = 0.5
 """Share of a mask's known voxels that must be an id's for the mask to be that id..."""
@@ -40,7 +33,6 @@ _ANOTHERS, _OWN = 0.7, 0.15
 """Share of a mask's voxels from which on it is another id's, if at most so many are its own."""
 _COLOUR = 50.0
 """Mean colours of a mask and of the voxels it lies on may differ by so many grey levels."""
-_CARVE_INTERVAL = 3
 _COMPACT_M = 0.8
 """Larger things are recognised by the voxels that they lie on alone."""
 _IN_FRONT, _IN_FRONT_M = 0.8, 0.02
@@ -50,124 +42,27 @@ _GROWN = 2.5
 
 
 class MapRevival:
-    """The map that one camera sees, and what it says about who is who. Without depth, K or a pose it says nothing.
+    """What the map says about who is who. Where the pose of the current view is not known it says nothing."""
 
-    identities: the camera's tracker. world: where its map is, of its own or shared with other cameras.
-    """
-
-    def __init__(
-        self, settings: GeometrySettings, world: World | None = None, identities: Identities | None = None
-    ) -> None:
-        self.odometry = Odometry(FORWARD_LEFT_UP)
-        self._world = world or World(settings)
-        self._member = self._world.join(identities or Identities(TrackerSettings()))
-        self.pose = PoseState.UNKNOWN
-        """Where the pose of the current view comes from."""
-        self._here: tuple[Frame, npt.NDArray[np.float64], int] | None = None
-        """The current view, its pose and number; None where the pose is not known."""
-        self._placed: PlacedView | None = None
+    def __init__(self, mapper: Mapper) -> None:
+        self._mapper = mapper
+        self._world, self._member, self._map = mapper.world, mapper.member, mapper.map
+        self._departed = Departed()
         self.agreement: dict[tuple[int, int], float] = {}
         """Of the last look-up, (id, mask): share of the mask's known voxels that are the id's."""
-        self._own_world = False
-        self._moving = MovingTracks()
-        self._departed = Departed()
-        self._flowed: tuple[Frame, npt.NDArray[np.float64], Matches] | None = None
-        """The view before the current one, its pose, and the matches between the two, until `finish` has seen them."""
-        self._motion: tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None = None
-        """Of the current view's places, as `own_motion` gives it; None where there is no view before it."""
-        self._owners: npt.NDArray[np.uint16] | None = None
+
+    def reset(self) -> None:
+        """Forgets what lost things were like."""
+        self._departed.reset()
 
     @property
-    def map(self) -> InstanceMap:
-        """The world's map."""
-        return self._world.map
-
-    @property
-    def settings(self) -> GeometrySettings:
-        """The map's settings."""
-        return self.map.settings
-
-    @settings.setter
-    def settings(self, settings: GeometrySettings) -> None:
-        if settings.map_voxel_m != self.map.settings.map_voxel_m or not settings.map:
-            self.reset(empty=True)
-        self.map.settings = settings
-
-    @property
-    def T_world_camera(self) -> npt.NDArray[np.float64] | None:
-        """(4, 4) pose of the current view, None if it is not known."""
-        return None if self._here is None else self._here[1]
+    def speaks(self) -> bool:
+        """Whether the map knows the place."""
+        return self._mapper.T_world_camera is not None
 
     @property
     def _view(self) -> PlacedView | None:
-        """The current view as the map sees it; None where the pose is not known."""
-        if self._placed is None and self._here is not None:
-            self._placed = PlacedView(*self._here, self.map)
-        return self._placed
-
-    @property
-    def shared(self) -> bool:
-        """True if other cameras have the same map."""
-        return self._world.shared
-
-    def reset(self, empty: bool = True) -> None:
-        """Forgets where the camera is; empties the map, or goes on in it where a known view is recognised."""
-        if empty:
-            self._world.reset()
-            self.odometry.reset()
-            self._own_world = False
-        else:
-            self._world.forget(self._member)
-            self.odometry.adopt(self.odometry.keyframes, self.odometry.given)
-        self._moving.reset()
-        self._departed.reset()
-        self._here, self._placed, self._owners = None, None, None
-        self._flowed, self._motion = None, None
-        self.pose = PoseState.UNKNOWN
-
-    def interrupt(self) -> None:
-        """The next frame's matches do not come from the last one."""
-        self.odometry.interrupt()
-        self._here, self._placed, self._flowed = None, None, None
-
-    def locate(self, view: Frame, matches: Matches | None, number: int) -> Matches | None:
-        """Finds the pose of frame `number` (working size). Returns the matches, corrected where it knows better."""
-        self._world.begin(number)
-        before, self._here, self._placed = self._here, None, None
-        self._flowed, self._motion = None, None
-        given, self.pose = view.T_world_camera is not None, PoseState.UNKNOWN
-        if not self.settings.map:
-            return matches
-        if given and self._own_world:
-            _LOG.warning("poses come from outside from now on: the map starts anew in their world")
-            self._world.reset()
-        T = self.odometry.track(view, off_moving(matches, self._owners, self._moving.ids))
-        if T is None:
-            self.pose = PoseState.LOST if self.odometry.lost else PoseState.UNKNOWN
-            return matches
-        self.pose = PoseState.GIVEN if given else PoseState.OWN
-        self._own_world = not self.odometry.given
-        self._here = view, T, number
-        if matches is None or before is None:
-            return matches
-        previous, T_before, _ = before
-        matches = checked_matches(matches, previous, view, np.linalg.inv(T_before) @ T)
-        self._flowed = previous, T_before, matches
-        return matches
-
-    def look_round(self) -> None:
-        """Looks up what the map knows of what the located view shows; whoever asks first does it otherwise."""
-        _ = self._view
-
-    def finish(self) -> None:
-        """Does what `remember` and the next frame need of the located view; they do it otherwise."""
-        self.odometry.finish()
-        view = self._view
-        if view is None:
-            return
-        _ = view.order
-        if self._flowed is not None:
-            self._motion, self._flowed = own_motion(view.points, view.rows, view.columns, *self._flowed), None
+        return self._mapper.view
 
     def elsewhere(self) -> set[int]:
         """Ids in the map that only other cameras know."""
@@ -189,13 +84,37 @@ class MapRevival:
         return self._world.two_things(first, second, but=self._member)
 
     def recognise(
-        self, new: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
+        self, index: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
     ) -> dict[int, int]:
-        """Which of `count` new masks is which wanted id: new (H, W) int64, n + 1 = mask n; mask (0-based) -> id.
+        """Which of `count` masks lies where which wanted id is in the map: mask (0-based) -> id.
 
-        Any number of masks may be one of those in `several`.
+        index: (H, W) int64, n + 1 = mask n. Each id is one mask at most, but those in `several` any number.
         """
-        return self._claims(new, count, wanted, several)
+        view, self.agreement = self._view, {}
+        if view is None or not wanted or not count:
+            return {}
+        rows, columns, voxel = view.everywhere(self._map)
+        mask = on_host(index)[0][rows, columns]
+        on = (mask > 0) & (voxel >= 0)
+        voxel, rgb, mask_on = voxel[on], view.view.image[rows[on], columns[on]], mask[on]
+        instance = self._map.voxels.instance[voxel]
+        area, known = np.bincount(mask, minlength=count + 1), np.bincount(mask_on, minlength=count + 1)
+        pairs = []
+        for id in sorted(wanted & set(np.unique(instance).tolist())):
+            votes = np.bincount(mask_on[instance == id], minlength=count + 1)
+            enough = (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
+            enough &= (votes >= FEWEST) | ((votes >= _FEW) & (votes >= _FEW_CLAIM * known))
+            for n in np.nonzero(enough)[0].tolist():
+                both = (instance == id) & (mask_on == n)
+                difference = rgb[both].mean(axis=0) - self._map.voxels.rgb[voxel[both]].mean(axis=0)
+                if np.linalg.norm(difference) < _COLOUR:
+                    pairs.append((-int(votes[n]), id, n - 1))
+                    self.agreement[id, n - 1] = float(votes[n] / known[n])
+        result: dict[int, int] = {}
+        for _, id, n in sorted(pairs):
+            if n not in result and (id not in result.values() or id in several):
+                result[n] = id
+        return result
 
     def nearness(self, new: torch.Tensor, count: int, wanted: set[int]) -> dict[int, dict[int, float]]:
         """How near new masks are to where wanted ids were: id -> mask (0-based) -> distance, 1 is as far as may be.
@@ -209,11 +128,11 @@ class MapRevival:
         mask = on_host(new)[0][view.rows, view.columns]
         boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= FEWEST}
         result: dict[int, dict[int, float]] = {}
-        for id, (low, high) in self.map.boxes(wanted).items():
+        for id, (low, high) in self._map.boxes(wanted).items():
             size = high - low
             if size.max() > _COMPACT_M:
                 continue
-            reach = max(size.max(), 2 * self.settings.map_voxel_m)
+            reach = max(size.max(), 2 * self._map.settings.map_voxel_m)
             result[id] = {}
             for n, (new_low, new_high) in boxes.items():
                 whole = np.maximum(high, new_high) - np.minimum(low, new_low)
@@ -261,8 +180,8 @@ class MapRevival:
             return None
         area, known, votes = self._votes(image, len(active))
         table = np.arange(len(active) + 1)
-        own_voxels = np.bincount(self.map.voxels.instance, minlength=votes.shape[1])
-        still = self._moving.ids
+        own_voxels = np.bincount(self._map.voxels.instance, minlength=votes.shape[1])
+        still = self._mapper.moving.ids
         for n, id in enumerate(list(active)):
             if not identities.exists(id) or id in still or identities.constraints.edited(id) or id >= votes.shape[1]:
                 continue
@@ -289,9 +208,9 @@ class MapRevival:
             raise InputError("nothing is known of a view without a place in the map")
         mask = image[view.rows, view.columns].astype(np.int64)
         on = (mask > 0) & (view.voxel >= 0)
-        on[on] = self.map.voxels.votes[view.voxel[on]] >= _FIRM
-        instance = self.map.voxels.instance[view.voxel[on]].astype(np.int64)
-        ids = int(self.map.voxels.instance.max(initial=0)) + 1
+        on[on] = self._map.voxels.votes[view.voxel[on]] >= _FIRM
+        instance = self._map.voxels.instance[view.voxel[on]].astype(np.int64)
+        ids = int(self._map.voxels.instance.max(initial=0)) + 1
         votes = np.bincount(mask[on] * ids + instance, minlength=(count + 1) * ids).reshape(count + 1, ids)[1:]
         area: npt.NDArray[np.int64] = np.bincount(mask, minlength=count + 1)[1:]
         return area, votes.sum(axis=1), votes
@@ -326,21 +245,23 @@ class MapRevival:
         if view is None or not (lost or elsewhere):
             return active
         result = list(active)
-        for n, id in self._claims(index, len(active), lost | elsewhere).items():
+        for n, id in self.recognise(index, len(active), lost | elsewhere).items():
             if identities.constraints.edited(active[n]) or self.two_things(active[n], id):
                 continue
             if id in elsewhere:
                 self._world.same(active[n], id, self.agreement[id, n])
                 view.presence.clear()
             # Two that were in view at the same time are two.
-            elif id in self.map.instances and identities[active[n]].age <= view.number - self._last_seen(id):
+            elif id in self._map.instances and identities[active[n]].age <= view.number - self._last_seen(id):
                 self._reunited(active[n], id, "lies where {} was lost", self.agreement[id, n], identities)
                 result[n] = id
         lost -= set(result)
         empty = {id for id, where in self._presence(lost).items() if where is Presence.GONE}
-        self._departed.update(self.map, {id: self._last_seen(id) for id in lost}, empty)
+        self._departed.update(self._map, {id: self._last_seen(id) for id in lost}, empty)
         born = {id: view.number - identities[id].age for id in result if not identities.constraints.edited(id)}
-        for id, (old, evidence) in self._departed.elsewhere(self.map, born, self.odometry.keyframes, view.K).items():
+        for id, (old, evidence) in self._departed.elsewhere(
+            self._map, born, self._mapper.odometry.keyframes, view.K
+        ).items():
             self._reunited(id, old, "looks like {}, which is gone from its place", evidence, identities)
             result[result.index(id)] = old
         return result
@@ -350,7 +271,7 @@ class MapRevival:
         identities.merge(young, old, how.format("the other"))
         for kind, told in ((EventKind.REVIVED, old), (EventKind.MERGED, young)):
             identities.weigh(kind, told, evidence)
-        self.merge(young, old, evidence)
+        self._mapper.merge(young, old, evidence)
 
     def _last_seen(self, id: int) -> int:
         """This camera's last frame that shows the id; one before all others if none does."""
@@ -369,7 +290,7 @@ class MapRevival:
             mask = on_host(index)[0]
             there = np.zeros(mask.shape, np.uint8)
             known = view.voxel >= 0
-            there[view.rows[known], view.columns[known]] = self.map.voxels.instance[view.voxel[known]] == id
+            there[view.rows[known], view.columns[known]] = self._map.voxels.instance[view.voxel[known]] == id
             # Every STRIDE-th pixel was looked up: closing fills what lies between.
             kernel = np.ones((2 * STRIDE + 1, 2 * STRIDE + 1), np.uint8)
             part = (cv2.morphologyEx(there, cv2.MORPH_CLOSE, kernel) > 0) & np.isin(mask, others)
@@ -388,26 +309,20 @@ class MapRevival:
         inside = mask[view.rows, view.columns] & view.sure
         points = view.points[inside]
         ray = points - view.T[:3, 3].astype(np.float32)
-        voxel = self.map.look_up(points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
-        self.map.relabel(np.unique(voxel[voxel >= 0]), id, self._world.number)
+        voxel = self._map.look_up(points, ray / np.linalg.norm(ray, axis=1, keepdims=True))
+        self._map.relabel(np.unique(voxel[voxel >= 0]), id, self._world.number)
         view.presence.clear()
         self._member.sightings.setdefault(id, (view.number, view.number))
 
     def separation(self, first: int, second: int) -> Separation:
         """How far two ids are known to be two things in the map."""
-        return Separation.UNKNOWN if self._here is None else self.map.separation(first, second)
-
-    def merge(self, id: int, into: int, evidence: float = 1.0) -> None:
-        """What the map has of `id` is that of `into` from now on, for the other cameras of this world, too."""
-        self._world.merged(self._member, id, into, evidence)
-        if self._placed is not None:
-            self._placed.presence.clear()
+        return Separation.UNKNOWN if not self.speaks else self._map.separation(first, second)
 
     def waiting(self, identities: Identities) -> set[int]:
         """Lost ids that cannot be seen from here: out of view, or hidden, or nobody knows where here is."""
         view = self._view
         if view is None:
-            return set(self.map.instances) if self.odometry.lost else set()
+            return set(self._map.instances) if self._mapper.odometry.lost else set()
         where = self._presence(set(identities.lost()))
         return {id for id, presence in where.items() if presence in (Presence.OUT_OF_VIEW, Presence.OCCLUDED)}
 
@@ -416,96 +331,13 @@ class MapRevival:
         if view is None:
             return {}
         if unknown := sorted(ids - view.presence.keys()):
-            found = self.map.presence(unknown, view.T, view.K, view.depth)
+            found = self._map.presence(unknown, view.T, view.K, view.depth)
             view.presence.update({id: found.get(id) for id in unknown})
         return {id: where for id in sorted(ids) if (where := view.presence[id]) is not None}
 
     def in_plain_view(self, ids: set[int]) -> set[int]:
         """Those of the ids whose places are in view and not empty: what the segmenter misses there is its fault."""
         return {id for id, where in self._presence(ids).items() if where is Presence.IN_VIEW}
-
-    def remember(self, shown: npt.NDArray[np.uint16], known: set[int]) -> None:
-        """Enters what the view shows: shown (H, W) uint16 ids, 0 = none; known: every id that exists.
-
-        What moves on its own stays out, and leaves the map where it was in it.
-        """
-        self.finish()
-        view, self._owners = self._view, shown
-        if view is None:
-            return
-        view.presence.clear()
-        if view.number % _CARVE_INTERVAL == 0:
-            self.map.carve(view.T, view.K, view.depth)
-        instance = shown[view.rows, view.columns].astype(np.int32)
-        entered = (instance > 0) & view.sure
-        if self._motion is not None:
-            motion, flowing = self._motion
-            out, leaving = self._moving.update(instance, motion, flowing, self.map.instances.keys())
-            self._moving.keep_only(known)
-            self.map.forget(leaving)
-            entered &= at_rest(instance, out, motion, flowing)
-        world, member, stamp_ns = self._world, self._member, view.view.stamp_ns
-        order = view.order[entered[view.order]]
-        seen = self.map.observe(view.points, instance, view.rgb, world.number, view.keys, order)
-        member.saw(np.unique(seen.instance), view.number)
-        self.map.forget(self.map.instances.keys() - known)
-        self.map.bound(view.T[:3, 3])
-        member.sightings = {id: at for id, at in member.sightings.items() if id in known}
-        in_view = {id: stamp_ns for id, seen_ in self.map.instances.items() if seen_.last_seen == world.number}
-        world.seen_ns = {id: at for id, at in (world.seen_ns | in_view).items() if id in self.map.instances}
-        world.compare(member, stamp_ns, seen)
-
-    def world(self, said: Constraints) -> WorldMap:
-        """The map as it is now, its tracks as the instances that people see."""
-        map, seen_ns = self.map.renamed(said.instance), dict[int, int]()
-        for track, at in self._world.seen_ns.items():
-            seen_ns[said.instance(track)] = max(at, seen_ns.get(said.instance(track), 0))
-        cloud, extents = map.cloud(), map.extents()
-        voxels = np.bincount(cloud.instance, minlength=1)
-        instances = (
-            MapInstance(
-                id,
-                triple(extents[id][0]),
-                triple(extents[id][1]),
-                int(voxels[id]),
-                map.instances[id].views,
-                seen_ns.get(id, 0),
-                said.names.get(id, ""),
-            )
-            for id in sorted(extents.keys() & map.instances.keys())
-        )
-        return WorldMap(cloud, tuple(instances))
-
-    def _claims(
-        self, index: torch.Tensor, count: int, wanted: set[int], several: Set[int] = frozenset()
-    ) -> dict[int, int]:
-        """Which mask n (0-based) of `index` (H, W) lies where which wanted id is in the map: one each at most, but
-        any number of those in `several`."""
-        view, self.agreement = self._view, {}
-        if view is None or not wanted or not count:
-            return {}
-        rows, columns, voxel = view.everywhere(self.map)
-        mask = on_host(index)[0][rows, columns]
-        on = (mask > 0) & (voxel >= 0)
-        voxel, rgb, mask_on = voxel[on], view.view.image[rows[on], columns[on]], mask[on]
-        instance = self.map.voxels.instance[voxel]
-        area, known = np.bincount(mask, minlength=count + 1), np.bincount(mask_on, minlength=count + 1)
-        pairs = []
-        for id in sorted(wanted & set(np.unique(instance).tolist())):
-            votes = np.bincount(mask_on[instance == id], minlength=count + 1)
-            enough = (votes >= _CLAIM * known) & (votes >= _KNOWN * area)
-            enough &= (votes >= FEWEST) | ((votes >= _FEW) & (votes >= _FEW_CLAIM * known))
-            for n in np.nonzero(enough)[0].tolist():
-                both = (instance == id) & (mask_on == n)
-                difference = rgb[both].mean(axis=0) - self.map.voxels.rgb[voxel[both]].mean(axis=0)
-                if np.linalg.norm(difference) < _COLOUR:
-                    pairs.append((-int(votes[n]), id, n - 1))
-                    self.agreement[id, n - 1] = float(votes[n] / known[n])
-        result: dict[int, int] = {}
-        for _, id, n in sorted(pairs):
-            if n not in result and (id not in result.values() or id in several):
-                result[n] = id
-        return result
 
 
 def _box(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:

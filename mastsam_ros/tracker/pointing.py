@@ -111,6 +111,18 @@ class RecentViews:
         return what
 
 
+def asked(predict: Callable[[PointPrompts], CandidateMasks], what: Pointed) -> tuple[torch.Tensor, float]:
+    """What a segmenter sees there in the view that it has, mask (H, W) bool and score; raises EditError for nothing."""
+    answer = meant(predict(what.prompts()), what)
+    if answer is None and what.box is not None and not len(what.xy):
+        # A segmenter that knows points only.
+        centre = Pointed((what.box[:2] + what.box[2:])[None] / 2, np.array([True]), what.box)
+        answer = meant(predict(centre.prompts()), centre)
+    if answer is None:
+        raise EditError("the segmenter sees nothing there: point at other places, or draw a closer box")
+    return answer
+
+
 def meant(candidates: CandidateMasks, what: Pointed) -> tuple[torch.Tensor, float] | None:
     """The candidate, (H, W) bool, that fits the points and the box best, and its score; None if none fits.
 

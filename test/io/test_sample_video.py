@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from mastsam_ros.evaluation.datasets import open_sequences
+from mastsam_ros.io.sample_movers import MOVERS
 from mastsam_ros.io.sample_scene import SceneView
-from mastsam_ros.io.sample_video import CAMERAS, MOVER_ID, MOVERS, SampleVideo, _camera_way
+from mastsam_ros.io.sample_video import CAMERAS, MOVER_ID, SampleVideo, _camera_way
 from mastsam_ros.types import InputError
 
 SMALL: dict[str, Any] = {"frames": 26, "width": 214, "height": 120, "noise": 0.0, "shutter": 0.0}

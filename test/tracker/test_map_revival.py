@@ -17,6 +17,7 @@ from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
+from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.types import (
     CandidateMasks,
     EventKind,
@@ -181,13 +182,14 @@ def bar_behind_a_post(post: slice) -> Frame:
 
 
 def test_the_other_end_of_a_thing_is_near_and_cut_off_by_what_is_before_it() -> None:
-    revival = MapRevival(Settings().geometry)
+    mapper = Mapper(Settings().geometry)
+    revival = MapRevival(mapper)
     shown = np.zeros((120, 160), np.uint16)
     shown[50:70, 60:75] = 7
     for number in range(2):
-        revival.locate(bar_behind_a_post(slice(75, 120)), None, number)
-        revival.remember(shown, {7})
-    revival.locate(bar_behind_a_post(slice(75, 85)), None, 2)
+        mapper.locate(bar_behind_a_post(slice(75, 120)), None, number)
+        mapper.remember(shown, {7})
+    mapper.locate(bar_behind_a_post(slice(75, 85)), None, 2)
     new, index = torch.zeros(120, 160, dtype=torch.int64), torch.zeros(120, 160, dtype=torch.int64)
     new[50:70, 85:100] = 1
     index[50:70, 60:75] = 1
@@ -195,46 +197,47 @@ def test_the_other_end_of_a_thing_is_near_and_cut_off_by_what_is_before_it() -> 
     assert near.keys() == {7} and 0 < near[7][0] < 1
     assert revival.cut_off(new, index, [7]) == near
     # Without the post the room between the two is plainly empty: two things.
-    revival.locate(bar_behind_a_post(slice(0, 0)), None, 3)
+    mapper.locate(bar_behind_a_post(slice(0, 0)), None, 3)
     empty = bar_behind_a_post(slice(0, 0))
     assert empty.depth is not None
     empty.depth[50:70, 75:85] = 2.0
-    revival.locate(empty, None, 4)
+    mapper.locate(empty, None, 4)
     assert revival.cut_off(new, index, [7]) == {7: {}}
 
 
 def test_in_plain_view_is_what_has_its_surface_there() -> None:
-    revival = MapRevival(Settings().geometry)
+    mapper = Mapper(Settings().geometry)
+    revival = MapRevival(mapper)
     shown = np.zeros((120, 160), np.uint16)
     shown[50:70, 60:100] = 7
     for number in range(2):
-        revival.locate(bar_behind_a_post(slice(0, 0)), None, number)
-        revival.remember(shown, {7})
+        mapper.locate(bar_behind_a_post(slice(0, 0)), None, number)
+        mapper.remember(shown, {7})
     assert revival.in_plain_view({7, 8}) == {7}
-    revival.locate(bar_behind_a_post(slice(55, 120)), None, 2)
+    mapper.locate(bar_behind_a_post(slice(55, 120)), None, 2)
     assert revival.in_plain_view({7}) == set(), "hidden"
     gone = bar_behind_a_post(slice(0, 0))
     assert gone.depth is not None
     gone.depth[:] = 2.0
-    revival.locate(gone, None, 3)
+    mapper.locate(gone, None, 3)
     assert revival.in_plain_view({7}) == set(), "taken away"
 
 
-def two_bars() -> tuple[MapRevival, Identities, int, int, np.ndarray]:
+def two_bars() -> tuple[Mapper, MapRevival, Identities, int, int, np.ndarray]:
     """The map after some frames of two ids, the left and the right half of the bar; what was shown."""
-    revival, identities = MapRevival(Settings().geometry), Identities(Settings().tracker)
+    mapper, identities = Mapper(Settings().geometry), Identities(Settings().tracker)
     left, right = (identities.born(1.0, sure=True) for _ in range(2))
     shown = np.zeros((120, 160), np.uint16)
     shown[50:70, 60:80], shown[50:70, 80:100] = left, right
     for number in range(5):
-        revival.locate(bar_behind_a_post(slice(0, 0)), None, number)
-        revival.remember(shown, {left, right})
-    revival.locate(bar_behind_a_post(slice(0, 0)), None, 5)
-    return revival, identities, left, right, shown
+        mapper.locate(bar_behind_a_post(slice(0, 0)), None, number)
+        mapper.remember(shown, {left, right})
+    mapper.locate(bar_behind_a_post(slice(0, 0)), None, 5)
+    return mapper, MapRevival(mapper), identities, left, right, shown
 
 
 def test_a_mask_that_slid_onto_another_thing_is_that_things() -> None:
-    revival, identities, left, right, shown = two_bars()
+    _, revival, identities, left, right, shown = two_bars()
     active = [left, right]
     assert revival.put_right(shown, active, identities) is None
     # The left one's mask has slid over to the right, whose own mask is gone.
@@ -246,33 +249,33 @@ def test_a_mask_that_slid_onto_another_thing_is_that_things() -> None:
 
 
 def test_what_lies_on_a_things_voxels_was_part_of_it_and_nothing_else() -> None:
-    revival, _, left, right, shown = two_bars()
+    _, revival, _, left, right, shown = two_bars()
     new = torch.zeros(120, 160, dtype=torch.int64)
     new[52:68, 62:78] = 1
     new[10:30, 10:40] = 2
     parents, held = revival.origins(new, [1, 0], [False, True], [left, right])
     assert parents == [0, 0] and held == [True, False]
-    nowhere = MapRevival(Settings().geometry)
+    nowhere = MapRevival(Mapper(Settings().geometry))
     assert nowhere.origins(new, [1, 0], [False, True], [left, right]) == ([1, 0], [False, True])
 
 
 def test_a_lost_thing_is_recognised_where_the_camera_measures_no_depth() -> None:
-    revival, identities, left, right, shown = two_bars()
+    mapper, revival, _, left, right, shown = two_bars()
     holes = bar_behind_a_post(slice(0, 0))
     assert holes.depth is not None
     holes.depth[48:72, 60:80] = 0
-    revival.locate(holes, None, 6)
+    mapper.locate(holes, None, 6)
     new = torch.from_numpy((shown == left).astype(np.int64))
     assert revival.recognise(new, 1, {left, right}) == {0: left}
     dark = bar_behind_a_post(slice(0, 0))
     assert dark.depth is not None
     dark.depth[48:72, 60:80], dark.image[:] = 0, 0
-    revival.locate(dark, None, 7)
+    mapper.locate(dark, None, 7)
     assert revival.recognise(new, 1, {left, right}) == {}, "it has another colour"
 
 
 def test_a_small_mask_is_recognised_by_few_pixels_if_they_are_hardly_anothers() -> None:
-    revival, _, left, right, _ = two_bars()
+    _, revival, _, left, right, _ = two_bars()
     new = torch.zeros(120, 160, dtype=torch.int64)
     new[56:64, 64:68] = 1  # 4x2 pixels are looked up
     assert revival.recognise(new, 1, {left, right}) == {0: left}

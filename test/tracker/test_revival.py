@@ -8,6 +8,7 @@ from mastsam_ros.settings import GeometrySettings, TrackerSettings
 from mastsam_ros.tracker.arrivals import Arrivals
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
+from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.revival import LostTracks, appearances, jensen_shannon
 from mastsam_ros.types import EventKind, Matches, TrackState
 
@@ -112,7 +113,7 @@ def test_an_expected_place_moves_once_a_frame() -> None:
 def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
     settings = TrackerSettings()
     lost, identities = LostTracks(settings), Identities(settings)
-    arrivals = Arrivals(settings, identities, lost, MapRevival(GeometrySettings()))
+    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
     still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
     matches = Matches(still, still, torch.ones(len(still)))
     index, image = scene(20)
