@@ -173,7 +173,7 @@ class FlowDepth:
         ray_x, ray_y = (x - np.float32(K[0, 2])) / np.float32(K[0, 0]), (y - np.float32(K[1, 2])) / np.float32(K[1, 1])
         ratio = T[2, 0] * ray_x + T[2, 1] * ray_y + T[2, 2] + T[2, 3] * w
         w = w / np.maximum(ratio, np.float32(0.1))
-        sigma = np.asarray(cv2.magnitude(sigma, np.float32(_GROWTH) * w), np.float32)
+        sigma = _together(sigma, np.float32(_GROWTH) * w)
         outside = (x < 0) | (y < 0) | (x > width - 1) | (y > height - 1)
         sigma[outside] = _UNSURE * w[outside]
         return InverseDepth(w, sigma, K)
@@ -207,7 +207,7 @@ class FlowDepth:
         good &= (reference.followed > 0) & (w > 1 / (_FARTHEST * distance)) & (w < 1 / (_NEAREST * distance))
         noise = _FLOW_NOISE_PX * np.sqrt(np.float32(reference.steps)) / GRID
         w = np.where(good, w, 1 / distance).astype(np.float32)
-        sigma = cv2.magnitude((noise * per_pixel).astype(np.float32), np.float32(_BIAS) * w)
+        sigma = _together((noise * per_pixel).astype(np.float32), np.float32(_BIAS) * w)
         return InverseDepth(w, np.where(good, sigma, _UNSURE * w).astype(np.float32), K)
 
 
@@ -223,6 +223,11 @@ def _with_stereo(known: InverseDepth, predicted: InverseDepth | None, stereo: Fl
     said = stereo > 0
     w, sigma = np.where(said, w, known.w), np.where(said, sigma, known.sigma)
     return InverseDepth(np.asarray(w, np.float32), np.asarray(sigma, np.float32), known.K)
+
+
+def _together(first: Floats, second: Floats) -> Floats:
+    """Standard deviation of the sum of two independent errors."""
+    return np.asarray(np.sqrt(first * first + second * second), np.float32)
 
 
 def _grid(height: int, width: int) -> tuple[Floats, Floats]:

@@ -55,7 +55,7 @@ class Materials:
         logs = np.log(image.astype(np.float32) + _DARK)
         shade = logs.mean(axis=2)
         coarse = cv2.GaussianBlur(shade, (0, 0), _COARSE)
-        values = [logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1], shade, _slope(shade), _slope(coarse)]
+        values = [logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1], shade, slopes(shade), slopes(coarse)]
         area = np.bincount(index.ravel(), minlength=count + 1)[1:]
         flat = index.astype(np.float32)
         square = np.ones((3, 3), np.uint8)
@@ -180,7 +180,7 @@ def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:
     return share, 0 if reaches_out or share[around] <= _ENCLOSED else around
 
 
-def _slope(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def slopes(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Steepness (H, W) of an image (H, W), per pixel."""
     across, down = (cv2.Sobel(image, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
-    return cv2.magnitude(across, down)
+    return np.sqrt(across * across + down * down)

@@ -118,7 +118,7 @@ class MotionLayer:
         likely_rest = self._flat.background_share(height, width)
         background = fit_quadratic(flow, trust * likely_rest + 1e-3)
         residual = flow - background.flow
-        size = _length(residual)
+        size = lengths(residual)
         observed = _evidence(size, background.noise, background.flow, self._flat.mask)
         observed += VOTE_WEIGHT * (2 * _inside_votes(flow) - 1)
         observed *= np.where(visible, np.float32(1), np.float32(HIDDEN_WEIGHT))
@@ -160,8 +160,10 @@ class MotionLayer:
         return (np.cumsum(kept, dtype=np.int32) * kept)[group], int(kept.sum())
 
 
-def _length(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return cv2.magnitude(vectors[..., 0], vectors[..., 1])
+def lengths(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(H, W) of vectors (H, W, 2)."""
+    x, y = vectors[..., 0], vectors[..., 1]
+    return np.sqrt(x * x + y * y)
 
 
 def _noise(size: npt.NDArray[np.float32], weight: npt.NDArray) -> float:
