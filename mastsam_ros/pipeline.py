@@ -29,7 +29,7 @@ from mastsam_ros.stages import SecondCore, StageTimer
 from mastsam_ros.tracker.arrivals import Arrivals
 from mastsam_ros.tracker.discovery import uncovered_region
 from mastsam_ros.tracker.edits import Editor
-from mastsam_ros.tracker.identity import IdCounter, Identities
+from mastsam_ros.tracker.identity import IdCounter, Identities, Snapshot
 from mastsam_ros.tracker.listing import listed
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.mapper import Mapper
@@ -128,6 +128,7 @@ class Mastsam:
         self._timer = StageTimer(self.clock)
         self._second_core = SecondCore()
         self._faults = 0
+        self._before = self._snapshot()
         self._committed = False
         self._in_order = True
         self.lasting_map = False
@@ -143,7 +144,7 @@ class Mastsam:
         A fault, memory that runs out among them, costs this frame alone: the tracks are what they were before it. Only
         after several in a row, or if it came while the map was being changed, do they start anew: the map, too, then.
         """
-        before = self._identities.snapshot(), self._overlap.snapshot(), self._editor.index
+        self._before = self._snapshot()
         self._committed = False
         try:
             result = self._advance(frame)
@@ -157,9 +158,9 @@ class Mastsam:
                 failed = "a frame failed" if self._faults == 1 else f"{self._faults} frames in a row failed"
                 self.reset(failed, empty_map=self._committed or None)
             else:
-                self._identities.restore(before[0])
-                self._overlap.restore(before[1])
-                self._editor.index = before[2]
+                lives, streaks, self._editor.index = self._before
+                self._identities.restore(lives)
+                self._overlap.restore(streaks)
                 self.map.interrupt()
                 self.structure.interrupt()
             raise
@@ -176,6 +177,7 @@ class Mastsam:
             return self._empty_result(frame)
         if self._previous is not None and self._previous.image.shape != view.image.shape:
             self.reset(f"image size changed to {frame.width}x{frame.height}")
+            self._before = self._snapshot()
         self._identities.begin_frame()
         self._editor.index = self._reidentification.follow_other_cameras(self._editor.index)
         ahead = self._look_ahead(view)
@@ -375,7 +377,7 @@ class Mastsam:
             empty_map = not (self.map.shared or (self.lasting_map and self.map.map.instances))
         self.map.reset(empty_map)
         self._revival.reset()
-        self._pending.append(self._identities.reset(reason, self.map.map.instances))
+        self._pending = [*self._take_pending(), self._identities.reset(reason, self.map.map.instances)]
         self._overlap.reset()
         self._lost.reset()
         self._seen.reset()
@@ -577,6 +579,10 @@ class Mastsam:
     def _segmented(self, what: Pointed) -> tuple[torch.Tensor, float]:
         """The segmenter's answer in the latest view, whose frame it has: mask (H, W) bool and score."""
         return asked(self.segmenter.predict, what)
+
+    def _snapshot(self) -> tuple[Snapshot, dict[tuple[int, int], int], torch.Tensor]:
+        """What a frame that fails goes back to."""
+        return self._identities.snapshot(), self._overlap.snapshot(), self._editor.index
 
     def _take_pending(self) -> tuple[TrackEvent, ...]:
         pending = (*self._pending, *self._editor.events)

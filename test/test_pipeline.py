@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.segmenters import LookingAhead, Segmenter
@@ -194,6 +195,34 @@ def test_another_size_resets_and_says_so() -> None:
     assert result.events[0].kind is EventKind.RESET and "160x96" in result.events[0].reason
     assert result.labels.shape == (96, 160)
     assert not {t.id for t in result.tracks} & {t.id for t in before.tracks}
+
+
+def test_what_was_asked_for_before_a_reset_is_told_before_it() -> None:
+    mastsam = Mastsam(FlowMatcher(), TruthSegmenter())
+    mastsam.step(frame_at(0))
+    mastsam.rename_instance(1, "box")
+    mastsam.reset()
+    kinds = [event.kind for event in mastsam.step(frame_at(0)).events]
+    assert kinds[:2] == [EventKind.RENAMED, EventKind.RESET] and set(kinds[2:]) == {EventKind.BORN}
+
+
+def test_a_fault_in_the_first_frame_of_another_size_leaves_nothing_of_the_old_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = Settings().updated({"frame.working_pixels": 0})
+    scene = SampleScene(1, "orbit", 8, 160, 120, objects=3)
+    large, small = scene.render(0).frame, SampleScene(1, "orbit", 8, 96, 72, objects=3).render(1).frame
+    mastsam = Mastsam(FlowMatcher(), RegionSegmenter(settings.regions), settings)
+    mastsam.lasting_map = True
+    mastsam.step(large)
+    assert mastsam.map.map.instances
+    monkeypatch.setattr(mastsam.segmenter, "everything", lambda region: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mastsam.step(small)
+    monkeypatch.undo()
+    result = mastsam.step(small)
+    assert result.labels.shape == (72, 96) and result.labels.any()
+    assert [event.kind for event in result.events].count(EventKind.RESET) == 1
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

@@ -1,4 +1,4 @@
-"""What people said about ids: which tracks are one instance, which are two or none, and what they are called."""
+"""Which tracks are one instance, which are two or none, and what they are called: people said so, or it looks so."""
 
 from __future__ import annotations
 
@@ -109,6 +109,7 @@ class Constraints:
             "apart": [list(pair) for pair in sorted(self.cuts)],
             "shaped": sorted(self.shaped),
             "labels": {str(id): name for id, name in sorted(self.names.items())},
+            "pieces": {str(track): instance for track, instance in sorted(self.pieces.items())},
         }
 
     @staticmethod
@@ -119,6 +120,8 @@ class Constraints:
             {_pair(int(first), int(second)) for first, second in values["apart"]},
             {int(track) for track in values["shaped"]},
             {int(id): str(name) for id, name in values["labels"].items()},
+            # Maps of the first version have none.
+            {int(track): int(instance) for track, instance in values.get("pieces", {}).items()},
         )
 
 

@@ -79,10 +79,13 @@ class Editor:
         active, said = self._identities.active, self._said
         iou = shared / np.maximum(own + size - shared, 1)
         n = int(iou.argmax()) if len(iou) else -1
+        known = self._of_several(shared, own, size)
         if n >= 0 and iou[n] >= self.settings.join_iou:
             id = self._known_as(active[n])
             said.shaped.add(active[n])
             self._put(mask, n)
+        elif known:
+            id = known
         else:
             id = self._born(mask, score)
             for other, (both, whole) in enumerate(zip(shared, own, strict=True)):
@@ -159,9 +162,22 @@ class Editor:
             if self._identities.exists(track):
                 self._identities.confirm(track)
 
+    def _of_several(self, shared: np.ndarray, own: np.ndarray, size: int) -> int:
+        """The instance of several tracks that a mask of `size` pixels is, 0 if it is none. As `_shared` gives them."""
+        instances = np.array([self._shown_as(track) for track in self._identities.active], np.int64)
+        both, whole = np.bincount(instances, shared, 1), np.bincount(instances, own, 1)
+        both[0] = 0
+        best = int(both.argmax())
+        return best if both[best] >= max(1, self.settings.join_iou * (whole[best] + size - both[best])) else 0
+
     def _known_as(self, track: int) -> int:
-        """The id of the instance that a track is, which it is from now on."""
+        """The id of the instance that a track is, which it is from now on; what only looked like a piece is its own."""
         id = self._said.instance(track)
+        if track in self._said.pieces and id != track and any(life.id != track for life in self._tracks_of(id)):
+            self._detach([track], track)
+            self._tell(EventKind.BORN, track, reason=f"asked for: not a piece of {id}")
+            self._said.tell_apart(track, id)
+            return track
         if id == 0:  # removed, and asked for again
             id = self._identities.new_id()
             self._said.link(track, id)

@@ -43,6 +43,10 @@ class Life:
     proof: float | None = None
 
 
+Snapshot = tuple[list[Life], list[int], Constraints]
+"""All lives, the active ids and what people said, at one moment."""
+
+
 class IdCounter:
     """Gives the ids 1, 2, 3, ... Trackers that share one never give the same id: those of several cameras."""
 
@@ -93,11 +97,11 @@ class Identities:
             self._lives[id] = Life(id, TrackState.LOST, 0, 0.0, missing=1)
         self._ids.next = max(self._ids.next, next_id)
 
-    def snapshot(self) -> tuple[list[Life], list[int], Constraints]:
+    def snapshot(self) -> Snapshot:
         """What `restore` takes to make this moment's lives come back."""
         return [replace(life) for life in self._lives.values()], list(self.active), self.constraints.copy()
 
-    def restore(self, snapshot: tuple[list[Life], list[int], Constraints]) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Undoes what happened since the snapshot; ids that were given since are never given again."""
         lives, self.active, said = snapshot
         self.constraints.become(said)
@@ -286,10 +290,14 @@ class Identities:
             instance, goes_on_as = self.constraints.instance(id), self.constraints.instance(into)
             if instance == id and goes_on_as:
                 self.constraints.follow(id, goes_on_as)
-            if instance not in (0, goes_on_as) and not self._others_of(instance, id):
-                kind = EventKind.MERGED if goes_on_as else EventKind.REMOVED
-                self.events.append(TrackEvent(kind, instance, goes_on_as, reason))
-                self.constraints.merged(instance, goes_on_as)
+            if instance not in (0, goes_on_as):
+                rest = self._others_of(instance, id)
+                if rest and life.state is TrackState.TRACKED:
+                    self._tell_if_lost(instance, rest)
+                elif not rest:
+                    kind = EventKind.MERGED if goes_on_as else EventKind.REMOVED
+                    self.events.append(TrackEvent(kind, instance, goes_on_as, reason))
+                    self.constraints.merged(instance, goes_on_as)
         for other in self._lives.values():
             if other.parent == id:
                 other.parent = into if other.id != into else 0
@@ -343,28 +351,34 @@ class Identities:
 
     def piece_of(self, id: int, whole: int) -> None:
         """The id, shown for the first time, and its own pieces are pieces of the instance that another id is."""
-        instance = self.constraints.instance(whole)
-        self.constraints.follow(id, instance)
-        self.constraints.pieces[id] = instance
-        self.events = [event for event in self.events if event.id != id or event.kind is not EventKind.BORN]
+        said, instance = self.constraints, self.constraints.instance(whole)
+        said.merged(id, instance)
+        said.pieces[id] = instance
+        # Nobody has heard of it; and nobody hears of what goes on as a new one before that is born.
+        events = [event for event in self.events if event.id != id]
+        events = [replace(event, other_id=instance) if event.other_id == id else event for event in events]
+        self.events = sorted(events, key=lambda event: event.kind is not EventKind.BORN)
 
     def no_piece(self, id: int) -> None:
         """The id is a thing by itself after all, and none of those that were taken for pieces of it is one.
 
-        They stay pieces of each other: of the first of them that is in view.
+        They stay pieces of each other: of the first of them that is in view. While none is, they wait.
         """
-        pieces, own = self.constraints.pieces, []
-        if pieces.pop(id, 0):
-            own.append(id)
-        left = [track for track, whole in pieces.items() if whole == id]
-        if left:
-            first = next((track for track in left if self._in_view(track)), left[0])
-            del pieces[first]
-            self.constraints.follow(id, first)
-            own.append(first)
+        said = self.constraints
+        if id in said.shown:
+            return
+        instance = said.instance(id)
+        own = [id] if instance != id and self._others_of(instance, id) else []
+        left = [track for track, whole in said.pieces.items() if whole == id and instance == id]
+        own += [track for track in left if self._in_view(track)][:1]
         for track in own:
-            if self._in_view(track):
-                self.events.append(TrackEvent(EventKind.BORN, track, reason="a thing by itself after all"))
+            whole = said.instance(track)
+            rest = self._others_of(whole, track)
+            del said.pieces[track]
+            if whole == id:
+                said.follow(id, track)
+            self.events.append(TrackEvent(EventKind.BORN, track, reason="a thing by itself after all"))
+            self._tell_if_lost(whole, rest)
 
     def _in_view(self, id: int) -> bool:
         return self.exists(id) and self[id].state is TrackState.TRACKED
@@ -417,6 +431,11 @@ class Identities:
         instance = self.constraints.instance(id)
         if instance and not any(life.state is TrackState.TRACKED for life in self._others_of(instance, id)):
             self.events.append(TrackEvent(kind, instance, reason=reason))
+
+    def _tell_if_lost(self, instance: int, rest: list[Life]) -> None:
+        """What was in view of an instance is another's; the rest of its tracks may not be in view."""
+        if not any(life.state is TrackState.TRACKED for life in rest):
+            self.events.append(TrackEvent(EventKind.LOST, instance, reason="what is left of it is not in view"))
 
     def _others_of(self, instance: int, id: int) -> list[Life]:
         """The tracks of an instance beside `id`."""

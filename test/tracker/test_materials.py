@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
-from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.settings import GeometrySettings, TrackerSettings
+from mastsam_ros.tracker.constraints import Constraints
+from mastsam_ros.tracker.edits import Editor
 from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.map_revival import MapRevival
+from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.materials import Materials, join_pieces
+from mastsam_ros.tracker.pointing import Pointed
 from mastsam_ros.types import EventKind
 
 HEIGHT, WIDTH = 120, 160
@@ -162,3 +170,26 @@ def test_what_moves_by_itself_is_no_piece_any_more(moves: int) -> None:
     assert [identities.constraints.instance(id) for id in identities.active] == [1, 2, 3, 4]
     assert [event.id for event in identities.events if event.kind is EventKind.BORN] == [3]
     assert not identities.constraints.pieces
+
+
+def test_a_piece_that_somebody_points_at_is_a_thing_by_itself() -> None:
+    index = floor_behind_a_leg()
+    identities, instances = judged(index, [FLOOR, CLOTH, FLOOR, WALL])
+    identities.end_frame([1, 2, 3, 4])
+    assert instances[2] == 1
+    editor = Editor(identities, MapRevival(Mapper(GeometrySettings(), identities=identities)), identities.settings)
+    editor.index = torch.from_numpy(index)
+    there = Pointed(np.array([[120.0, 100.0]]), np.array([True]))
+    assert editor.add(there, lambda _: (torch.from_numpy(index == 3), 0.9), "mat") == 3
+    told = [(event.kind, event.id) for event in editor.events]
+    assert told == [(EventKind.BORN, 3), (EventKind.RENAMED, 3)] and identities.constraints.cut(1, 3)
+    # The floor with its piece is what has an id already.
+    identities.constraints.link(3, 1)
+    whole = torch.from_numpy((index == 1) | (index == 3))
+    assert editor.add(there, lambda _: (whole, 0.9), "floor") == 1
+
+
+def test_pieces_are_what_they_are_in_a_later_run() -> None:
+    identities, _ = judged(floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL])
+    said = identities.constraints
+    assert Constraints.from_mapping(json.loads(json.dumps(said.to_mapping()))) == said
