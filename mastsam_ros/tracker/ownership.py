@@ -43,6 +43,9 @@ class Ownership:
         shared, index = self._overlap.shared_iou(masks), one_id_per_pixel(masks, order, carried.index)
         numbers, iou, uncovered = on_host(chosen.numbers(), shared, (index == 0).sum())
         figures = Figures.of(numbers)
+        ages = identities.ages()
+        # Before tracks are found: what this frame proves counts in it.
+        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities)
         for id, found, agreement, score in zip(active, figures.found, figures.agreement, figures.score, strict=True):
             if found:
                 identities.seen(id, agreement, score)
@@ -51,8 +54,6 @@ class Ownership:
         masks = self._as_people_said(active, carried, masks, figures)
         if masks is not chosen.masks:
             (iou,) = on_host(self._overlap.shared_iou(masks))
-        ages = identities.ages()
-        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities)
         joined, hidden = self._overlap.join(active, ages, iou, figures.agreement, self._separation, parts)
         standing_in = [id for id in sorted(self._map.in_plain_view(hidden)) if identities.doubted(id)]
         if standing_in:
