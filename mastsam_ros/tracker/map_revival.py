@@ -17,7 +17,7 @@ from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.placed_view import FEWEST, STRIDE, PlacedView
 from mastsam_ros.tracker.world import Join
-from mastsam_ros.types import EventKind, InputError
+from mastsam_ros.types import EventKind, InputError, TrackState
 
 _CLAIM = 0.5
 """Share of a mask's known voxels that must be an id's for the mask to be that id..."""
@@ -248,7 +248,11 @@ class MapRevival:
         for n, id in self.recognise(index, len(active), lost | elsewhere).items():
             if identities.constraints.edited(active[n]) or self.two_things(active[n], id):
                 continue
-            if id in elsewhere:
+            if id in elsewhere and identities[active[n]].state is TrackState.TENTATIVE:
+                identities.meet(id)  # nobody has heard of the young one
+                self._reunited(active[n], id, "lies where {} was lost", self.agreement[id, n], identities)
+                result[n] = id
+            elif id in elsewhere:
                 self._world.same(active[n], id, self.agreement[id, n])
                 view.presence.clear()
             # Two that were in view at the same time are two.

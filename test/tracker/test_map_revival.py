@@ -15,9 +15,10 @@ from mastsam_ros.io.sample_scene import SampleScene, SceneView
 from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.pipeline import Mastsam, create_mastsam
 from mastsam_ros.settings import Settings
-from mastsam_ros.tracker.identity import Identities
+from mastsam_ros.tracker.identity import IdCounter, Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.mapper import Mapper
+from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
     CandidateMasks,
     EventKind,
@@ -282,3 +283,22 @@ def test_a_small_mask_is_recognised_by_few_pixels_if_they_are_hardly_anothers() 
     new[:] = 0
     new[56:64, 78:82] = 1
     assert revival.recognise(new, 1, {left, right}) == {}, "half of it is the other's"
+
+
+def test_what_nobody_was_told_of_goes_on_as_what_another_camera_shows() -> None:
+    ids, world = IdCounter(), World(Settings().geometry)
+    rear, front = (Identities(Settings().tracker, ids, world.constraints) for _ in range(2))
+    mappers = [Mapper(Settings().geometry, world, identities) for identities in (rear, front)]
+    around = rear.born(0.8, sure=True)
+    young, known = rear.born(0.8, around), front.born(0.8, sure=True)
+    shown = np.zeros((120, 160), np.uint16)
+    shown[50:70, 60:100] = known
+    for number in range(3):
+        mappers[1].locate(bar_behind_a_post(slice(0, 0)), None, number)
+        mappers[1].remember(shown, {known})
+    mappers[0].locate(bar_behind_a_post(slice(0, 0)), None, 0)
+    index = torch.where(torch.from_numpy(shown == known), 2, 1)
+    assert MapRevival(mappers[0]).reunite(index, [around, young], rear) == [around, known]
+    assert not rear.exists(young) and rear[known].state is TrackState.TRACKED
+    assert [(event.kind, event.id) for event in rear.events][1:] == [(EventKind.REVIVED, known)]
+    assert all(not front.exists(join.id) for join in mappers[1].member.joins)
