@@ -15,7 +15,7 @@ from mastsam_ros.matchers.flow import FlowMatcher
 from mastsam_ros.segmenters.regions.dominant_motion import fit_epipolar, fit_quadratic
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
 from mastsam_ros.segmenters.regions.motion import Cues, MotionEvidence, MotionLayer
-from mastsam_ros.segmenters.regions.parallax import beyond_all
+from mastsam_ros.segmenters.regions.parallax import ParallaxGate, beyond_all
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
     build_region_graph,
@@ -136,6 +136,22 @@ def test_what_stops_is_kept_for_a_while() -> None:
 def test_parallax_is_not_motion() -> None:
     answers = list(watch(two_planes(14)))
     assert max(np.mean(answer.labels > 0) for answer in answers[3:]) < 0.01
+
+
+@pytest.mark.parametrize("certain_columns", [40, 8])
+def test_a_body_of_which_little_is_certain_does_not_turn_a_scene_at_rest_over(certain_columns: int) -> None:
+    """It lies along the epipolar lines for three frames, and off them for five."""
+    gate, size = ParallaxGate(), (90, 120)
+    bodies = np.zeros(size, np.int32)
+    bodies[20:60, 40:80] = 1
+    parallax = np.broadcast_to(np.linspace(0, 3, size[1], dtype=np.float32), size)
+    flow, nothing = np.zeros((*size, 2), np.float32), np.zeros(size, np.float32)
+    certain = np.ones(size, bool)
+    certain[20:60, 40 + certain_columns : 80] = False
+    for t in range(8):
+        off_lines = np.where((bodies > 0) & (t >= 3), np.float32(1.5), np.float32(0.05))
+        rests = gate.at_rest(bodies, 1, flow, parallax, off_lines, nothing, certain)
+    assert rests[0] == (certain_columns < 40)
 
 
 @pytest.mark.parametrize("camera", ["still", "slides", "grows"])

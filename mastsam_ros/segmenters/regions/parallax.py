@@ -167,7 +167,11 @@ class ParallaxGate:
         beyond: npt.NDArray[np.float32],
         certain: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float64]:
-        """This frame's log odds of rest for each body, (count,); NaN where nothing can be told."""
+        """This frame's log odds of rest for each body, (count,); NaN where nothing can be told.
+
+        Only as much of a body as has certain flow speaks for own motion: what enters at the border, or is blank, has a
+        few vectors, and these lean on its surroundings.
+        """
         votes = np.full(count, np.nan)
         if not count:
             return votes
@@ -192,7 +196,10 @@ class ParallaxGate:
             votes[k] = min(votes[k], np.log(MISFIT / excess))
             if np.median(beyond[cells][seen][members[k]]) > MISFIT * typical[k]:
                 votes[k] = -VOTE_LIMIT
-        return np.where(judged, np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT), np.nan)
+        votes = np.clip(votes, -VOTE_LIMIT, VOTE_LIMIT)
+        samples = np.bincount(bodies[cells].ravel(), minlength=count + 1)[1:]
+        certain_share = np.array([np.count_nonzero(member) for member in members]) / np.maximum(samples, 1)
+        return np.where(judged, np.where(votes < 0, votes * certain_share, votes), np.nan)
 
 
 def certain_pixels(trust: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
