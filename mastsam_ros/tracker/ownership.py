@@ -41,11 +41,14 @@ class Ownership:
         device = carried.index.device
         identities, masks, order = self._identities, chosen.masks, chosen.preference()
         shared, index = self._overlap.shared_iou(masks), one_id_per_pixel(masks, order, carried.index)
-        numbers, iou, uncovered = on_host(chosen.numbers(), shared, (index == 0).sum())
+        still = carried.index.new_zeros(())
+        moved = still if carried.moved is None else carried.moved
+        numbers, iou, uncovered, step = on_host(chosen.numbers(), shared, (index == 0).sum(), moved)
         figures = Figures.of(numbers)
         ages = identities.ages()
+        anew = float(step) / index.numel() ** 0.5
         # Before tracks are found: what this frame proves counts in it.
-        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities)
+        parts = [] if unprompted is None else parts_of_wholes(active, ages, unprompted, identities, anew)
         for id, found, agreement, score in zip(active, figures.found, figures.agreement, figures.score, strict=True):
             if found:
                 identities.seen(id, agreement, score)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from mastsam_ros.types import Matches
 
 _SPARSE = 1.5
 """Pixels between matches from which on a mask is carried by its surroundings' motion, not pixel by pixel."""
+_MOVED = 4096
+"""Matches that are asked how far the picture moved."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,8 @@ class Carried:
     index: (H, W) int64, n + 1 where track n was carried to, 0 elsewhere. matched: (H, W) bool, the
     pixels that have a match, whatever it carries. xy: (M, 2) float32 carried points, thinned to one per
     cell; track: (M,) int64, the point's track, 0-based, or -1: no point. interior: (M,) bool, points that are
-    surrounded by points of their own track. count: number of tracks.
+    surrounded by points of their own track. count: number of tracks. moved: () float32, pixels by which most of the
+    picture moved, or None where there was nothing to match it with.
     """
 
     index: torch.Tensor
@@ -35,6 +38,7 @@ class Carried:
     track: torch.Tensor
     interior: torch.Tensor
     count: int
+    moved: torch.Tensor | None = None
 
     def masks(self) -> torch.Tensor:
         """The carried masks, (N, H, W) bool."""
@@ -55,6 +59,15 @@ def carry(index: torch.Tensor, count: int, matches: Matches | None, settings: Tr
         xy1 = torch.stack([x, y], dim=-1).reshape(-1, 2).float()
         there = torch.ones(len(xy1), dtype=torch.bool, device=index.device)
         return _filtered(index, matched, xy1, None, there, count, settings)
+    some = slice(None, None, max(1, len(matches) // _MOVED))
+    motion = (matches.xy1[some] - matches.xy0[some]).norm(dim=1)
+    moved = motion.median().to(index.device) if len(motion) else None
+    return replace(_moved_along(index, count, matches, settings), moved=moved)
+
+
+def _moved_along(index: torch.Tensor, count: int, matches: Matches, settings: TrackerSettings) -> Carried:
+    """As `carry`."""
+    height, width = index.shape
     xy0, xy1 = matches.xy0.to(index.device), matches.xy1.to(index.device)
     spacing = (height * width / max(1, len(xy1))) ** 0.5
     sure = matches.confidence.to(index.device) >= settings.min_match_confidence

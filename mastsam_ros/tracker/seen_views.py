@@ -216,6 +216,7 @@ def bring_back(
         table[torch.cat([carried.track[kept], track]) + 1] - 1,
         torch.cat([carried.interior[kept], torch.ones(len(xy), dtype=torch.bool, device=device)]),
         sum(stays),
+        carried.moved,
     )
 
 

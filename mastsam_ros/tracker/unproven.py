@@ -14,17 +14,20 @@ _CREDIT = 24
 _HARDLY, _STANDS_OUT = 0.5, 4.0
 """Frames for which one counts in which a track was seen as something that hardly stands out from what is around it, and
 as something that stands out from all of it."""
+_ANEW = 0.05
+"""Share of the picture's side by which it moves to prove twice as much: what has hardly moved is seen the same again,
+with the same faults."""
 
 
 def parts_of_wholes(
-    active: list[int], ages: list[int], seen: Unprompted, identities: Identities
+    active: list[int], ages: list[int], seen: Unprompted, identities: Identities, moved: float = 0.0
 ) -> list[tuple[int, int]]:
     """Pairs of tracks (0-based places in `active`) that are one thing: a part, and what it is a part of.
 
     A prompt finds again whatever was carried to it, so that a track which is asked for proves nothing by being found;
     what the segmenter sees unasked does. Of those that become one the oldest goes on, so that among them at most the
-    oldest is shown under an id of its own: such a track is not ended here. ages: of the tracks, in frames. Also adds up
-    what proves that a track is one (`Life.proof`).
+    oldest is shown under an id of its own: such a track is not ended here. Also adds up what proves that a track is one
+    (`Life.proof`). ages: of the tracks, in frames. moved: how far the picture moved, as a share of its side.
     """
     shown = [identities[id].state is not TrackState.TENTATIVE for id in active]
     # What holds a known track may be the rest of it.
@@ -35,7 +38,7 @@ def parts_of_wholes(
     ):
         life = identities[id]
         if seen.sure is not None:
-            counts = _HARDLY + (_STANDS_OUT - _HARDLY) * float(seen.sure[n])
+            counts = (_HARDLY + (_STANDS_OUT - _HARDLY) * float(seen.sure[n])) * (1 + moved / _ANEW)
             life.proof = (life.proof or 1.0) + counts * (agreement >= _OWN and n not in with_known)
         if agreement >= _OWN:
             life.own = min(_CREDIT, life.own + 1)

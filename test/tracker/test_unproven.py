@@ -58,22 +58,28 @@ def test_two_that_are_shown_do_not_become_one_by_way_of_a_new_one() -> None:
     assert parts_of_wholes(active, [5, 9, 9], only_the_first, identities) == [], "what is shown would end"
 
 
-def frames_until_it_is_shown(sure: float, agreement: float = 0.9, leader: int = 1) -> int | None:
+def frames_until_it_is_shown(sure: float, agreement: float = 0.9, leader: int = 1, moved: float = 0.0) -> int | None:
     identities, active = tracks(second_is_sure=False)
     seen = Unprompted(np.array([0.9, agreement]), np.array([0, leader]), np.array([1.0, sure]))
     for frame in range(1, 30):
+        parts_of_wholes(active, [9, 5], seen, identities, moved)
         identities.seen(active[1], 0.9, 0.8)
         if identities[active[1]].state is not TrackState.TENTATIVE:
             return frame
-        parts_of_wholes(active, [9, 5], seen, identities)
     return None
 
 
 def test_what_stands_out_is_shown_sooner() -> None:
     clear, doubtful = frames_until_it_is_shown(0.9), frames_until_it_is_shown(0.0)
     assert clear is not None and doubtful is not None
-    assert clear <= 3 < TrackerSettings().confirm_after < doubtful <= 12
+    assert clear <= 2 < TrackerSettings().confirm_after < doubtful <= 12
     assert frames_until_it_is_shown(0.9, agreement=0.1, leader=0) is None, "another segment stands out"
+
+
+def test_a_picture_that_moved_on_proves_more() -> None:
+    resting, moving = frames_until_it_is_shown(0.3), frames_until_it_is_shown(0.3, moved=0.05)
+    assert resting is not None and moving is not None
+    assert moving == -(-resting // 2)
 
 
 def test_what_holds_a_known_track_has_to_wait() -> None:
