@@ -172,6 +172,7 @@ class Mapper:
         member.sightings = {id: at for id, at in member.sightings.items() if id in known}
         in_view = {id: stamp_ns for id, seen_ in self.map.instances.items() if seen_.last_seen == world.number}
         world.seen_ns = {id: at for id, at in (world.seen_ns | in_view).items() if id in self.map.instances}
+        world.keep_only(known)
         world.compare(member, stamp_ns, seen)
 
     def merge(self, id: int, into: int, evidence: float = 1.0) -> None:

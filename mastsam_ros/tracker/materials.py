@@ -169,7 +169,7 @@ def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:
         if dy * dy + dx * dx <= _BESIDE**2 + 1
     ]
     framed = np.pad(index, _BESIDE)
-    touched = np.zeros((len(y), int(index.max()) + 1), bool)
+    touched = np.zeros((len(y), max(int(index.max()), number) + 1), bool)
     row = np.arange(len(y))
     for dy, dx in steps:
         touched[row, framed[y + _BESIDE + dy, x + _BESIDE + dx]] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -134,6 +135,10 @@ class World:
         self.map.merge(id, into)
         for member in self._members:
             member.joins.append(Join(id, into, evidence))
+
+    def keep_only(self, known: Set[int]) -> None:
+        """Drops what was found out about ids that no longer exist."""
+        self._streaks = {pair: times for pair, times in self._streaks.items() if known >= set(pair)}
 
     def compare(self, member: Member, stamp_ns: int, entered: Voxels) -> None:
         """Takes what a camera's frame entered, and joins the ids that it and another camera gave the same things."""

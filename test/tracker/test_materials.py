@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mastsam_ros.settings import GeometrySettings, TrackerSettings
 from mastsam_ros.tracker.constraints import Constraints
@@ -143,6 +145,34 @@ def test_pieces_share_what_happens_to_their_instance() -> None:
     assert said.instance(3) == 4
     said.link(3, 3)
     assert said.instance(3) == 3, "a person said so"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.sampled_from([(2, 2), (2, 60), (40, 40), (64, 3)]),
+    blank=st.sampled_from([None, 0, 255]),
+    tracks=st.lists(st.tuples(st.booleans(), st.sampled_from([0.8, 0.95])), min_size=1, max_size=5),
+    rows=st.sampled_from([1, 8, 64]),
+    seed=st.integers(0, 99),
+)
+def test_any_picture_and_any_masks_leave_pieces_of_what_is_there(shape, blank, tracks, rows, seed) -> None:
+    """Masks of a pixel and of none, pictures of nothing: pieces are new, and hang on what is no piece itself."""
+    places = np.random.default_rng(seed)
+    identities = Identities(TrackerSettings())
+    for _ in range(2):
+        identities.begin_frame()
+        active = list(identities.active)
+        for hidden, score in tracks:
+            active.append(identities.born(score, active[0] if hidden and active else 0))
+        index = places.integers(0, len(active) + 1, (-(-shape[0] // rows), shape[1])).repeat(rows, 0)[: shape[0]]
+        image = places.integers(0, 255, (*shape, 3)) if blank is None else np.full((*shape, 3), blank)
+        identities.end_frame(active)
+        born = {event.id for event in identities.events if event.kind is EventKind.BORN}
+        pieces = identities.constraints.pieces
+        before = set(pieces)
+        join_pieces(np.ascontiguousarray(index), active, image.astype(np.uint8), identities)
+        assert pieces.keys() <= before | born
+        assert not pieces.keys() & set(pieces.values()) and 0 not in pieces.values()
 
 
 @pytest.mark.parametrize("shape", [(40, 60), (41, 61)])

@@ -258,6 +258,17 @@ def test_ids_are_joined_where_two_cameras_see_the_same_for_a_while() -> None:
     assert 0.7 < members[0].joins[0].evidence <= 1
 
 
+def test_nothing_is_kept_of_ids_that_have_ended() -> None:
+    world, members = two_members()
+    see(world, members, 1)
+    world.keep_only({5})
+    see(world, members, 1)
+    assert not members[0].joins, "the count began anew"
+    world.keep_only({5, 25})
+    see(world, members, 1)
+    assert [(join.id, join.into) for join in members[0].joins] == [(25, 5)]
+
+
 @pytest.mark.parametrize("reason", ["told apart", "seen together", "elsewhere", "long ago"])
 def test_ids_stay_two(reason: str) -> None:
     world, members = two_members()
