@@ -19,13 +19,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mastsam_ros import pipeline
 from mastsam_ros.device import torch_device
 from mastsam_ros.evaluation.datasets import LabelledSequence, open_sequences
 from mastsam_ros.io.sample_scene import SampleScene
+from mastsam_ros.pipeline import create_mastsam
 from mastsam_ros.settings import Settings
+from mastsam_ros.tracker import reidentification
 from mastsam_ros.tracker.materials import Comparison, comparisons
-from mastsam_ros.types import Frame, MastsamError
+from mastsam_ros.types import Frame, InputError, MastsamError
 
 PATHS = ("orbit", "look_away", "wide_baseline")
 SEEDS = range(21, 31)
@@ -57,6 +58,8 @@ def main() -> int:
     try:
         scenes = [generated(seed) for seed in SEEDS[: arguments.scenes]]
         scenes += [labelled(sequence) for folder in arguments.folders for sequence in open_sequences(folder)]
+        if len(scenes) < 2:
+            raise InputError(f"each scene is judged by the others: two or more are needed, got {len(scenes)}")
         pairs = gathered(scenes)
     except MastsamError as error:
         sys.stderr.write(f"materials: {error}\n")
@@ -116,14 +119,14 @@ def compared(scene: Scene) -> list[tuple[Comparison, int, list[int]]]:
             instances = [int(np.bincount(true[own == id]).argmax()) for id in (new.id, *new.wholes)]
             found.append((new, instances[0], instances[1:]))
 
-    mastsam = pipeline.create_mastsam(Settings())
-    before, pipeline.join_pieces = pipeline.join_pieces, instead
+    mastsam = create_mastsam(Settings())
+    before, reidentification.join_pieces = reidentification.join_pieces, instead
     try:
         for frame, instances_there in scene.views:
             truth = instances_there
             mastsam.step(Frame(frame.image))
     finally:
-        pipeline.join_pieces = before
+        reidentification.join_pieces = before
     return found
 
 

@@ -17,7 +17,6 @@ from typing import BinaryIO
 from mastsam_ros.checkpoints.table import Checkpoint, record_path, recorded_sha256, sha256_of, verify
 from mastsam_ros.types import ModelError
 
-_Source = BinaryIO | http.client.HTTPResponse
 _BLOCK = 1 << 20
 _TIMEOUT_S = 60.0
 _SPARE_BYTES = 64 << 20
