@@ -39,6 +39,12 @@ _INPUTS = """\
 
 Reliability of images, intrinsics and depth: `node.reliability`; each can be overridden (`qos_overrides`).
 """
+_EVENTS = """\
+Whoever keeps a list of instances can keep it by the events alone. An id is born once, before anything else is told of
+it. Lost and revived take turns. Merged, into an id that was born before, or removed ends it, and it never comes again.
+`reset` ends all of them; what is seen of a map that stays comes back as revived. Of several cameras that share a map,
+an id that one of them was told of may be revived, or end, in another one's events.
+"""
 _MAP = """\
 ## Frames
 
@@ -83,6 +89,7 @@ def reference() -> str:
         _table(("service", "type", ""), (_service(service) for service in COMMON_SERVICES.values())),
         "A managed node (`lifecycle_msgs`) has its transitions beside these.\n",
         "## Events\n",
+        _EVENTS,
         "`evidence` in [0, 1] says how sure an event is. What a person asked for has 1.\n",
         _table(("kind", "evidence"), ((kind.value, meaning) for kind, meaning in EVIDENCE.items())),
         _MAP,
