@@ -113,6 +113,7 @@ class RegionsSettings(Checked):
     """The embedded default's segmenter: superpixels, hierarchy, motion and depth evidence."""
 
     use_motion: bool = setting(True, "Set apart what moves on its own.")
+    use_flow_steps: bool = setting(True, "Without depth, tell things from what is behind them by steps in the flow.")
     use_depth: bool = setting(True, "Set apart what stands free in the depth image, where there is one.")
     superpixel_spacing: int = setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
     lightness_weight: float = setting(0.5, "Weight of lightness beside colour.", 0, 10)

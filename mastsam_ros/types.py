@@ -234,13 +234,15 @@ class Unprompted:
 
     agreement: (N,) IoU of the carried mask with the segment that fits it best. leader: (N,) of the carried masks that
     are mostly in the same segment the largest one, 0-based; -1 where no segment holds most of the mask, or nothing is
-    to be said. sure: (N,) in [0, 1], how far the segment that fits best stands out from what is around it; None if the
-    segmenter cannot tell.
+    to be said. sure: (N,) in [0, 1], how far the segment that fits best stands out from what is around it; told_apart:
+    (N,) bool, whether that segment was told apart from what is behind it by motion, whatever its colours; both None if
+    the segmenter cannot tell.
     """
 
     agreement: npt.NDArray[np.float64]
     leader: npt.NDArray[np.int64]
     sure: npt.NDArray[np.float64] | None = None
+    told_apart: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     "no map": ({"geometry.map": False}, (RGB_D,)),
     # The embedded segmenter
     "no motion in it": ({"regions.use_motion": False}, (VIDEO, RGB)),
+    "no steps of the flow in it": ({"regions.use_flow_steps": False}, (RGB,)),
     "no depth in it": ({"regions.use_depth": False}, (RGB_D,)),
     "tracks do not steady its cut": ({"regions.prior_weight": 0.0}, KINDS),
     "merged without edges": ({"regions.contrast_weight": 0.0}, KINDS),

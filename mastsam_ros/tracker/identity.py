@@ -26,7 +26,8 @@ class Life:
     its parent, which only stands in for it. part: its pixels were the parent's before it was born. was_missing:
     `missing` before it was seen in this frame. own: frames in which the segmenter saw it unasked, less those in which
     it saw it as a part of something. proof: frames in which it saw it unasked, those in which it stood out counted more
-    often and those in which it hardly did less; None where it says nothing of that."""
+    often and those in which it hardly did less; None where it says nothing of that. told_apart: frames in which motion
+    told it from what is behind it, less those in which it did not."""
 
     id: int
     state: TrackState
@@ -41,6 +42,7 @@ class Life:
     part: bool = False
     own: int = 0
     proof: float | None = None
+    told_apart: int = 0
 
 
 Snapshot = tuple[list[Life], list[int], Constraints]

@@ -34,6 +34,9 @@ ANY, WEIGHTS = -8.1, np.array([-3.0, -4.6, -2.6, 2.3])
 About what bench/materials.py fits on generated scenes and given ones."""
 _SURE = 0.6
 """Probability from which on it is taken for one..."""
+_APART, _APART_AFTER_ALL = 3, 8
+"""Frames in which motion told something from what is behind it (`Life.told_apart`) from which on it does not become a
+piece of anything, and is none any more."""
 _ENCLOSED = 0.6
 """... unless this share of its outline lies on a third thing, and it does not reach the edge of the picture."""
 
@@ -97,11 +100,14 @@ def join_pieces(
     Then it is one instance with that, as tracks are that people merged: it is still carried and prompted by itself, and
     no id that was ever seen changes. What is a piece of two things makes them one if one of them is new, too. What
     people decided about is left alone. What turns out to have an outline of which the segmenter is sure, because it
-    moves by itself, is no piece any more. index: (H, W), n + 1 where active[n] is; image: (H, W, 3) RGB.
+    moves by itself, is no piece any more, nor is what motion keeps telling from what is behind it. index: (H, W), n + 1
+    where active[n] is; image: (H, W, 3) RGB.
     """
     in_pieces = {*identities.constraints.pieces, *identities.constraints.pieces.values()}
     for id in active:
-        if id in in_pieces and identities[id].score >= identities.settings.confirm_score:
+        life = identities[id]
+        apart = id in identities.constraints.pieces and life.told_apart >= _APART_AFTER_ALL
+        if apart or (id in in_pieces and life.score >= identities.settings.confirm_score):
             identities.no_piece(id)
     never_seen = {event.id for event in identities.events if event.kind is EventKind.BORN}
     instance = identities.constraints.instance
@@ -149,6 +155,8 @@ def comparisons(
 def _may_be_one(id: int, whole: int, identities: Identities) -> bool:
     said, sure = identities.constraints, identities.settings.confirm_score
     if said.edited(id) or said.instance(whole) == 0 or said.cut(id, whole):
+        return False
+    if identities[id].told_apart >= _APART:
         return False
     # What lies beyond an outline that the segmenter is sure of is no part of it.
     return max(identities[id].score, identities[whole].score) < sure

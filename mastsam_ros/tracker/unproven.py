@@ -11,6 +11,8 @@ _PATIENCE = 4
 """Frames more in which a track was seen as a part than in which it was seen as itself that end it..."""
 _CREDIT = 24
 """... and the most that it can have of the latter: what was seen for long is not ended by a few frames."""
+_MEMORY = 12
+"""The most frames in which motion told a track apart that count."""
 _HARDLY, _STANDS_OUT = 0.5, 4.0
 """Frames for which one counts in which a track was seen as something that hardly stands out from what is around it, and
 as something that stands out from all of it."""
@@ -27,7 +29,8 @@ def parts_of_wholes(
     A prompt finds again whatever was carried to it, so that a track which is asked for proves nothing by being found;
     what the segmenter sees unasked does. Of those that become one the oldest goes on, so that among them at most the
     oldest is shown under an id of its own: such a track is not ended here. Also adds up what proves that a track is one
-    (`Life.proof`). ages: of the tracks, in frames. moved: how far the picture moved, as a share of its side.
+    (`Life.proof`), and that it is no piece of what is behind it (`Life.told_apart`). ages: of the tracks, in frames.
+    moved: how far the picture moved, as a share of its side.
     """
     shown = [identities[id].state is not TrackState.TENTATIVE for id in active]
     # What holds a known track may be the rest of it.
@@ -40,6 +43,9 @@ def parts_of_wholes(
         if seen.sure is not None:
             counts = (_HARDLY + (_STANDS_OUT - _HARDLY) * float(seen.sure[n])) * (1 + moved / _ANEW)
             life.proof = (life.proof or 1.0) + counts * (agreement >= _OWN and n not in with_known)
+        if seen.told_apart is not None:
+            step = 1 if seen.told_apart[n] and agreement >= _OWN else -1
+            life.told_apart = min(_MEMORY, max(0, life.told_apart + step))
         if agreement >= _OWN:
             life.own = min(_CREDIT, life.own + 1)
         elif leader >= 0:

@@ -147,3 +147,11 @@ def test_what_was_carried_together_stays_together() -> None:
 def test_nothing_carried_holds_nothing_together() -> None:
     edges = np.array([[0, 1]], np.int32)
     assert held_together(np.zeros((2, 0)), np.ones(2), np.zeros(0), edges).tolist() == [0]
+
+
+def test_what_is_cheaper_as_one_has_a_margin_below_one() -> None:
+    _, hierarchy = hierarchy_of(picture())
+    one, other = hierarchy.children.T
+    saved = hierarchy.energy[one] + hierarchy.energy[other] - hierarchy.energy[len(hierarchy.children) + 1 :]
+    margins = hierarchy.margins()
+    assert ((margins < 1) == (saved > 0)).all() and 0 < (margins < 1).mean() < 1

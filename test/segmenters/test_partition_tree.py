@@ -6,7 +6,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mastsam_ros.segmenters.regions.partition_tree import cheapest_cut, climbed, in_common, outlines, summed
+from mastsam_ros.segmenters.regions.partition_tree import (
+    cheapest_cut,
+    climbed,
+    in_common,
+    leaves_in_order,
+    met_in,
+    outlines,
+    summed,
+)
 
 
 def grid(rows: int, columns: int) -> npt.NDArray[np.int32]:
@@ -109,3 +117,23 @@ def test_what_all_leaves_of_a_node_have() -> None:
 def test_a_node_that_costs_as_much_as_its_parts_is_taken() -> None:
     assert cheapest_cut(CHILDREN, np.array([1.0, 1, 1, 1, 2, 2.5, 9])).tolist() == [4, 4, 2, 3]
     assert cheapest_cut(CHILDREN, np.array([1.0, 1, 1, 1, 2, 2.5, 4])).tolist() == [6, 6, 6, 6]
+
+
+def test_leaves_stand_together_and_edges_meet_where_their_ends_are_merged() -> None:
+    rng = np.random.default_rng(11)
+    leaves = 40
+    roots, children = list(range(leaves)), []
+    for n in range(leaves - 1):
+        first, second = (roots.pop(rng.integers(len(roots))) for _ in range(2))
+        children.append(sorted((first, second)))
+        roots.append(leaves + n)
+    tree = np.array(children, np.int64)
+    held = [{leaf} for leaf in range(leaves)]
+    for first, second in children:
+        held.append(held[first] | held[second])
+    order, start, count = leaves_in_order(tree)
+    for node, of_node in enumerate(held):
+        assert set(order[start[node] : start[node] + count[node]].tolist()) == of_node
+    edges = np.array([pair for pair in rng.integers(0, leaves, (80, 2)).tolist() if pair[0] != pair[1]], np.int32)
+    wanted = [next(node for node, of_node in enumerate(held) if of_node.issuperset(pair)) for pair in edges.tolist()]
+    assert met_in(tree, edges).tolist() == wanted

@@ -12,7 +12,7 @@ from mastsam_ros.segmenters import regions
 from mastsam_ros.segmenters.regions import RegionSegmenter
 from mastsam_ros.segmenters.regions.superpixels import build_region_graph
 from mastsam_ros.settings import RegionsSettings
-from mastsam_ros.types import Frame, PointPrompts, SegmentationOrderError
+from mastsam_ros.types import Frame, Matches, PointPrompts, SegmentationOrderError
 
 
 def textured(seed: int, height: int = 120, width: int = 160) -> npt.NDArray[np.float32]:
@@ -128,6 +128,32 @@ def test_what_moves_is_a_body_and_nobody_elses_region() -> None:
     assert float(answer.scores[body, 0]) > 0.9 and iou(answer.masks[body, 0], square) > 0.8
     ground = segmenter.predict(prompt_at(10, 10, ~square))
     assert not bool((ground.masks[0] & answer.masks[body]).any())
+
+
+def test_the_flow_tells_a_thing_from_a_wall_of_its_colour() -> None:
+    height, width = 300, 400
+    thing = np.zeros((height, width), bool)
+    thing[100:156, 180:220] = True
+    image = np.where(thing[..., None], (164, 168, 162), (176, 176, 178))
+    image = (image + np.random.default_rng(3).normal(0, 4, image.shape)).clip(0, 255).astype(np.uint8)
+    nothing, flow = torch.zeros(0, 2), torch.full((height, width, 2), 3.0)
+    for step, apart in ((0.0, False), (3.0, True)):
+        flow[torch.from_numpy(thing)] = 3 + step
+        matches = Matches(nothing, nothing, torch.zeros(0), flow_back=flow, visible=torch.ones(height, width) > 0)
+        segmenter = RegionSegmenter(RegionsSettings(use_motion=False))
+        segmenter.set_frame(Frame(image), None)
+        segmenter.set_frame(Frame(image), matches)
+        wall = segmenter.predict(prompt_at(10, 10, np.ones_like(thing)))
+        assert wall.unprompted is not None and wall.unprompted.told_apart is not None
+        assert not wall.unprompted.told_apart.any() and bool(wall.masks[0, :, 120, 200].any()) != apart
+        found = [iou(mask, thing) for mask in segmenter.everything().masks[:, 0]]
+        assert (max(found) > 0.8) == apart
+        if apart:
+            both = torch.from_numpy(1 + thing.astype(np.int64))
+            xy = torch.tensor([[[10.0, 10.0]], [[200.0, 120.0]]])
+            answer = segmenter.predict(PointPrompts(xy, torch.ones(2, 1, dtype=torch.int64), both))
+            assert answer.unprompted is not None and answer.unprompted.told_apart is not None
+            assert answer.unprompted.told_apart.tolist() == [False, True] and iou(answer.masks[1, 0], thing) > 0.8
 
 
 def test_depth_sets_an_object_apart_that_colour_hides() -> None:

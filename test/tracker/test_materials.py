@@ -223,3 +223,34 @@ def test_pieces_are_what_they_are_in_a_later_run() -> None:
     identities, _ = judged(floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL])
     said = identities.constraints
     assert Constraints.from_mapping(json.loads(json.dumps(said.to_mapping()))) == said
+
+
+def test_what_motion_tells_from_what_is_behind_it_is_no_piece_of_that() -> None:
+    """A carton before a wall of its colour."""
+    index, colours = floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL]
+    identities = Identities(TrackerSettings())
+    identities.begin_frame()
+    active = [identities.born(0.8, sure=True) for _ in colours]
+    identities[3].told_apart = 3
+    join_pieces(index, active, picture(index, colours), identities)
+    assert not identities.constraints.pieces
+
+
+def test_a_piece_that_motion_keeps_telling_apart_is_none_after_all() -> None:
+    index, colours = floor_behind_a_leg(), [FLOOR, CLOTH, FLOOR, WALL]
+    identities, instances = judged(index, colours)
+    assert instances == [1, 2, 1, 4]
+    for told_apart, whole in ((7, 1), (8, 3)):
+        identities.begin_frame()
+        identities[3].told_apart = told_apart
+        join_pieces(index, [1, 2, 3, 4], picture(index, colours), identities)
+        assert identities.constraints.instance(3) == whole
+    assert [event.id for event in identities.events if event.kind is EventKind.BORN] == [3]
+
+
+def test_what_pieces_belong_to_keeps_them_when_it_is_told_apart() -> None:
+    identities, _ = judged(index := floor_behind_a_leg(), colours := [FLOOR, CLOTH, FLOOR, WALL])
+    identities.begin_frame()
+    identities[1].told_apart = 12
+    join_pieces(index, [1, 2, 3, 4], picture(index, colours), identities)
+    assert identities.constraints.instance(3) == 1

@@ -87,3 +87,19 @@ def test_what_holds_a_known_track_has_to_wait() -> None:
     seen = Unprompted(np.array([0.2, 0.9]), np.array([1, 1]), np.array([0.9, 0.9]))
     assert parts_of_wholes(active, [9, 5], seen, identities) == []
     assert identities[active[1]].proof == 1.0
+
+
+def test_frames_in_which_motion_told_a_track_apart_are_counted() -> None:
+    identities, active = tracks(second_is_sure=False)
+    seen = {
+        told: Unprompted(np.array([0.9, 0.8]), np.array([0, 1]), told_apart=np.array([False, told]))
+        for told in (False, True)
+    }
+    counted = []
+    for told in (True, True, True, False, True, False, False, False, False):
+        parts_of_wholes(active, [9, 5], seen[told], identities)
+        counted.append(identities[active[1]].told_apart)
+    assert counted == [1, 2, 3, 2, 3, 2, 1, 0, 0] and identities[active[0]].told_apart == 0
+    of_something_else = Unprompted(np.array([0.9, 0.2]), np.array([0, 0]), told_apart=np.array([False, True]))
+    parts_of_wholes(active, [9, 5], of_something_else, identities)
+    assert identities[active[1]].told_apart == 0

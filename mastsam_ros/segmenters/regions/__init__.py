@@ -13,6 +13,7 @@ from mastsam_ros.device import one_thread
 from mastsam_ros.masks import PartitionMasks, look_up
 from mastsam_ros.segmenters.regions.bodies import Bodies
 from mastsam_ros.segmenters.regions.depth import DepthLayer
+from mastsam_ros.segmenters.regions.flow_steps import Parts, with_parts
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy, outline_lengths
 from mastsam_ros.segmenters.regions.motion import Cues, MotionLayer
 from mastsam_ros.segmenters.regions.pointed import body_at, regions_at, regions_inside
@@ -87,32 +88,45 @@ class _Superpixels:
 
 @dataclass(frozen=True, eq=False)
 class _Regions:
-    """The hierarchy of one frame, its best cut (S,), and pixels (H, W) int64, the superpixel of each."""
+    """The hierarchy of one frame, its best cut (S,), and pixels (H, W) int64, the superpixel of each.
+
+    parts: of regions of the cut, what may be things in front of the rest of them; None where no flow tells.
+    """
 
     graph: RegionGraph
     hierarchy: RegionHierarchy
     cut: npt.NDArray[np.int64]
     pixels: torch.Tensor
+    parts: Parts | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """The regions R of the cut that knows of no carried mask, beside N tracks: shared (R, N), pixels that were carried
-    from each; area, firmness (R,); alike (R, N), IoU; whole (N,), pixels of each carried mask."""
+    from each; area, firmness (R,); alike (R, N), IoU; whole (N,), pixels of each carried mask; cut (S,), the region of
+    each superpixel; apart: those regions that the flow told from what is behind them, the superpixels of each."""
 
     shared: npt.NDArray[np.float64]
     area: npt.NDArray[np.float64]
     firmness: npt.NDArray[np.float64]
     alike: npt.NDArray[np.float64]
     whole: npt.NDArray[np.float64]
+    cut: npt.NDArray[np.int64]
+    apart: dict[int, npt.NDArray[np.int64]]
 
     @staticmethod
     def of(made: _Regions, votes: npt.NDArray[np.float64]) -> _Seen:
         """votes: (S, N), pixels of each superpixel that were carried from each track."""
-        shared = gathered(votes, made.cut, int(made.cut.max()) + 1)
-        area = np.bincount(made.cut, made.graph.area, len(shared)).astype(np.float64)
-        whole = votes.sum(axis=0)
-        return _Seen(shared, area, made.hierarchy.firmness(made.cut), agreement(shared, area, whole), whole)
+        cut, parts, least = made.cut, list[npt.NDArray[np.int64]](), np.empty(0)
+        if made.parts is not None:
+            parts, least = made.parts.told_apart(votes)
+            cut = with_parts(cut, parts)
+        shared = gathered(votes, cut, int(cut.max()) + 1)
+        area = np.bincount(cut, made.graph.area, len(shared)).astype(np.float64)
+        whole, firmness = votes.sum(axis=0), made.hierarchy.firmness(cut)
+        apart = {int(cut[part[0]]): part for part in parts}
+        firmness[list(apart)] = np.maximum(firmness[list(apart)], least)
+        return _Seen(shared, area, firmness, agreement(shared, area, whole), whole, cut, apart)
 
     def unprompted(self, rests: npt.NDArray[np.bool_]) -> Unprompted:
         """What it says of the tracks. rests: (N,), False for bodies, which are followed by themselves."""
@@ -120,8 +134,13 @@ class _Seen:
         held = (self.shared.max(axis=0, initial=0) >= _HELD * np.maximum(self.whole, 1)) & rests
         members = np.where(held[None] & (holder[None] == np.arange(len(self.area))[:, None]), self.whole[None], -1)
         leader = np.where(held, members.argmax(axis=1)[holder], -1)
-        sure = 1 - 1 / np.maximum(self.firmness, 1)
-        return Unprompted(self.alike.max(axis=0, initial=0), leader, sure[self.alike.argmax(axis=0)])
+        sure, best = 1 - 1 / np.maximum(self.firmness, 1), self.alike.argmax(axis=0)
+        return Unprompted(self.alike.max(axis=0, initial=0), leader, sure[best], np.isin(best, list(self.apart)))
+
+    def things_apart(self, votes: npt.NDArray[np.float64]) -> list[npt.NDArray[np.int64]]:
+        """The superpixels of each region that the flow told apart and that is a track, or nobody's, by votes (S, N)."""
+        known = self.alike.max(axis=1, initial=0) >= _AGREES
+        return [part for region, part in self.apart.items() if known[region] or not votes[part].any()]
 
     def things_in_others(self) -> npt.NDArray[np.bool_]:
         """(R,) what stands out, is small, lies in a track that is something else, and is no track itself: two things
@@ -157,6 +176,7 @@ class RegionSegmenter:
         self._only_bodies = False
         """Bodies cover the picture: nobody sees its regions but who points into one."""
         self._cut: npt.NDArray[np.int64]
+        self._flow: tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
         """What does not depend on the matches, for the next `set_frame`. follows: whether it will be given any."""
@@ -171,7 +191,8 @@ class RegionSegmenter:
         if not follows:
             self._motion.reset()
             self._bodies_over_time.reset()
-        self._bodies = self._find_bodies(still, matches)
+        self._flow = _dense_flow_back(matches, frame)
+        self._bodies = self._find_bodies(still)
         self._shown, self._made = still, None
         self._only_bodies = bool(self._bodies.all())
         if not self._only_bodies:
@@ -193,7 +214,7 @@ class RegionSegmenter:
         graph, hierarchy = regions_.graph, regions_.hierarchy
         votes = votes_of(graph.labels, carried, graph.count, count)
         seen = _Seen.of(regions_, votes)
-        votes[seen.things_in_others()[regions_.cut]] = 0
+        votes[seen.things_in_others()[seen.cut]] = 0
         whole = votes.sum(axis=0)
         trust = np.ones(count) if prompts.confidence is None else prompts.confidence.cpu().numpy()
         together = held_together(votes, graph.area, trust, graph.edges)
@@ -203,7 +224,8 @@ class RegionSegmenter:
         node, track = np.nonzero(iou > _AGREES)
         preferred = np.zeros(len(iou))
         np.maximum.at(preferred, node, (iou[node, track] - _AGREES) / (1 - _AGREES) * trust[track])
-        self._cut = steadied.optimal_cut(self._settings.prior_weight * steadied.boundary_cost() * preferred)
+        cut = steadied.optimal_cut(self._settings.prior_weight * steadied.boundary_cost() * preferred)
+        self._cut = with_parts(cut, seen.things_apart(votes))
         regions = int(self._cut.max()) + 1
         region_votes = gathered(votes, self._cut, regions)
         region_area = np.bincount(self._cut, graph.area, regions).astype(np.float64)
@@ -260,7 +282,11 @@ class RegionSegmenter:
         hierarchy = RegionHierarchy(graph, graph.moments(colours), outline, barrier, cost)
         # Without torch: threads that it starts here would stay and take turns with the caller's.
         pixels = torch.from_numpy(graph.labels.astype(np.int64))
-        return _Regions(graph, hierarchy, hierarchy.optimal_cut(), pixels)
+        cut, (flow_back, visible) = hierarchy.optimal_cut(), self._flow
+        parts = None
+        if self._settings.use_flow_steps and still.segments is None and flow_back is not None and visible is not None:
+            parts = Parts.of(graph, hierarchy, cut, flow_back, visible)
+        return _Regions(graph, hierarchy, cut, pixels, parts)
 
     def _superpixels(self, frame: Frame) -> _Superpixels:
         smooth = smoothed(frame.image)
@@ -281,10 +307,9 @@ class RegionSegmenter:
             cues = Cues.of(superpixels.graph, superpixels.smooth_lab)
         return _Still(frame, follows, lab, superpixels, None, cues)
 
-    def _find_bodies(self, still: _Still, matches: Matches | None) -> npt.NDArray[np.int32]:
+    def _find_bodies(self, still: _Still) -> npt.NDArray[np.int32]:
         """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""
-        frame = still.frame
-        flow_back, visible = _dense_flow_back(matches, frame)
+        frame, (flow_back, visible) = still.frame, self._flow
         if still.segments is not None:
             segments = still.segments
             self._body_score = _SCORE_DEPTH

@@ -71,7 +71,8 @@ class RegionHierarchy:
         self.area = sums[:, 0].copy()
         self.mean = sums[:, 1:4] / self.area[:, None]
         self.covariance = _covariance(sums)
-        self.energy = self._colour_cost(sums) + self.boundary_cost()
+        self._colours = self._colour_cost(sums)
+        self.energy = self._colours + self.boundary_cost()
         if barrier is not None:
             # A region that mixes two sides of the barrier is never chosen.
             self.energy[in_common(self.children, sides) < 0] = _NEVER
@@ -96,6 +97,15 @@ class RegionHierarchy:
     def boundary_cost(self) -> npt.NDArray[np.float64]:
         """What the outline and the existence of each node cost, (nodes,)."""
         return self._cost.boundary * self.perimeter / 2 + self._cost.region
+
+    def margins(self) -> npt.NDArray[np.float64]:
+        """(S - 1,) of each node beyond the leaves: what its colours cost more than those of what it is made of, as a
+        multiple of what one outline and one region less save. Below 1 they are cheaper as one."""
+        one, other = self.children.T
+        nodes = np.arange(len(self.children) + 1, len(self.area))
+        contact = (self.perimeter[one] + self.perimeter[other] - self.perimeter[nodes]) / 2
+        more = self._colours[nodes] - self._colours[one] - self._colours[other]
+        return more / (self._cost.boundary * contact + self._cost.region)
 
     def firmness(self, cut: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """(R,) of each region of a cut (S,): what its colours would cost more if it were one with a neighbour, as a

@@ -202,6 +202,42 @@ def climbed(
     return children, met_along
 
 
+@compiled("int64[::1](int64[:, ::1], int32[:, ::1])")
+def met_in(children: Ints, edges: npt.NDArray[np.int32]) -> Ints:
+    """The node (E,) in which both ends of each edge (E, 2) between leaves are merged. children: (S - 1, 2)."""
+    leaves = len(children) + 1
+    parent = np.empty(leaves + len(children), np.int64)
+    for n in range(len(children)):
+        parent[children[n, 0]] = parent[children[n, 1]] = leaves + n
+    met = np.empty(len(edges), np.int64)
+    for e in range(len(edges)):
+        one, other = np.int64(edges[e, 0]), np.int64(edges[e, 1])
+        # What was merged later has the higher number.
+        while one != other:
+            if one < other:
+                one = parent[one]
+            else:
+                other = parent[other]
+        met[e] = one
+    return met
+
+
+@compiled("Tuple((int64[::1], int64[::1], int64[::1]))(int64[:, ::1])")
+def leaves_in_order(children: Ints) -> tuple[Ints, Ints, Ints]:
+    """The leaves (S,) so that those of each node stand together: where (2 S - 1,), and how many (2 S - 1,)."""
+    leaves = len(children) + 1
+    start, count = np.zeros(2 * leaves - 1, np.int64), np.ones(2 * leaves - 1, np.int64)
+    for n in range(len(children)):
+        count[leaves + n] = count[children[n, 0]] + count[children[n, 1]]
+    for n in range(len(children) - 1, -1, -1):
+        start[children[n, 0]] = start[leaves + n]
+        start[children[n, 1]] = start[leaves + n] + count[children[n, 0]]
+    order = np.empty(leaves, np.int64)
+    for leaf in range(leaves):
+        order[start[leaf]] = leaf
+    return order, start, count
+
+
 @compiled("float64[:, ::1](int64[:, ::1], float64[:, ::1])")
 def summed(children: Ints, values: Floats) -> Floats:
     """Sums of the leaves' values (S, C) float64 over every node of a tree, (2 S - 1, C). children: (S - 1, 2)."""
