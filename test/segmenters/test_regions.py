@@ -203,6 +203,23 @@ def test_two_things_that_were_carried_as_one_come_apart() -> None:
     assert iou(carried[0], large) > 0.9 and iou(carried[1], small) > 0.9
 
 
+def test_what_was_taken_in_of_the_ground_is_given_back() -> None:
+    frame, large, small = two_squares()
+    height, width = large.shape
+    ground = ~(large | small)
+    with_ground = small.copy()
+    with_ground[100:130, 160:220] = True
+    segmenter = RegionSegmenter()
+    segmenter.set_frame(frame, None)
+    for taken_in, given_back in ((with_ground, True), (small, False)):
+        carried = torch.from_numpy(1 * taken_in + 2 * (ground & ~taken_in))
+        xy = torch.tensor([[[175.0, 115.0]], [[10.0, 10.0]]])
+        answer = segmenter.predict(PointPrompts(xy, torch.ones(2, 1, dtype=torch.int64), carried))
+        assert answer.masks.shape == (2, 2, height, width)
+        assert iou(answer.masks[0, 0], small) > 0.9
+        assert (float(answer.scores[0, 1]) == 0) == given_back, "what was carried is no candidate"
+
+
 def test_a_part_that_hardly_stands_out_stays_with_what_was_carried() -> None:
     frame, large, small = two_squares()
     image = frame.image.copy()

@@ -52,6 +52,8 @@ _STANDS_OUT = 2.0
 """Firmness of a region from which on it is no mere part of what was carried."""
 _THING = 0.02
 """Share of the picture up to which such a region is a thing rather than a piece of floor, wall or table."""
+_ONE_REGION = 0.8
+"""IoU from which on regions of two cuts are one."""
 _BODY_MAJORITY = 0.5
 """Share of a carried mask inside bodies for the track to be one."""
 _SMALLEST_SHARE = 3e-4
@@ -141,6 +143,27 @@ class _Seen:
         """The superpixels of each region that the flow told apart and that is a track, or nobody's, by votes (S, N)."""
         known = self.alike.max(axis=1, initial=0) >= _AGREES
         return [part for region, part in self.apart.items() if known[region] or not votes[part].any()]
+
+    def plainly(
+        self, cut: npt.NDArray[np.int64], region_of: npt.NDArray[np.int64], area: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """(N,) tracks that without doubt are their region of another cut: both cuts see it, it is a small thing that
+        stands out, and what else was carried from the track lies mostly in what is something else. What was taken in
+        once from what is behind a thing would be carried on for ever.
+
+        cut: (S,); region_of: (N,) its regions, -1 for none; area: (S,) pixels.
+        """
+        regions, tracks, best = int(cut.max()) + 1, np.arange(len(region_of)), self.alike.argmax(axis=0)
+        both = np.bincount(self.cut * regions + cut, area, len(self.area) * regions).reshape(-1, regions)
+        shared = both[best, region_of]
+        same = shared >= _ONE_REGION * (self.area[best] + both.sum(axis=0)[region_of] - shared)
+        thing = (self.firmness >= _STANDS_OUT) & (self.area <= _THING * self.area.sum())
+        own = self.shared[best].argmax(axis=1) == tracks
+        elsewhere = np.where(self.shared < (1 - _HELD) * self.area[:, None], self.shared, 0.0)
+        elsewhere[best, tracks] = 0
+        rest = self.whole - self.shared[best, tracks]
+        given_back = (rest > 0) & (2 * elsewhere.sum(axis=0) >= rest)
+        return (region_of >= 0) & same & thing[best] & own & given_back
 
     def things_in_others(self) -> npt.NDArray[np.bool_]:
         """(R,) what stands out, is small, lies in a track that is something else, and is no track itself: two things
@@ -232,7 +255,8 @@ class RegionSegmenter:
         region_iou = agreement(region_votes, region_area, whole)
         region_of = np.where(region_iou.max(axis=0) >= _SAME, region_iou.argmax(axis=0), -1)
         voted = self._voted(votes, region_votes, region_area)
-        return self._candidates(voted, region_of, body_of, seen.unprompted(body_of == 0))
+        plainly = seen.plainly(self._cut, region_of, graph.area) & (body_of == 0)
+        return self._candidates(voted, region_of, body_of, plainly, seen.unprompted(body_of == 0))
 
     @one_thread()
     def everything(self, region: torch.Tensor | None = None) -> CandidateMasks:
@@ -342,6 +366,7 @@ class RegionSegmenter:
         voted: npt.NDArray[np.int64],
         region_of: npt.NDArray[np.int64],
         bodies_of: npt.NDArray[np.int64],
+        plainly: npt.NDArray[np.bool_],
         unprompted: Unprompted,
     ) -> CandidateMasks:
         count = len(region_of)
@@ -359,7 +384,7 @@ class RegionSegmenter:
         wanted = torch.stack(
             [
                 torch.where(is_body, regions + body_of, torch.from_numpy(region_of)),
-                torch.where(is_body, -1, torch.arange(1, count + 1)),
+                torch.where(is_body | torch.from_numpy(plainly), -1, torch.arange(1, count + 1)),
             ],
             dim=1,
         ).to(number)
