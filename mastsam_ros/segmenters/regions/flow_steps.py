@@ -29,9 +29,8 @@ _FEW_INSIDE, _FEW_BEHIND = 3, 4
 """Superpixels with flow that there must be, of the smaller one and of the larger one."""
 _HALO = 0.1
 """What the flow of superpixels behind the outline counts: it is blurred there, and that of the thing in front."""
-_STIFF_INSIDE, _STIFF_BEHIND = 20.0, 5.0
-"""Pixels (of a picture a hundred pixels wide) that speak against a flow that grows from place to place, in the
-smaller one beyond that of the larger one, and in the larger one."""
+_STIFF = 1.0
+"""Pixels, a hundred pixels from where the two touch, that speak against a flow that grows from place to place."""
 _ROUNDS = 4
 _OUTLIER, _LEAST_NOISE = 1.5, 0.05
 """Times the median residual, at least so many pixels, from which on flow is an outlier."""
@@ -155,24 +154,39 @@ def _superpixel_flow(
     return at, mean, weight
 
 
+@compiled("float64[:, ::1](float64[:, ::1], float64[:, ::1])")
+def _solved(normal: Floats, target: Floats) -> Floats:
+    """Solves normal equations (3, 3), of which only the upper half is read, for two right sides (3, 2), in place."""
+    for i in range(3):
+        for j in range(i + 1, 3):
+            share = normal[i, j] / normal[i, i]
+            for k in range(j, 3):
+                normal[j, k] -= share * normal[i, k]
+            for c in range(2):
+                target[j, c] -= share * target[i, c]
+    for i in range(2, -1, -1):
+        for c in range(2):
+            for j in range(i + 1, 3):
+                target[i, c] -= normal[i, j] * target[j, c]
+            target[i, c] /= normal[i, i]
+    return target
+
+
 @compiled(
-    "Tuple((float64[:, ::1], float64))"
-    "(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], float64[:, ::1], float64)"
+    "Tuple((float64[:, ::1], float64))(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], float64[:, ::1])"
 )
-def _affine(
-    at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Floats, stiff: float
-) -> tuple[Floats, float]:
+def _affine(at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Floats) -> tuple[Floats, float]:
     """The affine flow (3, 2) that fits flow (N, 2) at places (N, 2) best, and the median residual, in pixels.
 
     Its rows are the flow at the origin (2,), and by how much it grows over a hundred pixels in x and in y; these stay
-    near the prior's (3, 2), the more, the stiffer. Outliers count little (Geman and McClure).
+    near the prior's (3, 2) where little speaks for others. Outliers count little (Geman and McClure).
     """
     number = len(at)
     model, counts, residual = prior.copy(), weight.copy(), np.empty(number)
     for _ in range(_ROUNDS):
         normal, target = np.zeros((3, 3)), np.zeros((3, 2))
         normal[0, 0] = 1e-9
-        normal[1, 1] = normal[2, 2] = stiff
+        normal[1, 1] = normal[2, 2] = _STIFF
         for n in range(number):
             x, y = (at[n, 0] - origin[0]) / 100, (at[n, 1] - origin[1]) / 100
             normal[0, 0] += counts[n]
@@ -186,8 +200,7 @@ def _affine(
                 target[0, c] += left
                 target[1, c] += left * x
                 target[2, c] += left * y
-        normal[1, 0], normal[2, 0], normal[2, 1] = normal[0, 1], normal[0, 2], normal[1, 2]
-        model = prior + np.linalg.solve(normal, target)
+        model = prior + _solved(normal, target)
         for n in range(number):
             x, y = (at[n, 0] - origin[0]) / 100, (at[n, 1] - origin[1]) / 100
             across = flow[n, 0] - model[0, 0] - model[1, 0] * x - model[2, 0] * y
@@ -263,16 +276,12 @@ def _steps(
         near, far = both[:of_inside], both[of_inside:found]
         prior = np.zeros((3, 2))
         prior[0, 0], prior[0, 1] = np.median(far[:, 2]), np.median(far[:, 3])
-        ground, of_ground = _affine(
-            far[:, :2].copy(), far[:, 2:4].copy(), far[:, 4].copy(), origin, prior, _STIFF_BEHIND
-        )
+        ground, of_ground = _affine(far[:, :2].copy(), far[:, 2:4].copy(), far[:, 4].copy(), origin, prior)
         prior = ground.copy()
         for c in range(2):
             x, y = (near[:, 0] - origin[0]) / 100, (near[:, 1] - origin[1]) / 100
             prior[0, c] += np.median(near[:, 2 + c] - ground[0, c] - ground[1, c] * x - ground[2, c] * y)
-        thing, of_thing = _affine(
-            near[:, :2].copy(), near[:, 2:4].copy(), near[:, 4].copy(), origin, prior, _STIFF_INSIDE
-        )
+        thing, of_thing = _affine(near[:, :2].copy(), near[:, 2:4].copy(), near[:, 4].copy(), origin, prior)
         apart = np.empty(contacts)
         for e in range(contacts):
             x, y = (middle[e, 0] - origin[0]) / 100, (middle[e, 1] - origin[1]) / 100
