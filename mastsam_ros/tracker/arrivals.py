@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,15 @@ from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.parents import carried_from, parents_of
 from mastsam_ros.tracker.propagation import Carried, occurrences
-from mastsam_ros.tracker.revival import Appearance, LostTracks, appearances
+from mastsam_ros.tracker.revival import STRANGE_FRAMES, Appearance, LostTracks, appearances
 from mastsam_ros.tracker.selection import Figures, outlined
 from mastsam_ros.types import CandidateMasks, EventKind, Frame, Matches
 
 _LAST_GLIMPSE = 1
 """Frames before something was lost in which what was found under its id may have been a sliver, or another's mask."""
+_SMALL = 0.03
+"""Share of the picture up to which a mask is looked at for having gone over to something else: floors and walls look
+unlike from frame to frame."""
 TINY = 2
 """Times the smallest mask: smaller new ones are not shown before they were seen in several frames."""
 
@@ -104,12 +107,15 @@ class Arrivals:
             place[n + 1] = len(active)
         index += look_up(upload(place, index.device), new)
 
-    def met_again(self, active: list[int], looks: Appearance, matches: Matches | None) -> dict[int, int]:
-        """Tracks that turn out to be what was lost, or what only its carried mask stands in for: young -> old id.
+    def met_again(
+        self, active: list[int], looks: Appearance, matches: Matches | None, shares: Sequence[float] = ()
+    ) -> dict[int, int]:
+        """Tracks that turn out to be what was lost, or what something else stands in for: young -> old id.
 
         What comes out from behind something is a sliver at first: it cannot be recognised when it is born. So what was
-        born since the other was seen last is looked at again in every frame. active: ids of the tracks; looks: of each.
-        Where the map knows the place, the map decides.
+        born since the other was seen last is looked at again in every frame. Nor is a small thing seen whose mask went
+        over to another one: it looks like something else at once. active: ids of the tracks; looks: of each; shares:
+        of the picture, of each, for what went over to be looked for. Where the map knows the place, the map decides.
         """
         settings, identities = self.settings, self._identities
         if not settings.revival or matches is None or self._map.speaks:
@@ -118,15 +124,22 @@ class Arrivals:
         missed = [identities[id] for id in identities.lost()] + [life for life in lives if life.missing > 0]
         gone = {life.id: life for life in missed if life.missing <= settings.revival_frames}
         self._lost.move(list(gone), matches)
-        longest = max((life.missing for life in gone.values()), default=-_LAST_GLIMPSE)
+        since = {id: life.missing for id, life in gone.items()}
+        newest = min((life.age for life in lives if life.missing == 0), default=STRANGE_FRAMES + _LAST_GLIMPSE + 1)
+        if newest <= STRANGE_FRAMES + _LAST_GLIMPSE and shares:
+            old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
+            old = [n for n in old if shares[n] <= _SMALL and not said.edited(active[n])]
+            for id, frames in self._lost.strangers([active[n] for n in old], looks.of(old)).items():
+                gone[id], since[id] = identities[id], frames
+        longest = max(since.values(), default=-_LAST_GLIMPSE)
         young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest + _LAST_GLIMPSE]
         young = [n for n in young if not said.edited(lives[n].id)]
         if not young:
             return {}
 
         def may_be(id: int, n: int) -> bool:
-            age, old = lives[young[n]].age, gone[id]
-            return age <= old.missing + _LAST_GLIMPSE and age < old.age
+            age = lives[young[n]].age
+            return age <= since[id] + _LAST_GLIMPSE and age < gone[id].age
 
         found = self._lost.recognise(list(gone), looks.of(young), possible=may_be)
         for n, id in found.items():

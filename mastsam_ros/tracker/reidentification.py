@@ -77,7 +77,8 @@ class Reidentification:
             index, image = look_up(upload(slid, index.device), index), np.take(slid, image)
         index, image, active = self._compact(index, image, active)
         looks = appearances(index, len(active), view.image_on(index.device)) if tracker.revival else None
-        again = {} if looks is None else self._arrivals.met_again(active, looks, matches)
+        shares = np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:] / (image.size / 4)
+        again = {} if looks is None else self._arrivals.met_again(active, looks, matches, shares.tolist())
         if looks is not None and again:
             index, image, active, looks = gone_on(again, index, image, active, looks)
         for id, into in identities.joined:

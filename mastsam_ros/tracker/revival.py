@@ -23,6 +23,11 @@ _ASTRAY = 1.0
 """Share of that motion by which the track itself may have moved otherwise: it may be nearer or farther."""
 _WHOLE = 0.6
 """A mask below this share of the remembered area is taken for a part of the object..."""
+_STRANGE = 0.6
+"""Divergence of the colours, as a share of what recognition accepts, from which on a mask is not the track that it was
+carried from..."""
+STRANGE_FRAMES = 4
+"""... for so many frames: after that it has changed."""
 _FADE = 0.98
 """... and what is remembered shrinks by this per frame, so that a change for good is accepted in time."""
 
@@ -69,6 +74,9 @@ class LostTracks:
         """Pixels by which the expected places were moved since."""
         self._up_to_date: set[int] = set()
         """Ids whose expected place was moved since `remember`."""
+        self._strange: dict[int, int] = {}
+        """Ids of `strangers`, and for how many frames they have been: in this frame, and in the one before."""
+        self._were_strange: dict[int, int] = {}
         self.likeness: dict[tuple[int, int], float] = {}
         """Of what was recognised since `remember`, (id, mask): 1 for equal colours at the expected place, 0 for the
         least that is accepted."""
@@ -79,16 +87,19 @@ class LostTracks:
         self._whole_areas.clear()
         self._moved.clear()
         self._up_to_date.clear()
+        self._strange.clear()
+        self._were_strange.clear()
 
     def remember(self, ids: list[int], seen: Appearance, areas: list[float], found: list[bool] | None = None) -> None:
         """Ends a frame: keeps the appearance of every id in view, but not of the last sliver before it was hidden.
 
         areas: `seen.area` as the host knows it already. found: of each id, whether its mask is its own in this frame:
-        where another one stands in for it, what is known of it stays.
+        where another one stands in for it, what is known of it stays, as it does for `strangers`.
         """
         self.likeness = {}
         self._up_to_date.clear()
-        own = found or [True] * len(ids)
+        own = [there and id not in self._strange for id, there in zip(ids, found or [True] * len(ids), strict=True)]
+        self._were_strange, self._strange = self._strange, {}
         parts = (part.unbind() for part in (seen.area, seen.centre, seen.mean, seen.covariance))
         for id, area, is_own, *part in zip(ids, areas, own, *parts, strict=True):
             if not is_own and id in self._last:
@@ -101,6 +112,23 @@ class LostTracks:
                 area = whole_area * _FADE
             self._last[id], self._whole_areas[id] = look, area
             self._moved.pop(id, None)
+
+    def strangers(self, ids: list[int], seen: Appearance) -> dict[int, int]:
+        """Those of the ids whose masks look like something else than they did, and for how many frames by now.
+
+        Where one thing passes before another, a mask may go over to it. What has looked like something else for a few
+        frames has changed, and is none.
+        """
+        rows = [n for n, id in enumerate(ids) if id in self._last]
+        if not rows:
+            return {}
+        now, before = seen.of(rows), [self._last[ids[n]] for n in rows]
+        mean, covariance = (torch.stack([getattr(look, name) for look in before]) for name in ("mean", "covariance"))
+        (unlike,) = on_host(jensen_shannon(now.mean, now.covariance, mean, covariance))
+        since = {ids[n]: self._were_strange.get(ids[n], 0) + 1 for n in rows}
+        strange = [ids[n] for n, far in zip(rows, unlike, strict=True) if far > _STRANGE * self.settings.revival_colour]
+        self._strange = {id: since[id] for id in strange if since[id] <= STRANGE_FRAMES}
+        return self._strange
 
     def keep_only(self, ids: set[int]) -> None:
         """Drops ids that no longer exist."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mastsam_ros.settings import GeometrySettings, TrackerSettings
@@ -9,7 +10,7 @@ from mastsam_ros.tracker.arrivals import Arrivals
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.mapper import Mapper
-from mastsam_ros.tracker.revival import LostTracks, appearances, jensen_shannon
+from mastsam_ros.tracker.revival import Appearance, LostTracks, appearances, jensen_shannon
 from mastsam_ros.types import EventKind, Matches, TrackState
 
 
@@ -144,3 +145,61 @@ def test_what_a_carried_mask_stands_in_for_is_met_again_too() -> None:
     identities.active = [old, young]
     identities.found_as(young, old, "looks as it did when it was lost")
     assert identities.active == [old] and identities[old].missing == 0 and not identities.exists(young)
+
+
+def two_things(first: tuple[int, int, int], second: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """1 on the left and 2 beside it, each in its colour, and the picture."""
+    index = torch.zeros(80, 120, dtype=torch.int64)
+    index[20:50, 30:50], index[20:50, 50:70] = 1, 2
+    image = torch.full((80, 120, 3), 90, dtype=torch.uint8)
+    image[index == 1], image[index == 2] = (
+        torch.tensor(first, dtype=torch.uint8),
+        torch.tensor(second, dtype=torch.uint8),
+    )
+    return index, image
+
+
+RED, BLUE = (200, 40, 40), (40, 60, 200)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.02, True), (0.3, False)])
+def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: bool) -> None:
+    """The red thing passed behind the blue one, whose mask it has now; what is new is red."""
+    settings = TrackerSettings()
+    lost, identities = LostTracks(settings), Identities(settings)
+    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
+    still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    matches = Matches(still, still, torch.ones(len(still)))
+    red = identities.born(0.8, sure=True)
+    index, image = two_things(RED, BLUE)
+    for _ in range(settings.mature_after):
+        identities.begin_frame()
+        identities.seen(red, 0.9, 0.8)
+        looks = appearances((index == 1).long(), 1, image)
+        assert arrivals.met_again([red], looks, matches, [share]) == {}
+        lost.remember([red], looks, looks.area.tolist())
+        identities.end_frame([red])
+    identities.begin_frame()
+    identities.seen(red, 0.9, 0.8)
+    young = identities.born(0.8, sure=True)
+    identities.active = [red, young]
+    looks = appearances(index, 2, image)
+    swapped = Appearance(*(getattr(looks, name).flip(0) for name in ("area", "centre", "mean", "covariance")))
+    assert arrivals.met_again([red, young], swapped, matches, [share, share]) == ({young: red} if found else {})
+    assert identities.exists(young) != found and identities.active == ([red] if found else [red, young])
+
+
+def test_what_looks_like_something_else_for_long_has_changed() -> None:
+    lost = LostTracks(TrackerSettings())
+    index, image = two_things(RED, BLUE)
+    before = appearances((index == 1).long(), 1, image)
+    after = appearances((index == 1).long(), 1, two_things(BLUE, RED)[1])
+    lost.remember([7], before, before.area.tolist())
+    counted = []
+    for _ in range(7):
+        counted.append(lost.strangers([7, 8], Appearance(*(torch.cat([part, part]) for part in vars(after).values()))))
+        lost.remember([7], after, after.area.tolist())
+    assert counted == [{7: 1}, {7: 2}, {7: 3}, {7: 4}, {}, {}, {}]
+    lost.strangers([7], before)
+    lost.reset()
+    assert lost.strangers([7], after) == {}
