@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +108,7 @@ class Arrivals:
         index += look_up(upload(place, index.device), new)
 
     def met_again(
-        self, active: list[int], looks: Appearance, matches: Matches | None, shares: Sequence[float] = ()
+        self, active: list[int], looks: Appearance, matches: Matches | None, shares: npt.ArrayLike = ()
     ) -> dict[int, int]:
         """Tracks that turn out to be what was lost, or what something else stands in for: young -> old id.
 
@@ -126,9 +126,10 @@ class Arrivals:
         self._lost.move(list(gone), matches)
         since = {id: life.missing for id, life in gone.items()}
         newest = min((life.age for life in lives if life.missing == 0), default=STRANGE_FRAMES + _LAST_GLIMPSE + 1)
-        if newest <= STRANGE_FRAMES + _LAST_GLIMPSE and shares:
+        share = np.asarray(shares)
+        if newest <= STRANGE_FRAMES + _LAST_GLIMPSE and len(share):
             old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
-            old = [n for n in old if shares[n] <= _SMALL and not said.edited(active[n])]
+            old = [n for n in old if share[n] <= _SMALL and not said.edited(active[n])]
             for id, frames in self._lost.strangers([active[n] for n in old], looks.of(old)).items():
                 gone[id], since[id] = identities[id], frames
         longest = max(since.values(), default=-_LAST_GLIMPSE)

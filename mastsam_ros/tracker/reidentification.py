@@ -77,10 +77,11 @@ class Reidentification:
             index, image = look_up(upload(slid, index.device), index), np.take(slid, image)
         index, image, active = self._compact(index, image, active)
         looks = appearances(index, len(active), view.image_on(index.device)) if tracker.revival else None
-        shares = np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:] / (image.size / 4)
-        again = {} if looks is None else self._arrivals.met_again(active, looks, matches, shares.tolist())
+        areas = _areas(image, active)
+        again = {} if looks is None else self._arrivals.met_again(active, looks, matches, areas / image.size)
         if looks is not None and again:
             index, image, active, looks = gone_on(again, index, image, active, looks)
+            areas = _areas(image, active)
         for id, into in identities.joined:
             self._mapper.merge(id, into, identities.evidence(EventKind.MERGED, id))
             self._places.merge(id, into)
@@ -89,7 +90,6 @@ class Reidentification:
         if tracker.join_pieces and view.depth is None:
             join_pieces(image, active, view.image, identities)
         if looks is not None:
-            areas = 4.0 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:]
             found = [identities[id].missing == 0 for id in active]
             self._lost.remember(active, looks, areas.tolist(), found)
         return index, image, active
@@ -114,3 +114,8 @@ class Reidentification:
                 self._identities.disappear(id)
         self._lost.keep_only(self._identities.known())
         return look_up(upload(table, index.device), index), np.take(table, image), kept
+
+
+def _areas(image: npt.NDArray[np.integer], active: list[int]) -> npt.NDArray[np.float64]:
+    """(N,) pixels of each active track in the index (H, W), from every second one in both directions."""
+    return 4 * np.bincount(image[::2, ::2].ravel(), minlength=len(active) + 1)[1:].astype(np.float64)

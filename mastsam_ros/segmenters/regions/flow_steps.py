@@ -71,32 +71,16 @@ class Parts:
         visible: npt.NDArray[np.bool_],
     ) -> Parts:
         """flow: (H, W, 2) towards the previous frame; visible: (H, W), where it is believed; cut: (S,)."""
-        children, area, leaves = hierarchy.children, hierarchy.area, graph.count
-        pixels = area[-1]
-        met = met_in(children, graph.edges)
-        contact = np.bincount(met - leaves, graph.boundary, len(children)).astype(np.float64)
-        contrast = np.bincount(met - leaves, graph.boundary * graph.contrast, len(children)) / np.maximum(contact, 1)
-        outline = outlines(children, graph.edges, graph.boundary, contact)
-        first = area[children[:, 0]] >= area[children[:, 1]]
-        behind, inside = np.where(first, children.T, children.T[::-1])
-        region = in_common(children, cut)[leaves:]
-        home = np.where(region >= 0, np.bincount(cut, graph.area)[region], 0.0)
-        round_ = 4 * np.pi * area[inside] / np.maximum(outline[inside], 1) ** 2
-        margin = np.maximum(hierarchy.margins(), 1e-3)
-        score = np.log((contrast + _TEXTURE) * margin * round_)
-        wanted = (area[inside] >= _SMALLEST) & (area[inside] <= _SMALL * pixels) & (home >= _LARGE * pixels)
-        wanted &= (area[behind] >= _TIMES * area[inside]) & (score + _HOPELESS + _BONUS >= _TOLD)
-        looked_at = np.flatnonzero(wanted)
-        order, start, count = leaves_in_order(children)
-        by_node = np.argsort(met, kind="stable")
-        begin = np.searchsorted(met[by_node], leaves + looked_at)
-        end = np.searchsorted(met[by_node], leaves + looked_at, side="right")
-        pairs = behind[looked_at], inside[looked_at], order, start, count, graph.edges[by_node], begin, end
+        order, start, count = leaves_in_order(hierarchy.children)
+        behind, inside, score, edges, end = _likely(
+            hierarchy.children, hierarchy.area, hierarchy.margins(), cut, graph.edges, graph.boundary, graph.contrast
+        )
+        pairs = behind, inside, order, start, count, edges, end
         step, noise = _steps(*pairs, *_superpixel_flow(graph.labels, graph.area, flow, visible))
-        seen = step > 0
-        nodes = inside[looked_at[seen]]
-        score = score[looked_at[seen]] + np.log(step[seen]) + np.log(step[seen] / (noise[seen] + _NOISE))
-        return Parts(area[nodes], score, [order[start[n] : start[n] + count[n]] for n in nodes])
+        score += 2 * np.log(np.maximum(step, 1e-6)) - np.log(noise + _NOISE)
+        likely = score + _BONUS >= _TOLD
+        nodes = inside[likely]
+        return Parts(hierarchy.area[nodes], score[likely], [order[start[n] : start[n] + count[n]] for n in nodes])
 
     def told_apart(self, votes: Floats) -> tuple[list[Ints], Floats]:
         """The superpixels of each part that is told apart, none in two of them, and how firm each is.
@@ -125,6 +109,69 @@ def with_parts(cut: Ints, parts: list[Ints]) -> Ints:
     for n, part in enumerate(parts):
         apart[part] = int(cut.max()) + 1 + n
     return np.unique(apart, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+@compiled(
+    "Tuple((int64[::1], int64[::1], float64[::1], int32[:, ::1], int64[::1]))(int64[:, ::1], float64[::1],"
+    " float64[::1], int64[::1], int32[:, ::1], float64[::1], float64[::1])"
+)
+def _likely(
+    children: Ints,
+    area: Floats,
+    margins: Floats,
+    cut: Ints,
+    edges: npt.NDArray[np.int32],
+    boundary: Floats,
+    contrast: Floats,
+) -> tuple[Ints, Ints, Floats, npt.NDArray[np.int32], Ints]:
+    """Pairs of nodes that are merged within a large region of the cut (S,), of which the smaller one may be a thing.
+
+    margins: `RegionHierarchy.margins`. edges (E, 2), boundary, contrast (E,): as `RegionGraph`'s. Returns of K pairs
+    the larger node and the smaller one (K,), their score as far as the picture tells (K,), and the edges at which they
+    touch (C, 2), one pair's after the other's, with where each pair's end (K,).
+    """
+    leaves, merged = len(children) + 1, len(children)
+    met = met_in(children, edges)
+    contact, strength = np.zeros(merged), np.zeros(merged)
+    for e in range(len(edges)):
+        contact[met[e] - leaves] += boundary[e]
+        strength[met[e] - leaves] += boundary[e] * contrast[e]
+    outline = outlines(children, edges, boundary, contact)
+    region = in_common(children, cut)
+    of_region = np.zeros(leaves)
+    for leaf in range(leaves):
+        of_region[cut[leaf]] += area[leaf]
+    pixels = area[-1]
+    pair = np.full(merged, -1)
+    behind, inside, score = np.empty(merged, np.int64), np.empty(merged, np.int64), np.empty(merged)
+    found = 0
+    for n in range(merged):
+        large, small = children[n, 0], children[n, 1]
+        if area[large] < area[small]:
+            large, small = small, large
+        if region[leaves + n] < 0 or of_region[region[leaves + n]] < _LARGE * pixels:
+            continue
+        if not _SMALLEST <= area[small] <= _SMALL * pixels or area[large] < _TIMES * area[small]:
+            continue
+        roundness = 4 * np.pi * area[small] / outline[small] ** 2
+        told = np.log((strength[n] / contact[n] + _TEXTURE) * max(margins[n], 1e-3) * roundness)
+        if told + _HOPELESS + _BONUS >= _TOLD:
+            behind[found], inside[found], score[found] = large, small, told
+            pair[n] = found
+            found += 1
+    end = np.zeros(found, np.int64)
+    for e in range(len(edges)):
+        if pair[met[e] - leaves] >= 0:
+            end[pair[met[e] - leaves]] += 1
+    end = np.cumsum(end)
+    touching = np.empty((end[-1] if found else 0, 2), np.int32)
+    place = end.copy()
+    for e in range(len(edges)):
+        k = pair[met[e] - leaves]
+        if k >= 0:
+            place[k] -= 1
+            touching[place[k]] = edges[e]
+    return behind[:found].copy(), inside[:found].copy(), score[:found].copy(), touching, end
 
 
 @compiled(
@@ -214,7 +261,7 @@ def _affine(at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Flo
 
 @compiled(
     "Tuple((float64[::1], float64[::1]))(int64[::1], int64[::1], int64[::1], int64[::1], int64[::1], int32[:, ::1],"
-    " int64[::1], int64[::1], float64[:, ::1], float64[:, ::1], float64[::1])"
+    " int64[::1], float64[:, ::1], float64[:, ::1], float64[::1])"
 )
 def _steps(
     behind: Ints,
@@ -223,7 +270,6 @@ def _steps(
     start: Ints,
     count: Ints,
     edges: npt.NDArray[np.int32],
-    begin: Ints,
     end: Ints,
     at: Floats,
     flow: Floats,
@@ -232,20 +278,21 @@ def _steps(
     """Of K pairs of nodes that are merged, behind and inside (K,): the step of the flow from one to the other, in
     pixels, the median along their contact, -1 where there is too little flow; and the sum of both median residuals.
 
-    order, start, count: `leaves_in_order`. edges: (E, 2), those of pair k from begin[k] up to end[k]. at, flow, weight:
+    order, start, count: `leaves_in_order`. edges: (E, 2), those of pair k end before end[k]. at, flow, weight:
     of the leaves, (S, 2), (S, 2), (S,).
     """
     steps, noise = np.full(len(behind), -1.0), np.zeros(len(behind))
     part = np.zeros(len(weight), np.int64)
     origin = np.empty(2)
     for k in range(len(behind)):
-        contacts = end[k] - begin[k]
+        begin = end[k - 1] if k else 0
+        contacts = end[k] - begin
         for n in range(start[inside[k]], start[inside[k]] + count[inside[k]]):
             part[order[n]] = k + 1
         # Where the two touch, and the superpixels behind that lie there.
         middle, beside = np.empty((contacts, 2)), np.empty(contacts, np.int64)
         for e in range(contacts):
-            one, other = edges[begin[k] + e, 0], edges[begin[k] + e, 1]
+            one, other = edges[begin + e, 0], edges[begin + e, 1]
             middle[e] = (at[one] + at[other]) / 2
             beside[e] = other if part[one] == k + 1 else one
         pixels = 0.0
