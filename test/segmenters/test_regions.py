@@ -139,7 +139,9 @@ def test_the_flow_tells_a_thing_from_a_wall_of_its_colour() -> None:
     nothing, flow = torch.zeros(0, 2), torch.full((height, width, 2), 3.0)
     for step, apart in ((0.0, False), (3.0, True)):
         flow[torch.from_numpy(thing)] = 3 + step
-        matches = Matches(nothing, nothing, torch.zeros(0), flow_back=flow, visible=torch.ones(height, width) > 0)
+        # Laid out in memory as a matcher pleases.
+        visible = (torch.ones(width, height) > 0).T
+        matches = Matches(nothing, nothing, torch.zeros(0), flow_back=flow, visible=visible)
         segmenter = RegionSegmenter(RegionsSettings(use_motion=False))
         segmenter.set_frame(Frame(image), None)
         segmenter.set_frame(Frame(image), matches)

@@ -430,4 +430,4 @@ def _dense_flow_back(
     flow_back = np.ascontiguousarray(matches.flow_back.cpu().numpy())
     if matches.visible is None:
         return flow_back, np.ones(frame.image.shape[:2], dtype=bool)
-    return flow_back, matches.visible.cpu().numpy()
+    return flow_back, np.ascontiguousarray(matches.visible.cpu().numpy())
