@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mastsam_ros import __version__
+from mastsam_ros.interrupts import interrupts_told
 from mastsam_ros.types import MastsamError
 
 COMMANDS = {
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(end.code or 0)
     logging.basicConfig(level=logging.INFO if parsed.verbose else logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        return int(import_module(COMMANDS[parsed.command][0]).run(parsed))
+        with interrupts_told():
+            return int(import_module(COMMANDS[parsed.command][0]).run(parsed))
     except MastsamError as error:
         sys.stderr.write(f"mastsam: {' '.join(str(error).split())}\n")
         return 1

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import mastsam_ros
 from mastsam_ros.backends import explained
+from mastsam_ros.interrupts import interrupts_told, interrupts_wait
 from mastsam_ros.io.prompts import Prompts
 from mastsam_ros.io.rerun_recording import RerunRecording
 from mastsam_ros.io.sinks import RunFolder
@@ -111,6 +112,7 @@ def _run(source: Source, settings: Settings, arguments: argparse.Namespace) -> i
             folder.add(RerunRecording(arguments.output / "run.rrd", mastsam.world_map))
         try:
             with (
+                interrupts_told(),
                 logging_redirect_tqdm(),
                 # None: only on a terminal
                 tqdm(source, total=source.frame_count, desc=source.name, unit="frame", disable=None) as frames,
@@ -168,7 +170,9 @@ def stepped(mastsam: Mastsam, frames: Iterable[tuple[str, Frame]]) -> Iterator[t
         if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
             mastsam.reset(f"stamps jumped back by {(last_stamp_ns - frame.stamp_ns) / 1e9:.3f} s")
         last_stamp_ns = frame.stamp_ns
-        yield stem, frame, mastsam.step(frame)
+        with interrupts_wait():
+            result = mastsam.step(frame)
+        yield stem, frame, result
 
 
 def _tell(folder: RunFolder, status: int, points: bool) -> None:

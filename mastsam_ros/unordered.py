@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mastsam_ros.geometry.cameras import working_view
+from mastsam_ros.interrupts import interrupts_wait
 from mastsam_ros.matchers.features import FeatureMatcher
 from mastsam_ros.matchers.view_graph import Step, connections, spanning_order
 from mastsam_ros.settings import Settings
@@ -71,7 +72,8 @@ def stepped_without_order(
     became: dict[int, int] = {}
     for step in order:
         mastsam.go_on_from(None if step.origin is None else moments.get(step.origin), became)
-        result = mastsam.step(frames[step.view])
+        with interrupts_wait():
+            result = mastsam.step(frames[step.view])
         if correct is not None:
             result = correct(step.view, result)
         if (moment := mastsam.moment()) is not None:

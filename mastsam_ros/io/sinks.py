@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.interrupts import interrupts_wait
 from mastsam_ros.io.video import VideoWriter
 from mastsam_ros.types import Frame, FrameResult, LabelledCloud, OutputError
 from mastsam_ros.viz import overlay
@@ -145,7 +144,7 @@ class RunFolder:
 
     def write(self, stem: str, frame: Frame, result: FrameResult) -> None:
         """Writes one frame to every sink: all of it, also when Ctrl-C comes meanwhile. Raises OutputError."""
-        with _interrupts_wait(), _writing(self.folder):
+        with interrupts_wait(), _writing(self.folder):
             for sink in self._sinks:
                 sink.write(stem, frame, result)
             self._total_ms.append(result.timings_ms.get("total", sum(result.timings_ms.values())))
@@ -267,19 +266,3 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"cannot write {error.filename or folder}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Holds SIGINT back until the block is left, then hands it to whoever handles it. In the main thread only."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, FrameType | None]] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if came and callable(handler):
-            handler(*came[0])
