@@ -108,14 +108,14 @@ class Arrivals:
         index += look_up(upload(place, index.device), new)
 
     def met_again(
-        self, active: list[int], looks: Appearance, matches: Matches | None, shares: npt.ArrayLike = ()
+        self, active: list[int], looks: Appearance, matches: Matches | None, shares: npt.NDArray[np.float64]
     ) -> dict[int, int]:
         """Tracks that turn out to be what was lost, or what something else stands in for: young -> old id.
 
         What comes out from behind something is a sliver at first: it cannot be recognised when it is born. So what was
         born since the other was seen last is looked at again in every frame. Nor is a small thing seen whose mask went
-        over to another one: it looks like something else at once. active: ids of the tracks; looks: of each; shares:
-        of the picture, of each, for what went over to be looked for. Where the map knows the place, the map decides.
+        over to another one: it looks like something else at once. active: (N,) ids of the tracks; looks: of
+        each; shares: (N,), of the picture. Where the map knows the place, the map decides.
         """
         settings, identities = self.settings, self._identities
         if not settings.revival or matches is None or self._map.speaks:
@@ -126,10 +126,9 @@ class Arrivals:
         self._lost.move(list(gone), matches)
         since = {id: life.missing for id, life in gone.items()}
         newest = min((life.age for life in lives if life.missing == 0), default=STRANGE_FRAMES + _LAST_GLIMPSE + 1)
-        share = np.asarray(shares)
-        if newest <= STRANGE_FRAMES + _LAST_GLIMPSE and len(share):
+        if newest <= STRANGE_FRAMES + _LAST_GLIMPSE:
             old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
-            old = [n for n in old if share[n] <= _SMALL and not said.edited(active[n])]
+            old = [n for n in old if shares[n] <= _SMALL and not said.edited(active[n])]
             for id, frames in self._lost.strangers([active[n] for n in old], looks.of(old)).items():
                 gone[id], since[id] = identities[id], frames
         longest = max(since.values(), default=-_LAST_GLIMPSE)

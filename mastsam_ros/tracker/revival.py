@@ -117,7 +117,8 @@ class LostTracks:
         """Those of the ids whose masks look like something else than they did, and for how many frames by now.
 
         Where one thing passes before another, a mask may go over to it. What has looked like something else for a few
-        frames has changed, and is none.
+        frames has changed, and is none. ids: (N,), in view; seen: the looks of each, N rows. To be asked before
+        `remember`, which keeps what is known of them as it was.
         """
         rows = [n for n, id in enumerate(ids) if id in self._last]
         if not rows:

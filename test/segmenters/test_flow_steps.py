@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mastsam_ros.segmenters.regions.flow_steps import Parts, _solved, with_parts
+from mastsam_ros.segmenters.regions.flow_steps import Parts, with_parts
 from mastsam_ros.segmenters.regions.hierarchy import DescriptionLength, RegionHierarchy, outline_lengths
 from mastsam_ros.segmenters.regions.superpixels import (
     RegionGraph,
@@ -110,10 +110,3 @@ def test_the_regions_of_a_cut_with_parts_have_no_gaps() -> None:
     cut = np.array([0, 0, 1, 1, 2])
     assert with_parts(cut, []) is cut
     assert with_parts(cut, [np.array([4]), np.array([0])]).tolist() == [3, 0, 1, 1, 2]
-
-
-def test_normal_equations_are_solved() -> None:
-    rng = np.random.default_rng(6)
-    rows, target = rng.normal(size=(9, 3)), rng.normal(size=(3, 2))
-    normal = rows.T @ rows
-    np.testing.assert_allclose(_solved(np.triu(normal), target.copy()), np.linalg.solve(normal, target), atol=1e-12)

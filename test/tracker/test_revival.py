@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,15 +123,15 @@ def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
     old = identities.born(0.8, sure=True)
     lost.remember([old], looks, looks.area.tolist())
     identities.end_frame([old])
-    assert arrivals.met_again([old], looks, matches) == {}
+    assert arrivals.met_again([old], looks, matches, np.zeros(1)) == {}
 
     beside = identities.born(0.8, sure=True)
     identities.begin_frame()
     identities.disappear(old)
-    assert arrivals.met_again([beside], looks, matches) == {}, "both began in one frame"
+    assert arrivals.met_again([beside], looks, matches, np.zeros(1)) == {}, "both began in one frame"
     young = identities.born(0.8, sure=True)
     both = appearances(2 * index, 2, image)
-    assert arrivals.met_again([beside, young], both, matches) == {young: old}
+    assert arrivals.met_again([beside, young], both, matches, np.zeros(2)) == {young: old}
     assert not identities.exists(young) and identities[old].state is TrackState.TRACKED
     assert [event.kind for event in identities.events][-2:] == [EventKind.REVIVED, EventKind.MERGED]
 
@@ -176,7 +177,7 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
         identities.begin_frame()
         identities.seen(red, 0.9, 0.8)
         looks = appearances((index == 1).long(), 1, image)
-        assert arrivals.met_again([red], looks, matches, [share]) == {}
+        assert arrivals.met_again([red], looks, matches, np.array([share])) == {}
         lost.remember([red], looks, looks.area.tolist())
         identities.end_frame([red])
     identities.begin_frame()
@@ -185,7 +186,7 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
     identities.active = [red, young]
     looks = appearances(index, 2, image)
     swapped = Appearance(*(getattr(looks, name).flip(0) for name in ("area", "centre", "mean", "covariance")))
-    assert arrivals.met_again([red, young], swapped, matches, [share, share]) == ({young: red} if found else {})
+    assert arrivals.met_again([red, young], swapped, matches, np.full(2, share)) == ({young: red} if found else {})
     assert identities.exists(young) != found and identities.active == ([red] if found else [red, young])
 
 

@@ -123,13 +123,13 @@ def weighted_median(values: Floats, weight: Floats) -> float:
 
 
 @compiled("float64(float64, float64)")
-def _robust_weight(error: float, scale: float) -> float:
+def robust_weight(error: float, scale: float) -> float:
     """Geman-McClure."""
     return 1 / (1 + (error / (TUNING * scale)) ** 2) ** 2
 
 
 @compiled("void(float64[:, ::1], float64[:, ::1])")
-def _solve(system: Floats, right: Floats) -> None:
+def solve(system: Floats, right: Floats) -> None:
     """Turns `right` (K, M) into the solution of a symmetric positive definite system (K, K), of which the upper half
     is read and overwritten."""
     size = len(system)
@@ -160,7 +160,7 @@ def _solved(rows: Floats, samples: Floats, weight: Floats) -> Floats:
             right[a, 1] += weighted * samples[n, 1]
     for a in range(6):
         system[a, a] += 1e-4
-    _solve(system, right)
+    solve(system, right)
     return right
 
 
@@ -172,7 +172,7 @@ def _refined(rows: Floats, samples: Floats, prior: Floats, error: Floats) -> tup
     for _ in range(QUADRATIC_ITERATIONS):
         scale = max(1.4826 * weighted_median(error, prior), MIN_NOISE)
         for n in range(len(rows)):
-            weight[n] = prior[n] * _robust_weight(error[n], scale)
+            weight[n] = prior[n] * robust_weight(error[n], scale)
         terms = _solved(rows, samples, weight)
         for n in range(len(rows)):
             across, down = samples[n, 0], samples[n, 1]
@@ -261,7 +261,7 @@ def _improved(
                 right[a, 0] += weighted * target[n]
         for a in range(6):
             system[a, a] += 1e-6
-        _solve(system, right)
+        solve(system, right)
         turning = right[:, 0].copy()
         for n in range(count):
             error[n] = target[n]
@@ -272,7 +272,7 @@ def _improved(
             break
         system, right = np.zeros((9, 9)), np.zeros((9, 1))
         for n in range(count):
-            robust[n] = _robust_weight(error[n], scale)
+            robust[n] = robust_weight(error[n], scale)
             x, y = points[n, 0], points[n, 1]
             normal_x, normal_y = _normal(epipole, x, y)
             # The normal turns with the epipole: d(error)/d(epipole) = -(flow along the line) x d(angle).
@@ -298,7 +298,7 @@ def _improved(
             system[a, a] += scale**2 * 1e-5 * count
         for a in range(3, 9):
             system[a, a] += 1e-6
-        _solve(system, right)
+        solve(system, right)
         epipole = epipole - right[:3, 0]
         epipole /= np.sqrt((epipole * epipole).sum())
     cost = 0.0

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.segmenters.regions.dominant_motion import robust_weight, solve
 from mastsam_ros.segmenters.regions.hierarchy import RegionHierarchy
 from mastsam_ros.segmenters.regions.partition_tree import in_common, leaves_in_order, met_in, outlines
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
@@ -32,8 +33,8 @@ _HALO = 0.1
 _STIFF = 1.0
 """Pixels, a hundred pixels from where the two touch, that speak against a flow that grows from place to place."""
 _ROUNDS = 4
-_OUTLIER, _LEAST_NOISE = 1.5, 0.05
-"""Times the median residual, at least so many pixels, from which on flow is an outlier."""
+_SPREAD, _LEAST_NOISE = 0.6, 0.02
+"""Scale of the residuals for the robust fits, times their median, and at least so many pixels."""
 _NOISE = 0.1
 """Pixels by which flow errs without showing it."""
 _TEXTURE = 0.3
@@ -201,24 +202,6 @@ def _superpixel_flow(
     return at, mean, weight
 
 
-@compiled("float64[:, ::1](float64[:, ::1], float64[:, ::1])")
-def _solved(normal: Floats, target: Floats) -> Floats:
-    """Solves normal equations (3, 3), of which only the upper half is read, for two right sides (3, 2), in place."""
-    for i in range(3):
-        for j in range(i + 1, 3):
-            share = normal[i, j] / normal[i, i]
-            for k in range(j, 3):
-                normal[j, k] -= share * normal[i, k]
-            for c in range(2):
-                target[j, c] -= share * target[i, c]
-    for i in range(2, -1, -1):
-        for c in range(2):
-            for j in range(i + 1, 3):
-                target[i, c] -= normal[i, j] * target[j, c]
-            target[i, c] /= normal[i, i]
-    return target
-
-
 @compiled(
     "Tuple((float64[:, ::1], float64))(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], float64[:, ::1])"
 )
@@ -247,15 +230,16 @@ def _affine(at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Flo
                 target[0, c] += left
                 target[1, c] += left * x
                 target[2, c] += left * y
-        model = prior + _solved(normal, target)
+        solve(normal, target)
+        model = prior + target
         for n in range(number):
             x, y = (at[n, 0] - origin[0]) / 100, (at[n, 1] - origin[1]) / 100
             across = flow[n, 0] - model[0, 0] - model[1, 0] * x - model[2, 0] * y
             down = flow[n, 1] - model[0, 1] - model[1, 1] * x - model[2, 1] * y
             residual[n] = np.sqrt(across * across + down * down)
-        scale = max(np.median(residual) * _OUTLIER, _LEAST_NOISE)
+        scale = max(float(np.median(residual)) * _SPREAD, _LEAST_NOISE)
         for n in range(number):
-            counts[n] = weight[n] / (1 + (residual[n] / scale) ** 2) ** 2
+            counts[n] = weight[n] * robust_weight(residual[n], scale)
     return model, float(np.median(residual))
 
 
