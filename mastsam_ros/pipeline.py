@@ -184,6 +184,8 @@ class Mastsam:
         matches = self._matched(view)
         follows = matches if self._in_order else None
         with self._meanwhile("segment", lambda: self._set_frame(view, follows, ahead)):
+            with self._timer("pose"):
+                self.structure.locate(view, matches)
             active, carried = self._carried(view, matches)
             prompts = self._prompts(carried)
         with self._meanwhile("pose", self._look_round):
@@ -208,14 +210,12 @@ class Mastsam:
         return self._result(frame, labels, tracks, events, points, check)
 
     def _matched(self, view: Frame) -> Matches | None:
-        """Step 2, and where the camera is: the matches, corrected where that is known."""
+        """Step 2, and where the camera is in the map: the matches, corrected where that is known."""
         previous = self._previous
         with self._timer("match"):
             matches = self.matcher.match(previous, view) if previous is not None else None
         with self._timer("pose"):
-            matches = self.map.locate(view, matches, self._frames)
-            self.structure.locate(view, matches)
-        return matches
+            return self.map.locate(view, matches, self._frames)
 
     def _carried(self, view: Frame, matches: Matches | None) -> tuple[list[int], Carried | None]:
         """Step 3: the active ids, those among them that an earlier view brings back, and where they are now."""

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.compiled import compiled
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind
 
@@ -19,6 +20,8 @@ _LARGE, _HUGE = 0.03, 0.1
 beyond the picture and where it does not."""
 _DARK = 8.0
 """Grey levels added before the logarithm, so that noise in the dark counts for little."""
+_LOGS = np.log(np.arange(256, dtype=np.float32) + np.float32(_DARK))
+"""Of every grey level."""
 _COARSE = 2.0
 """Pixels, standard deviation of the blur before the coarse slopes are taken."""
 _FLAT = 0.004
@@ -55,20 +58,11 @@ class Materials:
     @staticmethod
     def of(index: npt.NDArray[np.int64], count: int, image: npt.NDArray[np.uint8]) -> Materials:
         """index: (H, W), n + 1 where track n of `count` is. image: (H, W, 3) RGB."""
-        logs = np.log(image.astype(np.float32) + _DARK)
-        shade = logs.mean(axis=2)
+        logs = cv2.LUT(image, _LOGS)
+        shade = (logs[..., 0] + logs[..., 1] + logs[..., 2]) / np.float32(3)
         coarse = cv2.GaussianBlur(shade, (0, 0), _COARSE)
-        values = [logs[..., 0] - logs[..., 1], logs[..., 2] - logs[..., 1], shade, slopes(shade), slopes(coarse)]
-        area = np.bincount(index.ravel(), minlength=count + 1)[1:]
-        flat = index.astype(np.float32)
-        square = np.ones((3, 3), np.uint8)
-        off_outlines = np.where(cv2.erode(flat, square) == cv2.dilate(flat, square), index, 0)
-        inner = np.bincount(off_outlines.ravel(), minlength=count + 1)[1:]
-        small = np.append(False, inner < _INNER)
-        asked = np.where(small[index], index, off_outlines).ravel()
-        size = np.maximum(np.bincount(asked, minlength=count + 1)[1:], 1)
-        sums = [np.bincount(asked, value.ravel(), count + 1)[1:] for value in values]
-        means = np.stack(sums, axis=1) / size[:, None]
+        area, size, sums = _sums(index, count, logs, shade, slopes(shade), slopes(coarse))
+        means = sums / np.maximum(size, 1)[:, None]
         texture = np.log(means[:, 3:] * [1, 2 * _COARSE] + _FLAT)
         return Materials(area / index.size, means[:, :2], means[:, 2], texture)
 
@@ -186,6 +180,48 @@ def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:
     around = int(share[1:].argmax()) + 1
     reaches_out = mask[[0, -1]].any() or mask[:, [0, -1]].any()
     return share, 0 if reaches_out or share[around] <= _ENCLOSED else around
+
+
+@compiled(
+    "Tuple((int64[::1], int64[::1], float64[:, ::1]))(int64[:, ::1], int64, float32[:, :, ::1], float32[:, ::1],"
+    " float32[:, ::1], float32[:, ::1])"
+)
+def _sums(
+    index: npt.NDArray[np.int64],
+    count: int,
+    logs: npt.NDArray[np.float32],
+    shade: npt.NDArray[np.float32],
+    fine: npt.NDArray[np.float32],
+    coarse: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]:
+    """Of each of `count` tracks: its pixels and those asked, which are off its outline if there are some, (count,); and
+    over these the sums (count, 5) of log(r / g) and log(b / g), by logs (H, W, 3), and of the other three (H, W)."""
+    height, width = index.shape
+    area, inner = np.zeros(count + 1, np.int64), np.zeros(count + 1, np.int64)
+    off_outline = np.ones((height, width), np.bool_)
+    for y in range(height):
+        for x in range(width):
+            here = index[y, x]
+            for side in range(8):
+                by, bx = y + (side + (side > 3)) // 3 - 1, x + (side + (side > 3)) % 3 - 1
+                if 0 <= by < height and 0 <= bx < width and index[by, bx] != here:
+                    off_outline[y, x] = False
+                    break
+            area[here] += 1
+            inner[here] += off_outline[y, x]
+    size, sums = np.zeros(count + 1, np.int64), np.zeros((count + 1, 5))
+    for y in range(height):
+        for x in range(width):
+            here = index[y, x]
+            if off_outline[y, x] or inner[here] < _INNER:
+                size[here] += 1
+                of = sums[here]
+                of[0] += logs[y, x, 0] - logs[y, x, 1]
+                of[1] += logs[y, x, 2] - logs[y, x, 1]
+                of[2] += shade[y, x]
+                of[3] += fine[y, x]
+                of[4] += coarse[y, x]
+    return area[1:], size[1:], sums[1:]
 
 
 def slopes(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -28,12 +28,31 @@ def without_crumbs(labels: npt.NDArray[np.uint16], largest: float) -> npt.NDArra
     small[0] = False
     if not small.any() or not labels.any():
         return labels
-    speck = small[component]
     _, nearest = cv2.distanceTransformWithLabels(empty, cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL)
-    owner = np.zeros(int(nearest.max()) + 1, np.uint16)
-    labelled = empty == 0
-    owner[nearest[labelled]] = labels[labelled]
-    return np.where(speck, owner[nearest], labels)
+    return _filled(labels, component, small, nearest)
+
+
+@compiled("uint16[:, ::1](uint16[:, ::1], int32[:, ::1], bool_[::1], int32[:, ::1])")
+def _filled(
+    labels: npt.NDArray[np.uint16],
+    component: npt.NDArray[np.int32],
+    small: npt.NDArray[np.bool_],
+    nearest: npt.NDArray[np.int32],
+) -> npt.NDArray[np.uint16]:
+    """Labels (H, W), and those of the nearest pixels in the components (H, W) that are small. nearest: (H, W), the same
+    number for a labelled pixel and the unlabelled ones to which it is the nearest."""
+    height, width = labels.shape
+    owner = np.zeros(nearest.max() + 1, np.uint16)
+    for y in range(height):
+        for x in range(width):
+            if labels[y, x] > 0:
+                owner[nearest[y, x]] = labels[y, x]
+    filled = labels.copy()
+    for y in range(height):
+        for x in range(width):
+            if small[component[y, x]]:
+                filled[y, x] = owner[nearest[y, x]]
+    return filled
 
 
 def bounding_boxes(labels: npt.NDArray[np.uint16]) -> dict[int, tuple[int, tuple[int, int, int, int]]]:

@@ -68,13 +68,11 @@ class _Still:
     """What one frame shows without the one before: segments (H, W) int32 that depth sets apart, 0 for the rest, or None
     without depth; superpixels, None where depth leaves nothing to them.
 
-    follows: whether there is a frame before it. lab: (H, W, 3). cues: for the motion layer, None where depth tells
-    more.
+    follows: whether there is a frame before it. cues: for the motion layer, None where depth tells more.
     """
 
     frame: Frame
     follows: bool
-    lab: npt.NDArray[np.float32]
     superpixels: _Superpixels | None
     segments: npt.NDArray[np.int32] | None
     cues: Cues | None
@@ -82,10 +80,14 @@ class _Still:
 
 @dataclass(frozen=True, eq=False)
 class _Superpixels:
-    """Of one frame; smooth_lab (H, W, 3), of the smoothed image."""
+    """Of one frame; smooth_lab (H, W, 3), of the smoothed image; moments (S, 10), of the colours as regions weigh them;
+    pixels (H, W) int64, the superpixel of each; hierarchy: as it is where there are no bodies, if that is likely."""
 
     graph: RegionGraph
     smooth_lab: npt.NDArray[np.float32]
+    moments: npt.NDArray[np.float64]
+    pixels: torch.Tensor
+    hierarchy: RegionHierarchy | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +196,8 @@ class RegionSegmenter:
         self._ahead: _Still | None = None
         self._shown: _Still | None = None
         self._made: _Regions | None = None
+        self._are_bodies = False
+        """In the last frame whose regions were made: if there were none, there will be none."""
         self._bodies: npt.NDArray[np.int32]
         self._body_score = _SCORE_MOVING
         self._only_bodies = False
@@ -295,28 +299,38 @@ class RegionSegmenter:
         return self._made
 
     def _make_regions(self, still: _Still) -> _Regions:
-        settings, superpixels = self._settings, still.superpixels or self._superpixels(still.frame)
-        graph, colours = superpixels.graph, still.lab
-        ratio = colours.shape[0] * colours.shape[1] / _REFERENCE_PIXELS
-        boundary = settings.boundary_cost * np.sqrt(ratio)
-        cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
-        colours[..., 0] *= settings.lightness_weight
-        barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._bodies.any() else None
-        outline = outline_lengths(graph, settings.contrast_weight)
-        hierarchy = RegionHierarchy(graph, graph.moments(colours), outline, barrier, cost)
-        # Without torch: threads that it starts here would stay and take turns with the caller's.
-        pixels = torch.from_numpy(graph.labels.astype(np.int64))
+        self._are_bodies = bool(self._bodies.any())
+        superpixels = still.superpixels or self._superpixels(still.frame, compressed_lab(still.frame.image))
+        graph, hierarchy = superpixels.graph, superpixels.hierarchy
+        if hierarchy is None or self._are_bodies:
+            barrier = graph.mean(self._bodies > 0).round().astype(np.int64) if self._are_bodies else None
+            hierarchy = self._hierarchy(graph, superpixels.moments, barrier)
         cut, (flow_back, visible) = hierarchy.optimal_cut(), self._flow
         parts = None
         if self._settings.use_flow_steps and still.segments is None and flow_back is not None and visible is not None:
             parts = Parts.of(graph, hierarchy, cut, flow_back, visible)
-        return _Regions(graph, hierarchy, cut, pixels, parts)
+        return _Regions(graph, hierarchy, cut, superpixels.pixels, parts)
 
-    def _superpixels(self, frame: Frame) -> _Superpixels:
+    def _hierarchy(
+        self, graph: RegionGraph, moments: npt.NDArray[np.float64], barrier: npt.NDArray[np.int64] | None
+    ) -> RegionHierarchy:
+        settings = self._settings
+        ratio = graph.labels.size / _REFERENCE_PIXELS
+        boundary = settings.boundary_cost * np.sqrt(ratio)
+        cost = DescriptionLength(settings.noise, boundary, settings.region_cost * settings.boundary_cost * ratio)
+        return RegionHierarchy(graph, moments, outline_lengths(graph, settings.contrast_weight), barrier, cost)
+
+    def _superpixels(self, frame: Frame, lab: npt.NDArray[np.float32]) -> _Superpixels:
+        """lab: (H, W, 3) of the frame, is changed."""
         smooth = smoothed(frame.image)
         smooth_lab = compressed_lab(smooth)
         graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
-        return _Superpixels(graph, smooth_lab)
+        lab[..., 0] *= self._settings.lightness_weight
+        moments = graph.moments(lab)
+        # Without torch: threads that it starts here would stay and take turns with the caller's.
+        pixels = torch.from_numpy(graph.labels.astype(np.int64))
+        hierarchy = None if self._are_bodies else self._hierarchy(graph, moments, None)
+        return _Superpixels(graph, smooth_lab, moments, pixels, hierarchy)
 
     def _still(self, frame: Frame, follows: bool) -> _Still:
         if not follows:
@@ -324,12 +338,12 @@ class RegionSegmenter:
         lab = compressed_lab(frame.image)
         if frame.depth is not None and frame.K is not None and self._settings.use_depth:
             segments = self._depth.update(frame.depth, frame.K, lab).labels
-            superpixels = None if segments.all() else self._superpixels(frame)
-            return _Still(frame, follows, lab, superpixels, segments, None)
-        superpixels, cues = self._superpixels(frame), None
+            superpixels = None if segments.all() else self._superpixels(frame, lab)
+            return _Still(frame, follows, superpixels, segments, None)
+        superpixels, cues = self._superpixels(frame, lab), None
         if follows and self._settings.use_motion and min(lab.shape[:2]) >= _SMALLEST_SIDE:
             cues = Cues.of(superpixels.graph, superpixels.smooth_lab)
-        return _Still(frame, follows, lab, superpixels, None, cues)
+        return _Still(frame, follows, superpixels, None, cues)
 
     def _find_bodies(self, still: _Still) -> npt.NDArray[np.int32]:
         """(H, W) int32: what depth or, without depth, motion sets apart; 0 for the rest."""

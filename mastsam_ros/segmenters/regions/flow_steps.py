@@ -74,7 +74,14 @@ class Parts:
         """flow: (H, W, 2) towards the previous frame; visible: (H, W), where it is believed; cut: (S,)."""
         order, start, count = leaves_in_order(hierarchy.children)
         behind, inside, score, edges, end = _likely(
-            hierarchy.children, hierarchy.area, hierarchy.margins(), cut, graph.edges, graph.boundary, graph.contrast
+            hierarchy.children,
+            hierarchy.area,
+            hierarchy.margins(),
+            count,
+            cut,
+            graph.edges,
+            graph.boundary,
+            graph.contrast,
         )
         pairs = behind, inside, order, start, count, edges, end
         step, noise = _steps(*pairs, *_superpixel_flow(graph.labels, graph.area, flow, visible))
@@ -114,12 +121,13 @@ def with_parts(cut: Ints, parts: list[Ints]) -> Ints:
 
 @compiled(
     "Tuple((int64[::1], int64[::1], float64[::1], int32[:, ::1], int64[::1]))(int64[:, ::1], float64[::1],"
-    " float64[::1], int64[::1], int32[:, ::1], float64[::1], float64[::1])"
+    " float64[::1], int64[::1], int64[::1], int32[:, ::1], float64[::1], float64[::1])"
 )
 def _likely(
     children: Ints,
     area: Floats,
     margins: Floats,
+    count: Ints,
     cut: Ints,
     edges: npt.NDArray[np.int32],
     boundary: Floats,
@@ -127,9 +135,9 @@ def _likely(
 ) -> tuple[Ints, Ints, Floats, npt.NDArray[np.int32], Ints]:
     """Pairs of nodes that are merged within a large region of the cut (S,), of which the smaller one may be a thing.
 
-    margins: `RegionHierarchy.margins`. edges (E, 2), boundary, contrast (E,): as `RegionGraph`'s. Returns of K pairs
-    the larger node and the smaller one (K,), their score as far as the picture tells (K,), and the edges at which they
-    touch (C, 2), one pair's after the other's, with where each pair's end (K,).
+    margins: `RegionHierarchy.margins`. count: of `leaves_in_order`. edges (E, 2), boundary, contrast (E,): as
+    `RegionGraph`'s. Returns of K pairs the larger node and the smaller one (K,), their score as far as the picture
+    tells (K,), and the edges at which they touch (C, 2), one pair's after the other's, with where each pair's end (K,).
     """
     leaves, merged = len(children) + 1, len(children)
     met = met_in(children, edges)
@@ -153,6 +161,8 @@ def _likely(
         if region[leaves + n] < 0 or of_region[region[leaves + n]] < _LARGE * pixels:
             continue
         if not _SMALLEST <= area[small] <= _SMALL * pixels or area[large] < _TIMES * area[small]:
+            continue
+        if count[small] < _FEW_INSIDE or count[large] < _FEW_BEHIND:
             continue
         roundness = 4 * np.pi * area[small] / outline[small] ** 2
         told = np.log((strength[n] / contact[n] + _TEXTURE) * max(margins[n], 1e-3) * roundness)
@@ -212,7 +222,7 @@ def _affine(at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Flo
     near the prior's (3, 2) where little speaks for others. Outliers count little (Geman and McClure).
     """
     number = len(at)
-    model, counts, residual = prior.copy(), weight.copy(), np.empty(number)
+    model, counts, residual, middle = prior.copy(), weight.copy(), np.empty(number), 0.0
     for _ in range(_ROUNDS):
         normal, target = np.zeros((3, 3)), np.zeros((3, 2))
         normal[0, 0] = 1e-9
@@ -237,10 +247,11 @@ def _affine(at: Floats, flow: Floats, weight: Floats, origin: Floats, prior: Flo
             across = flow[n, 0] - model[0, 0] - model[1, 0] * x - model[2, 0] * y
             down = flow[n, 1] - model[0, 1] - model[1, 1] * x - model[2, 1] * y
             residual[n] = np.sqrt(across * across + down * down)
-        scale = max(float(np.median(residual)) * _SPREAD, _LEAST_NOISE)
+        middle = float(np.median(residual))
+        scale = max(middle * _SPREAD, _LEAST_NOISE)
         for n in range(number):
             counts[n] = weight[n] * robust_weight(residual[n], scale)
-    return model, float(np.median(residual))
+    return model, middle
 
 
 @compiled(

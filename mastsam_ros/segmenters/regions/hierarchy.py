@@ -23,8 +23,6 @@ _BESIDE = 0.5
 """Regions smaller than this share of another one are no measure of how firm it is: they may be its own parts."""
 _EDGE = 2.0
 """Gradient, in units of Lab per pixel, that is an edge rather than texture or shading."""
-_COVARIANCES = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-"""Places in a symmetric matrix, in the order of `RegionGraph.moments`."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,7 @@ def outline_lengths(graph: RegionGraph, contrast_weight: float) -> npt.NDArray[n
 class RegionHierarchy:
     """Binary partition tree of one frame. Nodes are numbered from the leaves (superpixels) to the root.
 
-    children: (S - 1, 2) int64, what each node beyond the leaves is made of. area, perimeter, energy: (nodes,); mean,
-    covariance: (nodes, 3), (nodes, 3, 3) of the colours.
+    children: (S - 1, 2) int64, what each node beyond the leaves is made of. area, perimeter, energy: (nodes,).
     """
 
     def __init__(
@@ -69,8 +66,6 @@ class RegionHierarchy:
         self.perimeter = outlines(self.children, graph.edges, outline, contact)
         sums = self.accumulate(moments)
         self.area = sums[:, 0].copy()
-        self.mean = sums[:, 1:4] / self.area[:, None]
-        self.covariance = _covariance(sums)
         self._colours = self._colour_cost(sums)
         self.energy = self._colours + self.boundary_cost()
         if barrier is not None:
@@ -138,14 +133,3 @@ class RegionHierarchy:
         energy = self.energy if discount is None else self.energy - discount
         # What was merged last comes first.
         return np.unique(-cheapest_cut(self.children, energy), return_inverse=True)[1].ravel().astype(np.int64)
-
-
-def _covariance(moments: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, 3, 3) of the colours, from `RegionGraph.moments` (N, 10)."""
-    area = moments[:, 0]
-    mean = moments[:, 1:4] / area[:, None]
-    covariance = np.empty((len(moments), 3, 3))
-    for (a, b), column in zip(_COVARIANCES, moments[:, 4:].T, strict=True):
-        covariance[:, a, b] = column / area - mean[:, a] * mean[:, b]
-        covariance[:, b, a] = covariance[:, a, b]
-    return covariance

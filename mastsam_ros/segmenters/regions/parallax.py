@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, TUNING, EpipolarFlow
+from mastsam_ros.segmenters.regions.foreground import led_to
+from mastsam_ros.segmenters.regions.superpixels import sums_over
 
 SAMPLE = 3
 """Every so many pixels, in x and in y, is looked at."""
@@ -137,17 +139,17 @@ class ParallaxGate:
             self.reset()
             carried = np.zeros((height, width), np.float32)
         else:
-            x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
             carried = cv2.remap(
                 self._log_odds,
-                x + flow[..., 0],
-                y + flow[..., 1],
+                led_to(flow),
+                None,
                 cv2.INTER_NEAREST,
                 borderMode=cv2.BORDER_CONSTANT,
                 borderValue=self._scene,
             )
-        area = np.bincount(bodies.ravel(), minlength=count + 1)
-        before = np.bincount(bodies.ravel(), carried.ravel(), count + 1) / np.maximum(area, 1)
+        sums = sums_over(bodies, np.dstack([carried, np.ones_like(carried)]), count + 1)
+        area = sums[:, 1]
+        before = sums[:, 0] / np.maximum(area, 1)
         votes = self._votes(bodies, count, displacement, error, beyond, certain)
         # A body too thin or too blank to tell follows the scene.
         after = np.where(np.isnan(votes), self._scene + DECAY * (before[1:] - self._scene), DECAY * before[1:] + votes)
