@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -183,14 +183,16 @@ class Mastsam:
         ahead = self._look_ahead(view)
         matches = self._matched(view)
         follows = matches if self._in_order else None
-        with self._meanwhile("segment", lambda: self._set_frame(view, follows, ahead)):
-            with self._timer("pose"):
-                self.structure.locate(view, matches)
-            active, carried = self._carried(view, matches)
-            prompts = self._prompts(carried)
-        with self._meanwhile("pose", self._look_round):
+        with ExitStack() as finishing, ExitStack() as looking_round:
+            with self._meanwhile("segment", lambda: self._set_frame(view, follows, ahead)):
+                with self._timer("pose"):
+                    self.structure.locate(view, matches)
+                looking_round.enter_context(self._meanwhile("pose", self._look_round))
+                finishing.enter_context(self._meanwhile("pose", self.map.finish))
+                active, carried = self._carried(view, matches)
+                prompts = self._prompts(carried)
             chosen, unprompted = self._chosen(prompts, carried)
-        with self._meanwhile("pose", self.map.finish):
+            looking_round.close()
             index, uncovered, figures = self._told_apart(view, active, carried, chosen, unprompted)
             self._discover(view, active, index, uncovered, carried, matches, figures)
             index = self._settled(view, active, index, carried, figures)

@@ -196,7 +196,11 @@ class InstanceMap:
         # What is outside the smaller one's box, some steps wider, is next to none of it.
         inside = (large > small.min(0) - _AROUND * size) & (large < small.max(0) + _AROUND * size)
         large = large[inside.all(1)]
-        near = cKDTree(large).query(small)[0] < _NEXT * size if len(large) else np.zeros(len(small), bool)
+        near = np.zeros(len(small), bool)
+        if len(large):
+            # Points beyond the bound are at no distance; a tree that is asked once need not be balanced.
+            tree = cKDTree(large, balanced_tree=False, compact_nodes=False)
+            near = np.isfinite(tree.query(small, distance_upper_bound=_NEXT * size)[0])
         if near.mean() < _TOUCHING:
             return Separation.APART
         if (len(small) >= _FEWEST and near.mean() < _MOSTLY) or _stands_off(small, large, size):

@@ -209,29 +209,54 @@ def _common_motion(
     return median, torch.maximum(limit, 2 * noise)
 
 
+@compiled("UniTuple(float32, 3)(float32, float32, float32)")
+def _sorted_three(a: float, b: float, c: float) -> tuple[float, float, float]:
+    a, b = min(a, b), max(a, b)
+    b, c = min(b, c), max(b, c)
+    return min(a, b), max(a, b), c
+
+
+@compiled("float32(float32[::1])")
+def _median_of_nine(values: npt.NDArray[np.float32]) -> float:
+    """Threes are sorted; of the largest of the least, the middle of the middle ones, and the least of the largest, the
+    middle one."""
+    a0, a1, a2 = _sorted_three(values[0], values[1], values[2])
+    b0, b1, b2 = _sorted_three(values[3], values[4], values[5])
+    c0, c1, c2 = _sorted_three(values[6], values[7], values[8])
+    _, middle, _ = _sorted_three(a1, b1, c1)
+    return _sorted_three(max(a0, b0, c0), middle, min(a2, b2, c2))[1]
+
+
+@compiled("float32(float32[::1], int64)")
+def _lower_of(values: npt.NDArray[np.float32], count: int) -> float:
+    """The median of the first `count` values, of an even number the smaller of the two in the middle. Sorts them."""
+    for n in range(1, count):
+        value, place = values[n], n
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
+    return values[(count - 1) // 2]
+
+
 @compiled("float32[:, :, ::1](Array(int64, 2, 'C', readonly=True), Array(float32, 3, 'C', readonly=True))")
 def _medians_around(number: npt.NDArray[np.int64], motion: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The median of `_common_motion`, to the same bits, where torch compares whole images."""
     rows, columns = number.shape
     median = motion.copy()
-    ranked = np.empty(9, np.float32)
+    around = np.empty((2, 9), np.float32)
     for row in range(rows):
         for column in range(columns):
             if number[row, column] < 0:
                 continue
+            count = 0
+            for y in range(max(row - 1, 0), min(row + 2, rows)):
+                for x in range(max(column - 1, 0), min(column + 2, columns)):
+                    if number[y, x] == number[row, column]:
+                        around[0, count], around[1, count] = motion[y, x, 0], motion[y, x, 1]
+                        count += 1
             for c in range(2):
-                count = 0
-                for y in range(max(row - 1, 0), min(row + 2, rows)):
-                    for x in range(max(column - 1, 0), min(column + 2, columns)):
-                        if number[y, x] == number[row, column]:
-                            # Each takes its place among those before it.
-                            place = count
-                            while place > 0 and ranked[place - 1] > motion[y, x, c]:
-                                ranked[place] = ranked[place - 1]
-                                place -= 1
-                            ranked[place] = motion[y, x, c]
-                            count += 1
-                median[row, column, c] = ranked[(count - 1) // 2]
+                median[row, column, c] = _median_of_nine(around[c]) if count == 9 else _lower_of(around[c], count)
     return median
 
 
