@@ -142,6 +142,8 @@ class Arrivals:
             return age <= since[id] + _LAST_GLIMPSE and age < gone[id].age
 
         found = self._lost.recognise(list(gone), looks.of(young), possible=may_be)
+        # A mask whose id goes back to another one is nobody's; who it is, is asked when it is found anew.
+        found = {n: id for n, id in found.items() if active[young[n]] not in found.values()}
         for n, id in found.items():
             identities.found_as(active[young[n]], id, "looks as it did when it was lost")
             identities.weigh(EventKind.REVIVED, id, self._lost.likeness[id, n])

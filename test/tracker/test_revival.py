@@ -190,6 +190,38 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
     assert identities.exists(young) != found and identities.active == ([red] if found else [red, young])
 
 
+def test_a_mask_that_went_over_to_what_was_lost_gives_its_id_back_and_no_more() -> None:
+    """As above, where the blue thing had an id of its own once: the mask cannot be both."""
+    settings = TrackerSettings()
+    lost, identities = LostTracks(settings), Identities(settings)
+    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
+    still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
+    matches = Matches(still, still, torch.ones(len(still)))
+    index, image = two_things(RED, BLUE)
+    both = appearances(index, 2, image)
+    blue = identities.born(0.8, sure=True)
+    for _ in range(settings.mature_after):
+        identities.begin_frame()
+        identities.seen(blue, 0.9, 0.8)
+        lost.remember([blue], both.of([1]), [600.0])
+        identities.end_frame([blue])
+    identities.disappear(blue)
+    red = identities.born(0.8, sure=True)
+    for _ in range(settings.mature_after):
+        identities.begin_frame()
+        identities.seen(red, 0.9, 0.8)
+        assert arrivals.met_again([red], both.of([0]), matches, np.array([0.02])) == {}
+        lost.remember([red], both.of([0]), [600.0])
+        identities.end_frame([red])
+    identities.begin_frame()
+    identities.seen(red, 0.9, 0.8)
+    young = identities.born(0.8, sure=True)
+    identities.active = [red, young]
+    assert arrivals.met_again([red, young], both.of([1, 0]), matches, np.full(2, 0.02)) == {young: red}
+    assert identities.exists(red) and not identities.exists(young) and identities.active == [red]
+    assert identities[blue].state is TrackState.LOST
+
+
 def test_what_looks_like_something_else_for_long_has_changed() -> None:
     lost = LostTracks(TrackerSettings())
     index, image = two_things(RED, BLUE)
