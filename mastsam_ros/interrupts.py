@@ -11,18 +11,19 @@ from types import FrameType
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Holds SIGINT back until the block is left, then hands it to whoever handles it; a second one comes through.
+    """Holds SIGINT back until the block is left, then raises it again; a second one comes through at once.
 
     In the main thread only: no other is interrupted.
     """
-    if threading.current_thread() is not threading.main_thread():
+    before = signal.getsignal(signal.SIGINT)
+    if before is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
-    before = signal.getsignal(signal.SIGINT)
+    came = False
 
-    def keep(number: int, frame: FrameType | None) -> None:
-        came.append((number, frame))
+    def keep(_number: int, _frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
         signal.signal(signal.SIGINT, before)
 
     signal.signal(signal.SIGINT, keep)
@@ -30,8 +31,8 @@ def interrupts_wait() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if came and callable(before):
-        before(*came[0])
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
