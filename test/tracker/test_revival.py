@@ -112,12 +112,17 @@ def test_an_expected_place_moves_once_a_frame() -> None:
         lost.remember([], nobody, [])
 
 
-def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
+def at_rest() -> tuple[LostTracks, Identities, Arrivals, Matches]:
+    """Nothing is known yet, and nothing moves."""
     settings = TrackerSettings()
     lost, identities = LostTracks(settings), Identities(settings)
-    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
     still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
-    matches = Matches(still, still, torch.ones(len(still)))
+    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
+    return lost, identities, arrivals, Matches(still, still, torch.ones(len(still)))
+
+
+def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
+    lost, identities, arrivals, matches = at_rest()
     index, image = scene(20)
     looks = appearances(index, 1, image)
     old = identities.born(0.8, sure=True)
@@ -160,20 +165,17 @@ def two_things(first: tuple[int, int, int], second: tuple[int, int, int]) -> tup
     return index, image
 
 
+MATURE = TrackerSettings().mature_after
 RED, BLUE = (200, 40, 40), (40, 60, 200)
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.02, True), (0.3, False)])
 def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: bool) -> None:
     """The red thing passed behind the blue one, whose mask it has now; what is new is red."""
-    settings = TrackerSettings()
-    lost, identities = LostTracks(settings), Identities(settings)
-    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
-    still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
-    matches = Matches(still, still, torch.ones(len(still)))
+    lost, identities, arrivals, matches = at_rest()
     red = identities.born(0.8, sure=True)
     index, image = two_things(RED, BLUE)
-    for _ in range(settings.mature_after):
+    for _ in range(MATURE):
         identities.begin_frame()
         identities.seen(red, 0.9, 0.8)
         looks = appearances((index == 1).long(), 1, image)
@@ -192,22 +194,18 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
 
 def test_a_mask_that_went_over_to_what_was_lost_gives_its_id_back_and_no_more() -> None:
     """As above, where the blue thing had an id of its own once: the mask cannot be both."""
-    settings = TrackerSettings()
-    lost, identities = LostTracks(settings), Identities(settings)
-    arrivals = Arrivals(settings, identities, lost, MapRevival(Mapper(GeometrySettings())))
-    still = torch.tensor([[x, y] for x in range(0, 120, 4) for y in range(0, 80, 4)]).float()
-    matches = Matches(still, still, torch.ones(len(still)))
+    lost, identities, arrivals, matches = at_rest()
     index, image = two_things(RED, BLUE)
     both = appearances(index, 2, image)
     blue = identities.born(0.8, sure=True)
-    for _ in range(settings.mature_after):
+    for _ in range(MATURE):
         identities.begin_frame()
         identities.seen(blue, 0.9, 0.8)
         lost.remember([blue], both.of([1]), [600.0])
         identities.end_frame([blue])
     identities.disappear(blue)
     red = identities.born(0.8, sure=True)
-    for _ in range(settings.mature_after):
+    for _ in range(MATURE):
         identities.begin_frame()
         identities.seen(red, 0.9, 0.8)
         assert arrivals.met_again([red], both.of([0]), matches, np.array([0.02])) == {}
