@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, Protocol, TypeVar
@@ -96,6 +97,7 @@ def run_in_processes(
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
     """Ctrl-C is held back meanwhile, here, and for good in what is started: its traceback would be told too."""
+    resource_tracker.ensure_running()  # what starts it lets interrupts in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

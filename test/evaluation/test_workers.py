@@ -184,6 +184,31 @@ def test_an_interrupt_ends_workers_and_leaves_nothing_behind(data: Path, tmp_pat
     assert complaint.strip() == "mastsam: interrupted"
 
 
+BLOCKED = """
+import signal
+from mastsam_ros.evaluation.workers import run_in_processes
+
+class Nobody:
+    def update(self, n=1):
+        pass
+
+def work(task, tell):
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+if __name__ == "__main__":
+    print(run_in_processes([1, 2], work, 2, [], Nobody()))
+"""
+
+
+def test_no_worker_is_interrupted_not_even_the_first(tmp_path: Path) -> None:
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    told = subprocess.run(
+        [sys.executable, str(tmp_path / "blocked.py")], env=environment, capture_output=True, text=True
+    )
+    assert told.stdout.strip() == "[True, True]", told.stderr
+
+
 def test_an_interrupt_ends_scoring_at_once(data: Path, tmp_path: Path) -> None:
     content = json.loads((data / "orbit" / "scene.json").read_text())
     for part in ("truth", "labels"):
