@@ -355,6 +355,7 @@ def _readable(error: Exception) -> Exception:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the node until SIGINT or SIGTERM. Returns the exit status: 0, or 1 after an error, said in one line."""
     node: MastsamNode | None = None
+    executor: SingleThreadedExecutor | None = None
     status = 0
     try:
         rclpy.init(args=arguments)
@@ -379,6 +380,9 @@ def main(arguments: list[str] | None = None) -> int:
         finished = node.close() if node is not None else True
     except KeyboardInterrupt:  # a second one: nobody wants to wait until the map is saved
         finished = False
+    if executor is not None:
+        # An error keeps it alive: at the interpreter's end it would complain of a context that is gone.
+        executor.shutdown(timeout_sec=0)
     if node is not None and finished:
         node.destroy_node()
     rclpy.try_shutdown()
