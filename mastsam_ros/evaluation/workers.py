@@ -80,7 +80,7 @@ def run_in_processes(
                 environment = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}
                 arguments = (theirs, environment, threads, work, tasks[index])
                 process = context.Process(target=_worker, args=arguments, daemon=True)
-                with _interrupts_wait():
+                with _interrupts_blocked():
                     process.start()
                 theirs.close()  # so that its end is seen when the process dies
                 running[ours] = _Running(process, index, attempt, slot)
@@ -95,7 +95,7 @@ def run_in_processes(
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def _interrupts_blocked() -> Iterator[None]:
     """Ctrl-C is held back meanwhile, here, and for good in what is started: its traceback would be told too."""
     resource_tracker.ensure_running()  # what starts it lets interrupts in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

@@ -198,7 +198,7 @@ class InstanceMap:
         large = large[inside.all(1)]
         near = np.zeros(len(small), bool)
         if len(large):
-            # Points beyond the bound are at no distance; a tree that is asked once need not be balanced.
+            # What has none within the bound is infinitely far; a tree that is asked once need not be balanced.
             tree = cKDTree(large, balanced_tree=False, compact_nodes=False)
             near = np.isfinite(tree.query(small, distance_upper_bound=_NEXT * size)[0])
         if near.mean() < _TOUCHING:

@@ -114,8 +114,8 @@ class Arrivals:
 
         What comes out from behind something is a sliver at first: it cannot be recognised when it is born. So what was
         born since the other was seen last is looked at again in every frame. Nor is a small thing seen whose mask went
-        over to another one: it looks like something else at once. active: (N,) ids of the tracks; looks: of
-        each; shares: (N,), of the picture. Where the map knows the place, the map decides.
+        over to another one: it looks like something else at once. Where the map knows the place, the map decides.
+        active: (N,) ids of the tracks; looks: of each; shares: (N,), of the picture.
         """
         settings, identities = self.settings, self._identities
         if not settings.revival or matches is None or self._map.speaks:

@@ -115,6 +115,25 @@ def test_everything_covers_the_picture_without_overlap() -> None:
     assert not bool((inside.masks[:, 0] & ~torch.from_numpy(square)).any())
 
 
+@pytest.mark.parametrize("guess", [True, False])
+def test_regions_are_the_same_whether_bodies_were_expected_or_not(guess: bool) -> None:
+    segmenter, other, matcher = RegionSegmenter(), RegionSegmenter(), FlowMatcher()
+    before, _ = scene(40, contrast=1.0)
+    bodies = []
+    for left in (40, 40, 44, 48, 52, 52, 52, 52):
+        frame, square = scene(left, contrast=1.0)
+        matches = matcher.match(before, frame)
+        other._are_bodies = guess
+        for one in (segmenter, other):
+            one.look_ahead(frame, True)
+            one.set_frame(frame, matches)
+        answers = [one.predict(prompt_at(60, 60, square)) for one in (segmenter, other)]
+        assert torch.equal(answers[0].masks, answers[1].masks) and torch.equal(answers[0].scores, answers[1].scores)
+        bodies.append(segmenter._are_bodies)
+        before = frame
+    assert {True, False} == set(bodies)
+
+
 def test_what_moves_is_a_body_and_nobody_elses_region() -> None:
     segmenter, matcher = RegionSegmenter(), FlowMatcher()
     before, _ = scene(40, contrast=1.0)

@@ -186,6 +186,19 @@ def test_materials_leave_light_alone(shape: tuple[int, int]) -> None:
     assert materials.shade[0] - materials.shade[1] > 0.5
 
 
+def test_materials_are_asked_off_the_outlines_unless_there_is_nothing_else() -> None:
+    index = np.ones((40, 60), np.int64)
+    index[:, 30:], index[10:12, 5:25] = 2, 3
+    image = picture(index, [FLOOR, WALL, CLOTH])
+    alone = Materials.of(index, 3, image)
+    image[:, 29:31] = image[9, 5:25] = image[12, 5:25] = 255
+    blurred = Materials.of(index, 3, image)
+    np.testing.assert_array_equal(blurred.colour, alone.colour)
+    np.testing.assert_array_equal(blurred.shade, alone.shade)
+    image[10:12, 5:25] = 255
+    assert Materials.of(index, 3, image).shade[2] > alone.shade[2] + 0.1
+
+
 @pytest.mark.parametrize("moves", [2, 0])
 def test_what_moves_by_itself_is_no_piece_any_more(moves: int) -> None:
     """The third track has joined the first: whichever of the two it is that moves, they part."""

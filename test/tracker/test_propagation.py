@@ -117,6 +117,20 @@ def test_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pyt
     assert all(torch.equal(one, other) for one, other in zip(on_the_cpu, both(), strict=True))
 
 
+def test_the_motion_around_a_cell_is_the_lower_median_of_what_has_its_number() -> None:
+    rng = np.random.default_rng(4)
+    number = np.repeat(rng.integers(-1, 3, (4, 3)), 5, axis=1).repeat(4, axis=0)  # most cells have nine
+    motion = rng.integers(-9, 9, (*number.shape, 2)).astype(np.float32)
+    median, counts = propagation._medians_around(number, motion), set()
+    for row, column in np.ndindex(number.shape):
+        around = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
+        same = np.sort(motion[around][number[around] == number[row, column]], axis=0)
+        known = number[row, column] >= 0
+        assert np.array_equal(median[row, column], same[(len(same) - 1) // 2] if known else motion[row, column])
+        counts.add(len(same))
+    assert {4, 6, 9} <= counts
+
+
 def test_carrying_in_one_pass_on_the_cpu_gives_the_bits_of_the_device_s_way(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     index = torch.from_numpy(np.kron(rng.integers(0, 4, (8, 10)), np.ones((8, 8), np.int64)))

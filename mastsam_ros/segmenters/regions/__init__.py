@@ -197,7 +197,7 @@ class RegionSegmenter:
         self._shown: _Still | None = None
         self._made: _Regions | None = None
         self._are_bodies = False
-        """In the last frame whose regions were made: if there were none, there will be none."""
+        """In the last frame whose regions were made. If there were none, the next one most likely has none."""
         self._bodies: npt.NDArray[np.int32]
         self._body_score = _SCORE_MOVING
         self._only_bodies = False
