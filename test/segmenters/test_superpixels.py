@@ -99,3 +99,51 @@ def test_gradients_are_opencv_s() -> None:
     slopes = [cv2.Sobel(lab, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
     expected = np.sqrt((slopes[0] ** 2 + slopes[1] ** 2).sum(axis=2))
     np.testing.assert_allclose(gradient_magnitude(lab), expected, rtol=1e-6)
+
+
+def banded(low: tuple[int, int, int], high: tuple[int, int, int], width: int = 3) -> np.ndarray:
+    """A grey picture with two bands of so many pixels side by side: both lie in one row of seeds."""
+    image = np.full((42, 56, 3), 200, np.uint8)
+    image[22 - width : 22], image[22 : 22 + width] = low, high
+    return image
+
+
+def superpixels_of_both(image: np.ndarray, width: int = 3, split: bool = True) -> np.ndarray:
+    """(S,) whether a superpixel has pixels of both bands."""
+    graph = build_region_graph(image, 7, lab=compressed_lab(image) if split else None)
+    band = np.zeros(image.shape[:2], np.float32)
+    band[22 - width : 22], band[22 : 22 + width] = 1, 2
+    held = [np.bincount(graph.labels[band == n], minlength=graph.count) > 0 for n in (1, 2)]
+    return held[0] & held[1]
+
+
+def test_what_holds_two_colours_is_split() -> None:
+    brown_beside_yellow = banded((120, 97, 65), (157, 121, 35))
+    assert superpixels_of_both(brown_beside_yellow, split=False).any()
+    assert not superpixels_of_both(brown_beside_yellow).any()
+
+
+def test_what_is_split_is_a_graph_without_gaps() -> None:
+    image = banded((120, 97, 65), (157, 121, 35))
+    whole, split = build_region_graph(image, 7), build_region_graph(image, 7, lab=compressed_lab(image))
+    assert split.count > whole.count
+    assert np.array_equal(np.bincount(split.labels.ravel(), minlength=split.count), split.area)
+    assert split.area.min() >= 1
+    # Nothing is joined: each superpixel lies in one of those before.
+    pairs = np.unique(np.stack([split.labels.ravel(), whole.labels.ravel()]), axis=1)
+    assert pairs.shape[1] == split.count
+    assert set(np.unique(split.edges)) == set(range(split.count))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        blobs()[0],
+        np.tile(np.linspace(60, 200, 56).astype(np.uint8)[None, :, None], (42, 1, 3)),
+        np.full((42, 56, 3), 90, np.uint8),
+    ],
+    ids=["noise", "ramp", "flat"],
+)
+def test_noise_and_what_changes_slowly_is_not_split(image: np.ndarray) -> None:
+    graph = build_region_graph(image, 7, lab=compressed_lab(image))
+    assert graph.count == build_region_graph(image, 7).count

@@ -324,7 +324,9 @@ class RegionSegmenter:
         """lab: (H, W, 3) of the frame, is changed."""
         smooth = smoothed(frame.image)
         smooth_lab = compressed_lab(smooth)
-        graph = build_region_graph(smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab))
+        graph = build_region_graph(
+            smooth, self._settings.superpixel_spacing, gradient_magnitude(smooth_lab), smooth_lab
+        )
         lab[..., 0] *= self._settings.lightness_weight
         moments = graph.moments(lab)
         # Without torch: threads that it starts here would stay and take turns with the caller's.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.segmenters.regions.mixed_superpixels import split_mixed
 
 SPACING = 6
 """Pixels between seeds: small enough for thin limbs at the working size, about 4,500 superpixels."""
@@ -64,13 +65,19 @@ class RegionGraph:
 
 
 def build_region_graph(
-    smooth: npt.NDArray[np.uint8], spacing: int = SPACING, gradient: npt.NDArray[np.float32] | None = None
+    smooth: npt.NDArray[np.uint8],
+    spacing: int = SPACING,
+    gradient: npt.NDArray[np.float32] | None = None,
+    lab: npt.NDArray[np.float32] | None = None,
 ) -> RegionGraph:
     """Seeded watershed of an (H, W, 3) uint8 RGB image (see `smoothed`), one seed in each spacing x spacing cell.
 
-    gradient: (H, W) edge strength to average along the contacts, if wanted.
+    gradient: (H, W) edge strength to average along the contacts, if wanted. lab: (H, W, 3), `compressed_lab` of the
+    image; superpixels that hold two colours are split by it, and need not be connected then.
     """
     labels, count = _watershed(smooth, spacing)
+    if lab is not None:
+        count = split_mixed(labels, lab, _moments(labels, lab, count))
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
     flat = np.zeros(labels.shape, np.float32) if gradient is None else gradient
     edges, boundary, contrast = _contacts(labels, count, np.ascontiguousarray(flat, np.float32))
