@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from array import array
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,9 +95,10 @@ class FlowCache:
             return np.load(entry)
         matched = matched_pixels(*(images or self._read(before, now)))
         self._folder.mkdir(parents=True, exist_ok=True)
-        part = entry.with_suffix(".part.npy")
-        np.save(part, matched)
-        part.replace(entry)
+        # Several workers may keep the same pair at the same time.
+        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".part", delete=False) as part:
+            np.save(part, matched)
+        Path(part.name).replace(entry)
         return matched
 
     def _read(self, before: Path, now: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -214,6 +214,20 @@ def test_flow_cache_gives_the_same(tmp_path, truth):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+def test_two_workers_may_keep_the_flow_of_one_pair_at_the_same_time(tmp_path, truth, monkeypatch):
+    files = open_sequences(truth)[0].frames
+    pair, folder, save = (files[0].image, files[1].image), tmp_path / "cache", np.save
+
+    def meanwhile(file, values):
+        save(file, values)
+        monkeypatch.setattr(np, "save", save)
+        FlowCache(folder).matched(*pair)
+
+    monkeypatch.setattr(np, "save", meanwhile)
+    assert np.array_equal(FlowCache(folder).matched(*pair), FlowCache().matched(*pair))
+    assert len(list(folder.iterdir())) == 1
+
+
 @pytest.mark.parametrize("kind", ["video", "scene"])
 def test_memory_does_not_grow_with_the_length(tmp_path, kind):
     if kind == "video":
