@@ -77,7 +77,7 @@ class Watched:
             self._motion.reset()
             return None
         lab = compressed_lab(smoothed(frame.image))
-        graph = build_region_graph(frame.image, gradient=gradient_magnitude(lab))
+        graph = build_region_graph(frame.image, gradient=gradient_magnitude(lab), lab=lab)
         answer = self._motion.update(graph, Cues.of(graph, lab), matches.flow_back.numpy(), matches.visible.numpy())
         return _heat(answer.evidence[graph.labels] / 7)
 
@@ -89,7 +89,8 @@ class Watched:
             yield "1 and its depth", _heat(1 - 2 * self.frame.depth / max(float(self.frame.depth.max()), 1e-6))
         if self.matches is not None and self.matches.flow_back is not None:
             yield "2 match: flow to the frame before", _flow(self.matches.flow_back.numpy())
-        superpixels = build_region_graph(image, gradient=gradient_magnitude(compressed_lab(smoothed(image))))
+        lab = compressed_lab(smoothed(image))
+        superpixels = build_region_graph(image, gradient=gradient_magnitude(lab), lab=lab)
         yield "3 superpixels", _outlined(image, superpixels.labels)
         if self.evidence is not None:
             yield "4 own motion: blue against, red for it", self.evidence

@@ -101,18 +101,18 @@ def test_gradients_are_opencv_s() -> None:
     np.testing.assert_allclose(gradient_magnitude(lab), expected, rtol=1e-6)
 
 
-def banded(low: tuple[int, int, int], high: tuple[int, int, int], width: int = 3) -> np.ndarray:
-    """A grey picture with two bands of so many pixels side by side: both lie in one row of seeds."""
+def banded(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
+    """A grey picture with two bands, three pixels wide, side by side: both lie in one row of seeds."""
     image = np.full((42, 56, 3), 200, np.uint8)
-    image[22 - width : 22], image[22 : 22 + width] = low, high
+    image[19:22], image[22:25] = low, high
     return image
 
 
-def superpixels_of_both(image: np.ndarray, width: int = 3, split: bool = True) -> np.ndarray:
+def superpixels_of_both(image: np.ndarray, split: bool = True) -> np.ndarray:
     """(S,) whether a superpixel has pixels of both bands."""
     graph = build_region_graph(image, 7, lab=compressed_lab(image) if split else None)
     band = np.zeros(image.shape[:2], np.float32)
-    band[22 - width : 22], band[22 : 22 + width] = 1, 2
+    band[19:22], band[22:25] = 1, 2
     held = [np.bincount(graph.labels[band == n], minlength=graph.count) > 0 for n in (1, 2)]
     return held[0] & held[1]
 

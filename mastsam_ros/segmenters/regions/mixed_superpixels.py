@@ -16,8 +16,8 @@ _LIGHTNESS = 0.5
 _SMALLEST = 8
 """Pixels that both parts must have."""
 _WITHIN = 0.4
-"""Share of the variance along the line between both colours that may be within them: what only changes slowly, or is
-noisy, has more (a ramp a quarter when it is cut in the middle, a normal distribution .36), and hardly such a gap."""
+"""Share of the variance along the line between both colours that may be within them: where a few pixels are unlike all
+others there is more. A ramp has a quarter, and normal noise .36: those are kept out by the gap."""
 _LEAST_VARIANCE = _GAP**2 / 8
 """Of all colours together, for two that far apart of which the smaller part is about a seventh."""
 
@@ -25,8 +25,9 @@ _LEAST_VARIANCE = _GAP**2 / 8
 def split_mixed(labels: npt.NDArray[np.int32], lab: npt.NDArray[np.float32], moments: Floats) -> int:
     """Splits in place the superpixels that hold two colours, and returns how many there are then.
 
-    labels: (H, W), 0..S-1; the lighter or more colourful part of what is split is numbered S, S + 1, ... lab:
-    (H, W, 3), see `compressed_lab`. moments: (S, 10) of it, see `RegionGraph.moments`. A part need not be connected.
+    labels: (H, W), 0..S-1; the part of what is split that has more of the channel in which both differ most is
+    numbered S, S + 1, ... lab: (H, W, 3), see `compressed_lab`. moments: (S, 10) of it, see `RegionGraph.moments`. A
+    part need not be connected.
     """
     weights = np.array([_LIGHTNESS, 1.0, 1.0])
     area = moments[:, 0]
@@ -54,8 +55,8 @@ def _split(
     middle: Floats,
     count: int,
 ) -> int:
-    """place: (count,), which of the K superpixels that may be split each one is, -1 for none. axes: (K, 3); middle:
-    (K,), where along them they are cut. Returns their number."""
+    """`split_mixed` in the superpixels that may be split. place: (count,), which of the K each one is, -1
+    for none. axes: (K, 3), of the colours as they are in lab; middle: (K,), where along them they are cut."""
     height, width = labels.shape
     # Pixels below and above the middle, how far from it they are in sum, and the sum of the squares.
     below, above = np.zeros((len(axes), 3)), np.zeros((len(axes), 3))
