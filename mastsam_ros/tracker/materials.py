@@ -41,7 +41,10 @@ _APART, _APART_AFTER_ALL = 3, 8
 """Frames in which motion told something from what is behind it (`Life.told_apart`) from which on it does not become a
 piece of anything, and is none any more."""
 _ENCLOSED = 0.6
-"""... unless this share of its outline lies on a third thing, and it does not reach the edge of the picture."""
+"""... unless this share of its outline lies on a third thing, and it does not reach the edge of the picture..."""
+_THING, _COMPACT = 0.004, 0.9
+"""... or it is at most this share of the picture, does not reach its edge, and fills so much of its convex hull: a
+thing before a wall of its own colour is lost if it is taken for a piece of that; a speck of the wall costs an id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +139,8 @@ def comparisons(
     goes_on = np.bincount(frame, minlength=len(ids) + 1)[1:] > 0
     large = np.flatnonzero(area >= np.where(goes_on, _LARGE, _HUGE)).tolist()
     for id in new:
+        if area[place[id]] <= _THING and _is_compact(index == place[id] + 1):
+            continue
         # Of two that are new, the smaller may be a piece of the larger.
         wholes = [n for n in large if rank.get(ids[n], -1) < rank[id] and _may_be_one(id, ids[n], identities)]
         if wholes:
@@ -154,6 +159,14 @@ def _may_be_one(id: int, whole: int, identities: Identities) -> bool:
         return False
     # What lies beyond an outline that the segmenter is sure of is no part of it.
     return max(identities[id].score, identities[whole].score) < sure
+
+
+def _is_compact(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether a mask (H, W) fills its convex hull, or nearly, and does not reach the edge of the picture."""
+    if not mask.any() or mask[[0, -1]].any() or mask[:, [0, -1]].any():
+        return False
+    hull = cv2.convexHull(cv2.findNonZero(mask.view(np.uint8)))
+    return bool(np.count_nonzero(mask) >= _COMPACT * cv2.contourArea(hull))
 
 
 def _contact(index: npt.NDArray[np.int64], number: int) -> tuple[Floats, int]:

@@ -99,6 +99,21 @@ def test_what_stands_on_another_thing_is_no_piece_of_the_wall_in_its_colour() ->
     assert judged(index, [FLOOR, WALL, CLOTH, WALL])[1][1] in (2, 4), "where it is before the wall nobody can tell"
 
 
+def test_a_small_compact_thing_in_the_colour_of_the_wall_stays_a_thing() -> None:
+    for rows, columns, instance in (
+        (slice(50, 58), slice(30, 36), 2),
+        (slice(50, 53), slice(30, 50), 2),
+        (slice(112, 120), slice(30, 36), 1),
+        (slice(40, 60), slice(30, 50), 1),
+    ):
+        index = np.ones((HEIGHT, WIDTH), np.int64)
+        index[rows, columns] = 2
+        assert judged(index, [FLOOR, FLOOR])[1] == [1, instance], "unless it is large or at the edge of the picture"
+    index = np.ones((HEIGHT, WIDTH), np.int64)
+    index[50:62, 30:32], index[60:62, 30:42] = 2, 2
+    assert judged(index, [FLOOR, FLOOR])[1] == [1, 1], "a corner of something"
+
+
 def test_small_things_are_no_surfaces() -> None:
     index = np.ones((HEIGHT, WIDTH), np.int64)
     index[50:60, 20:40], index[50:60, 100:120] = 2, 3
