@@ -23,7 +23,7 @@ from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.masks import look_up
 from mastsam_ros.matchers import Matcher, create_matcher
-from mastsam_ros.segmenters import LookingAhead, MasksSuffice, Segmenter, create_segmenter
+from mastsam_ros.segmenters import LookingAhead, MasksSuffice, RoughOutlines, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.stages import SecondCore, StageTimer
 from mastsam_ros.tracker.arrivals import Arrivals
@@ -46,6 +46,7 @@ from mastsam_ros.tracker.seen_views import SeenViews, bring_back
 from mastsam_ros.tracker.selection import Chosen, Figures, choose, keep_carried, outlined
 from mastsam_ros.tracker.self_check import SelfChecker, sampled_places
 from mastsam_ros.tracker.settling import settled
+from mastsam_ros.tracker.sharpening import sharpened
 from mastsam_ros.tracker.world import World
 from mastsam_ros.types import (
     EventKind,
@@ -200,9 +201,11 @@ class Mastsam:
         index, image, active, places, pair = self._identified(view, index, active, matches)
         self._editor.index, self._previous = index, view
         self._recent.add(view, frame.width, frame.height)
-        owners, shown, labels = self._shown(frame, image, active)
+        owners, shown = self._shown(image, active)
         known = self._identities.known_anywhere()
         with self._meanwhile("map", lambda: self._remember(view, image, active, owners, known)):
+            with timer("outline"):
+                labels = self._at_full_size(shown, frame)
             with timer("lift"):
                 points = self._lifted(frame, view, labels, pair)
             events = (*self._take_pending(), *self._identities.told())
@@ -313,13 +316,17 @@ class Mastsam:
             return *self._reidentification.decide(view, index, image, active, matches), places, pair
 
     def _shown(
-        self, frame: Frame, image: npt.NDArray[np.int64], active: list[int]
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
-        """Tracks and instances (H, W) at working size, and the instances at the frame's."""
+        self, image: npt.NDArray[np.int64], active: list[int]
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint16]]:
+        """Tracks and instances (H, W) at working size."""
         with self._timer("outline"), one_thread(self.device):
             owners = self._owners(image, active)
-            shown = self._identities.constraints.as_instances(owners)
-            return owners, shown, enlarge(shown, frame.image)
+            return owners, self._identities.constraints.as_instances(owners)
+
+    def _at_full_size(self, shown: npt.NDArray[np.uint16], frame: Frame) -> npt.NDArray[np.uint16]:
+        """Labels (H, W) at the frame's size."""
+        rough = isinstance(self.segmenter, RoughOutlines) and self.settings.tracker.sharpen_outlines
+        return (sharpened if rough else enlarge)(shown, frame.image)
 
     def _remember(
         self,
@@ -437,7 +444,7 @@ class Mastsam:
         if self._blank or self._previous is None:
             return result
         owners = self._owners(on_host(self._editor.index)[0], self._identities.active)
-        labels = enlarge(self._identities.constraints.as_instances(owners), frame.image)
+        labels = self._at_full_size(self._identities.constraints.as_instances(owners), frame)
         points = self._lifted(frame, self._view(frame), labels, None)
         points = result.points if points is None else points
         events = (*result.events, *self._take_pending())

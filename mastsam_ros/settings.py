@@ -199,6 +199,9 @@ class TrackerSettings(Checked):
     urgent_share: float = setting(0.02, "... and at once where they cover this share of the picture.", 0, 1)
     min_area_share: float = setting(0.0003, "Masks below this share of the picture are not kept.", 0, 1)
     settle_outlines: bool = setting(True, "Pixels at an outline keep their track unless their colour says otherwise.")
+    sharpen_outlines: bool = setting(
+        True, "Where the segmenter's outlines are rough, labels follow those of the picture at full size."
+    )
     # Identity
     join_pieces: bool = setting(
         True, "Without depth: what has the colour and the texture of a large thing in view is shown as a piece of it."

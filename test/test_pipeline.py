@@ -284,6 +284,8 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 class InTurn:
     """The embedded default's segmenter for those who cannot look ahead."""
 
+    rough_outlines = True
+
     def __init__(self) -> None:
         own = RegionSegmenter()
         self.set_frame, self.predict, self.everything = own.set_frame, own.predict, own.everything

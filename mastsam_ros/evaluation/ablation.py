@@ -25,6 +25,7 @@ ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     "no overlap filtering": ({"tracker.overlap_filtering": False}, KINDS),
     "no discovery": ({"tracker.discovery": False}, KINDS),
     "no settled outlines": ({"tracker.settle_outlines": False}, KINDS),
+    "outlines not sharpened": ({"tracker.sharpen_outlines": False}, KINDS),
     # Identity
     "pieces are not joined": ({"tracker.join_pieces": False}, (VIDEO, RGB)),
     "new masks shown at once": ({"tracker.confirm_after": 1, "tracker.confirm_part_after": 1}, KINDS),

@@ -17,7 +17,7 @@ from mastsam_ros.evaluation.datasets import LabelledSequence
 from mastsam_ros.evaluation.tables import table
 from mastsam_ros.geometry.cameras import scale_intrinsics, working_view
 from mastsam_ros.pipeline import Mastsam, create_mastsam
-from mastsam_ros.segmenters import MasksSuffice, Segmenter
+from mastsam_ros.segmenters import MasksSuffice, RoughOutlines, Segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, InputError
 
@@ -46,6 +46,8 @@ class _InTurn:
         self.set_frame, self.predict, self.everything = segmenter.set_frame, segmenter.predict, segmenter.everything
         if isinstance(segmenter, MasksSuffice):
             self.masks_suffice = segmenter.masks_suffice
+        if isinstance(segmenter, RoughOutlines):
+            self.rough_outlines = segmenter.rough_outlines
 
 
 def profile(

@@ -44,6 +44,13 @@ class MasksSuffice(Segmenter, Protocol):
     masks_suffice: Literal[True]
 
 
+@runtime_checkable
+class RoughOutlines(Segmenter, Protocol):
+    """A segmenter whose outlines are a pixel or two off: labels at full size follow those of the picture instead."""
+
+    rough_outlines: Literal[True]
+
+
 def create_segmenter(settings: Settings, like: Segmenter | None = None) -> Segmenter:
     """The segmenter that `settings.segmenter.name` names, on the device that `settings.device` names.
 

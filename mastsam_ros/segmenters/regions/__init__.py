@@ -187,6 +187,7 @@ class RegionSegmenter:
     """
 
     masks_suffice: Literal[True] = True
+    rough_outlines: Literal[True] = True
 
     def __init__(self, settings: RegionsSettings | None = None) -> None:
         self._settings = settings or RegionsSettings()
