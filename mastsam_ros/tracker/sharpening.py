@@ -13,7 +13,7 @@ from mastsam_ros.compiled import compiled
 Labels = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float32]
 
-_STEP = 2.0
+_STEP = 2.5
 """Labels are enlarged by at most this factor before their outlines are looked at again."""
 _TILE = 4
 """Pixels; all pixels of a tile are compared with the same colours."""
@@ -38,7 +38,7 @@ def sharpened(labels: Labels, image: npt.NDArray[np.uint8]) -> Labels:
     Outlines of superpixels are a pixel or two off, and have stairs where they were found at a smaller size. So every
     pixel at an outline is compared with the mean colours, in CIE Lab, of all labels that touch there, each over what of
     it lies off all outlines within a few pixels, and is given to the nearest, with a say for the pixels around it.
-    Outlines move by two pixels at most for each factor of two in size. What is too thin to have such a colour stays.
+    Outlines move by two pixels at most for each such step in size. What is too thin to have such a colour stays.
     """
     height, width = image.shape[:2]
     scale = math.sqrt(height * width / labels.size)
