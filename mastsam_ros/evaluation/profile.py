@@ -140,7 +140,7 @@ def _floors(before: Frame, now: Frame, settings: Settings) -> dict[str, tuple[fl
         "overlap": (28 * pixels * per_byte, "candidates and carried index read, index written, once"),
         "discover": histogram,
         "identify": (19 * pixels * per_byte, "index and picture read, index written, once"),
-        "outline": (_enlarging_floor(now, view), "the resize alone"),
+        "outline": _outline_floor(now, view, settings),
     }
     if now.depth is not None and now.K is not None:
         points = now.depth.size / settings.geometry.points_stride**2
@@ -186,10 +186,13 @@ def _window_floor(view: Frame) -> float:
     return _cpu_ms(lambda: [cv2.sepFilter2D(image, -1, window, window) for image in images])
 
 
-def _enlarging_floor(frame: Frame, view: Frame) -> float:
+def _outline_floor(frame: Frame, view: Frame, settings: Settings) -> tuple[float, str]:
     labels = np.zeros((view.height, view.width), np.uint16)
     size = (frame.width, frame.height)
-    return _cpu_ms(lambda: cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    enlarged = _cpu_ms(lambda: cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT))
+    if not settings.tracker.sharpen_outlines:
+        return enlarged, "the resize alone"
+    return enlarged + _cpu_ms(lambda: cv2.cvtColor(frame.image, cv2.COLOR_RGB2Lab)), "the resize and the colours alone"
 
 
 def _corner_flow_floor(before: Frame, now: Frame) -> float:

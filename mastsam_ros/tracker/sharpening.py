@@ -38,7 +38,8 @@ def sharpened(labels: Labels, image: npt.NDArray[np.uint8]) -> Labels:
     Outlines of superpixels are a pixel or two off, and have stairs where they were found at a smaller size. So every
     pixel at an outline is compared with the mean colours, in CIE Lab, of all labels that touch there, each over what of
     it lies off all outlines within a few pixels, and is given to the nearest, with a say for the pixels around it.
-    Outlines move by two pixels at most for each such step in size. What is too thin to have such a colour stays.
+    Larger pictures are reached in several sizes, at each of which outlines move by two pixels at most. What is too thin
+    to have such a colour stays as it is.
     """
     height, width = image.shape[:2]
     scale = math.sqrt(height * width / labels.size)
@@ -97,7 +98,7 @@ def _colours(
 ) -> tuple[npt.NDArray[np.int32], Floats]:
     """Of each of T tiles the labels (T, K) that have a colour there, -1 for none, and these colours (T, K, 3).
 
-    lab: (H, W, 3) as OpenCV stores it, with L in 0..255.
+    labels: (H, W). lab: (H, W, 3) as OpenCV stores it, with L in 0..255. tile_of, at_outline, tiles: see `_tiles`.
     """
     height, width = labels.shape
     known = np.full((tiles, _LABELS), -1, np.int32)
@@ -144,7 +145,10 @@ def _moved(
     colours: Floats,
 ) -> Labels:
     """Labels (H, W) in which every pixel of the tiles has the best one of those in the three by three pixels around it;
-    where one of these has no known colour, its own."""
+    where one of these has no known colour, its own.
+
+    lab, tile_of, known (T, K), colours (T, K, 3): see `_colours`.
+    """
     height, width = labels.shape
     lightness, noise = np.float32(_LIGHTNESS * 100 / 255), np.float32(2 * _NOISE * _NOISE)
     names, votes = np.zeros(9, np.int32), np.zeros(9, np.int32)
