@@ -206,6 +206,9 @@ class TrackerSettings(Checked):
     join_pieces: bool = setting(
         True, "Without depth: what has the colour and the texture of a large thing in view is shown as a piece of it."
     )
+    join_parts: bool = setting(
+        True, "Without depth: what goes on where a thing ends, in one line with it, is shown as a part of it."
+    )
     confirm_after: int = setting(6, "A new track is shown as what it is part of until it was seen so often.", 1, 1000)
     confirm_part_after: int = setting(12, "... or so often, where its pixels were a track's before...", 1, 1000)
     confirm_quality: float = setting(0.6, "... with at least this running agreement.", 0, 1)

@@ -28,6 +28,7 @@ ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     "outlines not sharpened": ({"tracker.sharpen_outlines": False}, KINDS),
     # Identity
     "pieces are not joined": ({"tracker.join_pieces": False}, (VIDEO, RGB)),
+    "parts are not joined": ({"tracker.join_parts": False}, (VIDEO, RGB)),
     "new masks shown at once": ({"tracker.confirm_after": 1, "tracker.confirm_part_after": 1}, KINDS),
     "no coasting": ({"tracker.coast_frames": 0}, KINDS),
     "no recognition by looks": ({"tracker.revival": False}, KINDS),

@@ -27,7 +27,8 @@ class Life:
     `missing` before it was seen in this frame. own: frames in which the segmenter saw it unasked, less those in which
     it saw it as a part of something. proof: frames in which it saw it unasked, those in which it stood out counted more
     often and those in which it hardly did less; None where it says nothing of that. told_apart: frames in which motion
-    told it from what is behind it, less those in which it did not."""
+    told it from what is behind it, less those in which it did not. belongs: log-odds that it is a part of the thing of
+    which it was taken for one, as seen lately; None for all else."""
 
     id: int
     state: TrackState
@@ -43,6 +44,7 @@ class Life:
     own: int = 0
     proof: float | None = None
     told_apart: int = 0
+    belongs: float | None = None
 
 
 Snapshot = tuple[list[Life], list[int], Constraints]

@@ -14,6 +14,7 @@ from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.materials import join_pieces
+from mastsam_ros.tracker.parts import join_parts
 from mastsam_ros.tracker.revival import LostTracks, appearances
 from mastsam_ros.tracker.seen_places import SeenPlaces
 from mastsam_ros.types import EventKind, Frame, Matches
@@ -89,6 +90,8 @@ class Reidentification:
         identities.end_frame(active, self._revival.waiting(identities))
         if tracker.join_pieces and view.depth is None:
             join_pieces(image, active, view.image, identities)
+        if tracker.join_parts and view.depth is None:
+            join_parts(image, active, view.image, identities)
         if looks is not None:
             found = [identities[id].missing == 0 for id in active]
             self._lost.remember(active, looks, areas.tolist(), found)

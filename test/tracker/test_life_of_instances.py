@@ -134,7 +134,7 @@ class Instances(RuleBasedStateMachine):
     @precondition(lambda self: self.in_frame)
     @rule(data=st.lists(st.tuples(WHICH, WHICH, st.booleans()), max_size=4))
     def end_frame(self, data: list[tuple[int, int, bool]]) -> None:
-        """As `join_pieces` has it: first what is no piece any more, then what was born in this frame."""
+        """As `join_pieces` and `join_parts` have it: what is no piece any more, what was born, what is no part now."""
         identities, said = self.identities, self.identities.constraints
         identities.end_frame(self.active)
         for which, _, parts in data:
@@ -150,6 +150,9 @@ class Instances(RuleBasedStateMachine):
             new = id in wholes and not said.edited(id)
             if new and said.instance(whole) not in (0, id) and not said.cut(id, whole):
                 identities.piece_of(id, whole)
+        for which, _, parts in data:
+            if parts and said.pieces:
+                identities.no_piece(self.one_of(sorted(said.pieces), which))
         self.in_frame = False
         self.tell((*self.editor.events, *identities.told()))
         self.editor.events = []

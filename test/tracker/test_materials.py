@@ -18,6 +18,7 @@ from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.map_revival import MapRevival
 from mastsam_ros.tracker.mapper import Mapper
 from mastsam_ros.tracker.materials import Materials, join_pieces
+from mastsam_ros.tracker.parts import join_parts
 from mastsam_ros.tracker.pointing import Pointed
 from mastsam_ros.types import EventKind
 
@@ -169,8 +170,9 @@ def test_pieces_share_what_happens_to_their_instance() -> None:
     tracks=st.lists(st.tuples(st.booleans(), st.sampled_from([0.8, 0.95])), min_size=1, max_size=5),
     rows=st.sampled_from([1, 8, 64]),
     seed=st.integers(0, 99),
+    join=st.sampled_from([join_pieces, join_parts]),
 )
-def test_any_picture_and_any_masks_leave_pieces_of_what_is_there(shape, blank, tracks, rows, seed) -> None:
+def test_any_picture_and_any_masks_leave_pieces_of_what_is_there(shape, blank, tracks, rows, seed, join) -> None:
     """Masks of a pixel and of none, pictures of nothing: pieces are new, and hang on what is no piece itself."""
     places = np.random.default_rng(seed)
     identities = Identities(TrackerSettings())
@@ -185,7 +187,7 @@ def test_any_picture_and_any_masks_leave_pieces_of_what_is_there(shape, blank, t
         born = {event.id for event in identities.events if event.kind is EventKind.BORN}
         pieces = identities.constraints.pieces
         before = set(pieces)
-        join_pieces(np.ascontiguousarray(index), active, image.astype(np.uint8), identities)
+        join(np.ascontiguousarray(index), active, image.astype(np.uint8), identities)
         assert pieces.keys() <= before | born
         assert not pieces.keys() & set(pieces.values()) and 0 not in pieces.values()
 
