@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import torch
 
 from mastsam_ros.matchers.mast3r.config import Mast3rConfig
 from mastsam_ros.matchers.mast3r.network import Mast3rNetwork
+
+# A shell has what it starts in the background ignore interrupts; tests send some.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
