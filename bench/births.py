@@ -71,22 +71,21 @@ def labelled(sequence: LabelledSequence) -> Scene:
 def along(
     scene: Scene,
     name: str,
-    compare: Callable[..., list[Any]],
-    keep: Callable[[Any, Callable], None],
+    compare: Callable[..., Iterable[Any]],
+    ids_of: Callable[[Any], Iterable[int]],
     settings: Settings | None = None,
-) -> None:
+) -> list[tuple[Any, list[int]]]:
     """Tracks a scene without depth. Whenever the tracker asks `reidentification.<name>` to join what belongs together,
-    nothing is joined, but everything is compared; `keep` is given each comparison, and what tells which true instance
-    most of an instance is."""
+    nothing is joined, but everything is compared. Returns each comparison, and the true instances that its ids are."""
+    compared: list[tuple[Any, list[int]]] = []
     truth = np.zeros((0, 0), np.uint16)
 
     def instead(index, active, image, identities) -> None:  # type: ignore[no-untyped-def]
-        found = compare(index, active, image, identities)
         true = cv2.resize(truth, index.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         instance = identities.constraints.instance
         own = np.take(np.array([0] + [instance(identities.shown_as(id)) for id in active]), index)
-        for comparison in found:
-            keep(comparison, lambda id: int(np.bincount(true[own == id]).argmax()))
+        for comparison in compare(index, active, image, identities):
+            compared.append((comparison, [int(np.bincount(true[own == id]).argmax()) for id in ids_of(comparison)]))
 
     mastsam = create_mastsam(settings or Settings())
     before = getattr(reidentification, name)
@@ -97,6 +96,7 @@ def along(
             mastsam.step(Frame(frame.image))
     finally:
         setattr(reidentification, name, before)
+    return compared
 
 
 def fit(features: np.ndarray, same: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import births
@@ -46,24 +45,23 @@ def main(scenes: list[births.Scene]) -> None:
 
 def gathered(scenes: list[births.Scene]) -> Pairs:
     """The pairs of all scenes."""
-    rows, born, number = [], 0, 0
-
-    def keep(new: Comparison, truth: Callable[[int], int]) -> None:
-        nonlocal born
-        born += 1
-        here = truth(new.id)
-        for k, whole in enumerate(new.wholes):
-            there = truth(whole)
-            same = here == there and here not in scene.objects
-            weight = OBJECTS_COUNT if (here in scene.objects) != (there in scene.objects) else 1.0
-            rows.append((*new.differences[k], new.possible[k], same, weight, number, born))
-
+    rows, born = [], 0
     alone = Settings().with_assignments(["tracker.join_parts=false"])
-    for number, scene in enumerate(scenes):  # noqa: B007 - `keep` reads both
-        births.along(scene, "join_pieces", lambda *shown: list(comparisons(*shown)), keep, alone)
+    for number, scene in enumerate(scenes):
+        for new, (truth, *of_wholes) in births.along(scene, "join_pieces", comparisons, ids_of, alone):
+            born += 1
+            for k, whole in enumerate(of_wholes):
+                same = truth == whole and truth not in scene.objects
+                weight = OBJECTS_COUNT if (truth in scene.objects) != (whole in scene.objects) else 1.0
+                rows.append((*new.differences[k], new.possible[k], same, weight, number, born))
     table = np.array(rows, np.float64)
     differences, possible, same, weight = table[:, :4], table[:, 4] > 0, table[:, 5] > 0, table[:, 6]
     return Pairs(differences, possible, same, weight, table[:, 7].astype(int), table[:, 8].astype(int))
+
+
+def ids_of(new: Comparison) -> list[int]:
+    """The new track and the large ones."""
+    return [new.id, *new.wholes]
 
 
 def fit(pairs: Pairs, chosen: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ where each scene is judged by what was fitted on the others.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 
 import births
 import numpy as np
@@ -21,9 +20,8 @@ def main(scenes: list[births.Scene]) -> None:
     """Prints all figures."""
     features, same, scene = gathered(scenes)
     print(f"{len(same)} pairs that touch, {int(same.sum())} of them parts of one object")
-    print(
-        "constant, corner, contact, convexity, colour:", births.printed(births.fit(features, same, np.ones(len(same))))
-    )
+    fitted = births.fit(features, same, np.ones(len(same)))
+    print("constant, corner, contact, convexity, colour:", births.printed(fitted))
 
     def judge(elsewhere: np.ndarray, here: np.ndarray) -> np.ndarray:
         fitted = births.fit(features[elsewhere], same[elsewhere], np.ones(elsewhere.sum()))
@@ -38,16 +36,17 @@ def main(scenes: list[births.Scene]) -> None:
 def gathered(scenes: list[births.Scene]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of the pairs of all scenes: features (P, 4), whether they are one object (P,), and the scene (P,)."""
     rows = []
-
-    def keep(contact: Contact, truth: Callable[[int], int]) -> None:
-        first, second = truth(contact.first), truth(contact.second)
-        if {first, second} & scene.objects:
-            rows.append((*contact.features, first == second, number))
-
-    for number, scene in enumerate(scenes):  # noqa: B007 - `keep` reads both
-        births.along(scene, "join_parts", contacts, keep)
+    for number, scene in enumerate(scenes):
+        for contact, truths in births.along(scene, "join_parts", contacts, ids_of):
+            if scene.objects.intersection(truths):
+                rows.append((*contact.features, truths[0] == truths[1], number))
     table = np.array(rows, np.float64)
     return table[:, :4], table[:, 4] > 0, table[:, 5].astype(int)
+
+
+def ids_of(contact: Contact) -> list[int]:
+    """The two that touch."""
+    return [contact.first, contact.second]
 
 
 if __name__ == "__main__":

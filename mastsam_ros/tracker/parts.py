@@ -66,6 +66,7 @@ class _Picture:
         self._boxes, self._touching = _extent(self._places, len(self._place))
         self._image = image
         self.size = index.size
+        """Pixels of the picture."""
         self._identities = identities
         self.parts: dict[int, set[int]] = {}
         """Instance -> its ids."""
@@ -83,7 +84,7 @@ class _Picture:
 
     def contacts(self, new: set[int], of: int | None = None) -> list[Contact]:
         """Of all instances that may be parts of one thing, one of two among the new ones; or only those `of` one."""
-        smallest, largest = _SMALLEST * self._places.size, _LARGEST * self._places.size
+        smallest, largest = _SMALLEST * self.size, _LARGEST * self.size
         fit = [
             one for one, ids in self.parts.items() if self._may_be_part(one) and smallest <= self.area(ids) <= largest
         ]
@@ -110,7 +111,7 @@ class _Picture:
         boxes = self._boxes[side > 0]
         (top, left), (bottom, right) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
         lab = cv2.cvtColor(np.ascontiguousarray(self._image[top:bottom, left:right]), cv2.COLOR_RGB2Lab)
-        radius = max(2, round(_DISC * np.sqrt(self._places.size)))
+        radius = max(2, round(_DISC * np.sqrt(self.size)))
         area, outline, length, colours, rim, corner = _measured(self._places, side, lab, top, left, radius)
         if not length:
             return None
@@ -175,8 +176,7 @@ def _is_due(id: int, identities: Identities) -> bool:
 def _look_again(id: int, picture: _Picture, identities: Identities) -> None:
     """Whether what was taken for a part of a thing still looks like one."""
     rest = picture.parts.get(identities.constraints.instance(id), set()) - {id}
-    smallest = _SMALLEST * picture.size
-    if not rest or min(picture.area({id}), picture.area(rest)) < smallest:
+    if not rest or min(picture.area({id}), picture.area(rest)) < _SMALLEST * picture.size:
         return
     features, life = picture.compared({id}, rest), identities[id]
     odds = _NOT_TOUCHING if features is None else float(ANY + features @ WEIGHTS)

@@ -6,10 +6,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mastsam_ros.settings import TrackerSettings
+from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.settings import Settings, TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.parts import contacts, join_parts
-from mastsam_ros.types import EventKind, TrackState
+from mastsam_ros.types import EventKind, Frame, TrackState
 
 HEIGHT, WIDTH = 240, 320
 TABLE, RED, ORANGE, BLUE = (180, 140, 100), (180, 60, 40), (190, 110, 50), (50, 70, 150)
@@ -168,6 +169,14 @@ def test_how_a_picture_is_held_changes_nothing(turned: int) -> None:
         )
         assert upright.keys() == held.keys() == {(2, 3)}
         np.testing.assert_allclose(upright[2, 3], held[2, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_labels_of_the_embedded_default_show_a_carton_as_one_thing_unless_that_is_off(joined: bool) -> None:
+    image = picture(carton(), [TABLE, RED, ORANGE])
+    labels = create_mastsam(Settings().with_assignments([f"tracker.join_parts={joined}"])).step(Frame(image)).labels
+    assert (labels[120, 165] == labels[160, 165]) == joined
+    assert labels[20, 20] not in (0, labels[120, 165], labels[160, 165])
 
 
 def test_the_corner_is_half_full_where_an_outline_goes_on_straight() -> None:
