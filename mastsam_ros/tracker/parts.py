@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.touching import FIRST, SECOND, Touch, around
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind
 
@@ -20,10 +21,6 @@ _LARGEST, _SMALLEST = 0.06, 4e-4
 """Shares of the picture between which something can be a part of a thing."""
 _FEWEST = 6
 """Pairs of pixels in which two parts touch at least."""
-_DISC = 0.02
-"""Radius, as a share of the root of the picture's pixels, of the discs at the ends of a contact."""
-_SAME_END = 3
-"""Pixels, to the side or down, from one to the next at one end of a contact, at most."""
 _LIGHTNESS = 0.5
 """Weight of lightness beside colour: the sides of a thing are lit differently."""
 _COLOUR_NOISE = 2.0
@@ -41,9 +38,8 @@ _APART, _NOT_TOUCHING = -0.7, -3.0
 
 @dataclass(frozen=True, eq=False)
 class Contact:
-    """Two instances that touch, of which one at least is new. features (4,), what `WEIGHTS` weighs: how much of the
-    discs around the ends of their contact both fill, the fullest one; the share of the larger one's outline at which
-    they touch; how much of their convex hull both fill; the logarithm of how far apart their colours are."""
+    """Two instances that touch, of which one at least is new. features (4,), what `WEIGHTS` weighs:
+    `Touch.corner`, `Touch.contact`, `Touch.convexity`, and the logarithm of how far apart their colours are."""
 
     first: int
     second: int
@@ -106,21 +102,18 @@ class _Picture:
     def compared(self, ids: set[int], others: set[int]) -> Floats | None:
         """As `Contact.features`; None where they do not touch."""
         side = np.zeros(len(self._place) + 1, np.uint8)
-        for number, group in enumerate((ids, others), 1):
+        for number, group in ((FIRST, ids), (SECOND, others)):
             side[[self._place[id] for id in group]] = number
         boxes = self._boxes[side > 0]
-        (top, left), (bottom, right) = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
-        lab = cv2.cvtColor(np.ascontiguousarray(self._image[top:bottom, left:right]), cv2.COLOR_RGB2Lab)
-        radius = max(2, round(_DISC * np.sqrt(self.size)))
-        area, outline, length, colours, rim, corner = _measured(self._places, side, lab, top, left, radius)
-        if not length:
+        there = around(np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)]), self._places.shape)
+        sides = np.take(side, self._places[there])
+        touch = Touch.of(sides, self.size)
+        if touch is None:
             return None
-        hull = cv2.convexHull(rim)
-        # It goes through the middles of pixels.
-        convex = area.sum() / (cv2.contourArea(hull) + cv2.arcLength(hull, True) / 2 + 1)
-        apart = (colours[0] / area[0] - colours[1] / area[1]) * [_LIGHTNESS * 100 / 255, 1, 1]
-        share = length / outline[area.argmax()]
-        return np.array([corner, share, convex, np.log(np.linalg.norm(apart) + _COLOUR_NOISE)])
+        lab = cv2.cvtColor(np.ascontiguousarray(self._image[there]), cv2.COLOR_RGB2Lab)
+        first, second = (lab[sides == number].mean(axis=0, dtype=np.float64) for number in (FIRST, SECOND))
+        apart = np.linalg.norm((first - second) * [_LIGHTNESS * 100 / 255, 1, 1])
+        return np.array([touch.corner, touch.contact, touch.convexity, np.log(apart + _COLOUR_NOISE)])
 
     def _length(self, one: int, other: int) -> int:
         """Pairs of pixels in which two instances touch."""
@@ -206,74 +199,3 @@ def _extent(places: Ints, count: int) -> tuple[Ints, Ints]:
                     pairs[here, places[ny, nx]] += 1
                     pairs[places[ny, nx], here] += 1
     return boxes, pairs
-
-
-@compiled(
-    "Tuple((int64[::1], int64[::1], int64, float64[:, ::1], int32[:, ::1], float64))"
-    "(int64[:, ::1], uint8[::1], uint8[:, :, ::1], int64, int64, int64)"
-)
-def _measured(
-    places: Ints, side: Image, lab: Image, top: int, left: int, radius: int
-) -> tuple[Ints, Ints, int, Floats, npt.NDArray[np.int32], float]:
-    """Of two things, where `side` (N + 1,) of a place in (H, W) is 1 and where it is 2, both inside the part of the
-    picture from (top, left) on of which lab is given: their pixels and how long their outlines are, (2,), and how long
-    their contact is, in pairs of pixels; sums of lab, (2, 3); the outermost pixels of both in every row, (x, y); and
-    how much of the discs around the ends of their contact both fill, the fullest one: half where an outline goes on
-    straight, more in a notch. Half, too, where there are no ends."""
-    height, width = places.shape
-    rows, columns = lab.shape[:2]
-    area, outline, colours, length = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros((2, 3)), 0
-    rim, ends = np.empty((2 * rows, 2), np.int32), np.empty((rows * columns, 2), np.int32)
-    outermost, count = 0, 0
-    for y in range(top, top + rows):
-        first, last = -1, -1
-        for x in range(left, left + columns):
-            here = side[places[y, x]]
-            if here == 0:
-                continue
-            first, last = (x if first < 0 else first), x
-            area[here - 1] += 1
-            for channel in range(3):
-                colours[here - 1, channel] += lab[y - top, x - left, channel]
-            at_contact, at_rim = False, False
-            for ny in range(max(0, y - 1), min(height, y + 2)):
-                for nx in range(max(0, x - 1), min(width, x + 2)):
-                    there = side[places[ny, nx]]
-                    at_rim |= there == 0
-                    if there != here and (ny == y or nx == x):
-                        outline[here - 1] += 1
-                        at_contact |= there != 0
-                        length += here == 1 and there == 2
-            if at_contact and at_rim:
-                ends[count, 0], ends[count, 1] = x, y
-                count += 1
-        if first >= 0:
-            rim[outermost, 0], rim[outermost, 1] = first, y
-            rim[outermost + 1, 0], rim[outermost + 1, 1] = last, y
-            outermost += 2
-    # The ends: pixels that lie next to each other are one.
-    group = np.arange(count)
-    for n in range(count):
-        for other in range(n):
-            if max(abs(ends[n, 0] - ends[other, 0]), abs(ends[n, 1] - ends[other, 1])) <= _SAME_END:
-                old, new = group[n], group[other]
-                if old != new:
-                    for member in range(n + 1):
-                        if group[member] == old:
-                            group[member] = new
-    filled, members = np.zeros(count), np.zeros(count)
-    for n in range(count):
-        inside, disc = 0, 0
-        for dy in range(-radius, radius + 1):
-            for dx in range(-radius, radius + 1):
-                if dy * dy + dx * dx <= radius * radius:
-                    y, x = min(max(ends[n, 1] + dy, 0), height - 1), min(max(ends[n, 0] + dx, 0), width - 1)
-                    inside += side[places[y, x]] > 0
-                    disc += 1
-        filled[group[n]] += inside / disc
-        members[group[n]] += 1
-    corner = 0.0 if count else 0.5
-    for n in range(count):
-        if members[n]:
-            corner = max(corner, filled[n] / members[n])
-    return area, outline, length, colours, rim[:outermost].copy(), corner

@@ -24,6 +24,7 @@ from mastsam_ros.segmenters.regions.superpixels import (
     gradient_magnitude,
     smoothed,
 )
+from mastsam_ros.segmenters.regions.two_in_one import Followed
 from mastsam_ros.segmenters.regions.votes import agreement, gathered, held_together, votes_of
 from mastsam_ros.settings import RegionsSettings
 from mastsam_ros.types import (
@@ -204,6 +205,8 @@ class RegionSegmenter:
         self._only_bodies = False
         """Bodies cover the picture: nobody sees its regions but who points into one."""
         self._cut: npt.NDArray[np.int64]
+        self._followed: Followed | None = None
+        """Of the last frame, if its regions were made."""
         self._flow: tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
@@ -225,6 +228,8 @@ class RegionSegmenter:
         self._only_bodies = bool(self._bodies.all())
         if not self._only_bodies:
             self._regions()
+        else:
+            self._followed = None
 
     @one_thread()
     def predict(self, prompts: PointPrompts) -> CandidateMasks:
@@ -309,7 +314,8 @@ class RegionSegmenter:
         cut, (flow_back, visible) = hierarchy.optimal_cut(), self._flow
         parts = None
         if self._settings.use_flow_steps and still.segments is None and flow_back is not None and visible is not None:
-            parts = Parts.of(graph, hierarchy, cut, flow_back, visible)
+            parts = Parts.of(graph, hierarchy, cut, flow_back, visible, self._followed)
+        self._followed = None if parts is None else parts.followed
         return _Regions(graph, hierarchy, cut, superpixels.pixels, parts)
 
     def _hierarchy(

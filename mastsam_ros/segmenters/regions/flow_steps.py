@@ -12,6 +12,7 @@ from mastsam_ros.segmenters.regions.dominant_motion import robust_weight, solve
 from mastsam_ros.segmenters.regions.hierarchy import RegionHierarchy
 from mastsam_ros.segmenters.regions.partition_tree import in_common, leaves_in_order, met_in, outlines
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
+from mastsam_ros.segmenters.regions.two_in_one import Followed, judged, suspects
 from mastsam_ros.segmenters.regions.votes import agreement
 
 Floats = npt.NDArray[np.float64]
@@ -20,10 +21,14 @@ Ints = npt.NDArray[np.int64]
 _SMALLEST = 60
 """Pixels; what is smaller has too little flow of its own."""
 _SMALL, _LARGE = 0.02, 0.02
-"""Shares of the picture up to which something may be a thing, and from which on a region may be what is behind it: the
-faces of a thing have steps between them, too."""
+"""Shares of the picture up to which something may be a thing, and from which on a region may be what is behind it. A
+smaller one may be a thing itself, or two: the faces of a thing have steps between them, too (`two_in_one.py`)."""
+_TWO = 0.002
+"""Share of the picture from which on a region may be two things."""
 _TIMES = 3.0
 """By so much what is behind it must be larger."""
+_ANY_STEP = -1.5
+"""Score from which on a part of a small region may be a thing: outlines say more."""
 _REACH, _AROUND = 1.5, 15.0
 """How far from their contact the flow of both is looked at: times the side of the smaller one, and pixels."""
 _FEW_INSIDE, _FEW_BEHIND = 3, 4
@@ -56,12 +61,15 @@ class Parts:
 
     area: (K,) pixels. score: (K,), the logarithm of: the step of the flow along the contact, in pixels; the same as a
     multiple of what the flow errs; how strong an edge runs there; how far from one the colours are, as in
-    `RegionHierarchy.margins`; and the roundness of the outline. leaves: of each, its superpixels.
+    `RegionHierarchy.margins`; and the roundness of the outline. Of parts of small regions, how far they are above what
+    makes them things by themselves (`two_in_one.py`), from the same value on. leaves: of each, its superpixels.
+    followed: those parts of small regions, to be told in the next frame.
     """
 
     area: Floats
     score: Floats
     leaves: list[Ints]
+    followed: Followed | None
 
     @staticmethod
     def of(
@@ -70,8 +78,10 @@ class Parts:
         cut: Ints,
         flow: npt.NDArray[np.float32],
         visible: npt.NDArray[np.bool_],
+        followed: Followed | None = None,
     ) -> Parts:
-        """flow: (H, W, 2) towards the previous frame; visible: (H, W), where it is believed; cut: (S,)."""
+        """flow: (H, W, 2) towards the previous frame; visible: (H, W), where it is believed; cut: (S,); followed: of
+        the previous frame."""
         order, start, count = leaves_in_order(hierarchy.children)
         behind, inside, score, edges, end = _likely(
             hierarchy.children,
@@ -86,9 +96,16 @@ class Parts:
         pairs = behind, inside, order, start, count, edges, end
         step, noise = _steps(*pairs, *_superpixel_flow(graph.labels, graph.area, flow, visible))
         score += 2 * np.log(np.maximum(step, 1e-6)) - np.log(noise + _NOISE)
-        likely = score + _BONUS >= _TOLD
-        nodes = inside[likely]
-        return Parts(hierarchy.area[nodes], score[likely], [order[start[n] : start[n] + count[n]] for n in nodes])
+        leaves = [order[start[n] : start[n] + count[n]] for n in inside]
+        region = np.bincount(cut, graph.area)[cut]
+        small = np.array([region[part[0]] < _LARGE * graph.labels.size for part in leaves], bool)
+        things = np.flatnonzero(~small & (score + _BONUS >= _TOLD))
+        maybe = np.flatnonzero(small & (score >= _ANY_STEP))
+        found = suspects(graph, cut, [leaves[n] for n in maybe], score[maybe])
+        found, odds, followed = judged(graph, found, followed, flow, visible)
+        all_leaves = [leaves[n] for n in things] + [suspect.leaves for suspect in found]
+        area = np.array([graph.area[part].sum() for part in all_leaves], np.float64)
+        return Parts(area, np.concatenate([score[things], _TOLD + odds]), all_leaves, followed)
 
     def told_apart(self, votes: Floats) -> tuple[list[Ints], Floats]:
         """The superpixels of each part that is told apart, none in two of them, and how firm each is.
@@ -133,7 +150,7 @@ def _likely(
     boundary: Floats,
     contrast: Floats,
 ) -> tuple[Ints, Ints, Floats, npt.NDArray[np.int32], Ints]:
-    """Pairs of nodes that are merged within a large region of the cut (S,), of which the smaller one may be a thing.
+    """Pairs of nodes that are merged within a region of the cut (S,), of which the smaller one may be a thing.
 
     margins: `RegionHierarchy.margins`. count: of `leaves_in_order`. edges (E, 2), boundary, contrast (E,): as
     `RegionGraph`'s. Returns of K pairs the larger node and the smaller one (K,), their score as far as the picture
@@ -158,9 +175,10 @@ def _likely(
         large, small = children[n, 0], children[n, 1]
         if area[large] < area[small]:
             large, small = small, large
-        if region[leaves + n] < 0 or of_region[region[leaves + n]] < _LARGE * pixels:
+        if region[leaves + n] < 0 or of_region[region[leaves + n]] < _TWO * pixels:
             continue
-        if not _SMALLEST <= area[small] <= _SMALL * pixels or area[large] < _TIMES * area[small]:
+        times = _TIMES if of_region[region[leaves + n]] >= _LARGE * pixels else 1.0
+        if not _SMALLEST <= area[small] <= _SMALL * pixels or area[large] < times * area[small]:
             continue
         if count[small] < _FEW_INSIDE or count[large] < _FEW_BEHIND:
             continue
