@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cv2
@@ -88,15 +90,22 @@ def along(
             compared.append((comparison, [int(np.bincount(true[own == id]).argmax()) for id in ids_of(comparison)]))
 
     mastsam = create_mastsam(settings or Settings())
-    before = getattr(reidentification, name)
-    setattr(reidentification, name, instead)
-    try:
+    with replaced(reidentification, name, instead):
         for frame, instances_there in scene.views:
             truth = instances_there
             mastsam.step(Frame(frame.image))
-    finally:
-        setattr(reidentification, name, before)
     return compared
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Calls a function in place of a module's."""
+    before = getattr(module, name)
+    setattr(module, name, function)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 def fit(features: np.ndarray, same: np.ndarray, weight: np.ndarray) -> np.ndarray:

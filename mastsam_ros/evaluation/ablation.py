@@ -37,6 +37,7 @@ ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     # The embedded segmenter
     "no motion in it": ({"regions.use_motion": False}, (VIDEO, RGB)),
     "no steps of the flow in it": ({"regions.use_flow_steps": False}, (RGB,)),
+    "none in small regions": ({"regions.use_notches": False}, (RGB,)),
     "no depth in it": ({"regions.use_depth": False}, (RGB_D,)),
     "tracks do not steady its cut": ({"regions.prior_weight": 0.0}, KINDS),
     "merged without edges": ({"regions.contrast_weight": 0.0}, KINDS),

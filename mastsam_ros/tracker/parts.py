@@ -32,6 +32,8 @@ _SURE = 0.6
 """Probability from which on they are taken for that."""
 _LOOK_AGAIN, _MEMORY = 2, 0.7
 """What was taken for a part is looked at again every so many frames, and keeps this share of its earlier log-odds."""
+_TOLD_APART = 2
+"""After so many frames in which motion told something from the rest (`Life.told_apart`) it is no part of it."""
 _APART, _NOT_TOUCHING = -0.7, -3.0
 """Log-odds below which it is none after all, and those of what does not touch the rest."""
 
@@ -124,7 +126,9 @@ class _Picture:
         identities = self._identities
         if not identities.exists(instance) or identities.constraints.edited(instance):
             return False
-        # Of what the segmenter is sure of the outline, that is the whole.
+        # Of what the segmenter is sure of the outline, that is the whole; so is what motion tells from what it touches.
+        if any(identities[id].told_apart >= _TOLD_APART for id in self.parts[instance]):
+            return False
         return identities[instance].score < identities.settings.confirm_score
 
 

@@ -115,6 +115,13 @@ def test_what_the_segmenter_is_sure_of_is_the_whole() -> None:
     assert judged(carton(), [TABLE, RED, ORANGE], scores={2: 0.95}) == [1, 2, 3]
 
 
+def test_what_motion_told_from_what_it_touches_is_no_part_of_that() -> None:
+    identities = begun(3)
+    identities[3].told_apart = 8
+    join_parts(carton(), identities.active, picture(carton(), [TABLE, RED, ORANGE]), identities)
+    assert not identities.constraints.pieces
+
+
 def test_parts_are_carried_by_themselves() -> None:
     identities = begun(3)
     join_parts(carton(), identities.active, picture(carton(), [TABLE, RED, ORANGE]), identities)

@@ -314,7 +314,7 @@ class RegionSegmenter:
         cut, (flow_back, visible) = hierarchy.optimal_cut(), self._flow
         parts = None
         if self._settings.use_flow_steps and still.segments is None and flow_back is not None and visible is not None:
-            parts = Parts.of(graph, hierarchy, cut, flow_back, visible, self._followed)
+            parts = Parts.of(graph, hierarchy, cut, flow_back, visible, self._followed, self._settings.use_notches)
         self._followed = None if parts is None else parts.followed
         return _Regions(graph, hierarchy, cut, superpixels.pixels, parts)
 

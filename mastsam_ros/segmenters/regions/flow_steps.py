@@ -12,7 +12,7 @@ from mastsam_ros.segmenters.regions.dominant_motion import robust_weight, solve
 from mastsam_ros.segmenters.regions.hierarchy import RegionHierarchy
 from mastsam_ros.segmenters.regions.partition_tree import in_common, leaves_in_order, met_in, outlines
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
-from mastsam_ros.segmenters.regions.two_in_one import Followed, judged, suspects
+from mastsam_ros.segmenters.regions.two_in_one import SURE, Followed, judged, suspects
 from mastsam_ros.segmenters.regions.votes import agreement
 
 Floats = npt.NDArray[np.float64]
@@ -27,7 +27,7 @@ _TWO = 0.002
 """Share of the picture from which on a region may be two things."""
 _TIMES = 3.0
 """By so much what is behind it must be larger."""
-_ANY_STEP = -1.5
+_ANY_STEP = -1.0
 """Score from which on a part of a small region may be a thing: outlines say more."""
 _REACH, _AROUND = 1.5, 15.0
 """How far from their contact the flow of both is looked at: times the side of the smaller one, and pixels."""
@@ -79,9 +79,10 @@ class Parts:
         flow: npt.NDArray[np.float32],
         visible: npt.NDArray[np.bool_],
         followed: Followed | None = None,
+        in_small: bool = True,
     ) -> Parts:
         """flow: (H, W, 2) towards the previous frame; visible: (H, W), where it is believed; cut: (S,); followed: of
-        the previous frame."""
+        the previous frame; in_small: whether to look for parts in small regions, too."""
         order, start, count = leaves_in_order(hierarchy.children)
         behind, inside, score, edges, end = _likely(
             hierarchy.children,
@@ -100,12 +101,12 @@ class Parts:
         region = np.bincount(cut, graph.area)[cut]
         small = np.array([region[part[0]] < _LARGE * graph.labels.size for part in leaves], bool)
         things = np.flatnonzero(~small & (score + _BONUS >= _TOLD))
-        maybe = np.flatnonzero(small & (score >= _ANY_STEP))
+        maybe = np.flatnonzero(small & (score >= _ANY_STEP) & in_small)
         found = suspects(graph, cut, [leaves[n] for n in maybe], score[maybe])
         found, odds, followed = judged(graph, found, followed, flow, visible)
         all_leaves = [leaves[n] for n in things] + [suspect.leaves for suspect in found]
         area = np.array([graph.area[part].sum() for part in all_leaves], np.float64)
-        return Parts(area, np.concatenate([score[things], _TOLD + odds]), all_leaves, followed)
+        return Parts(area, np.concatenate([score[things], _TOLD + odds - SURE]), all_leaves, followed)
 
     def told_apart(self, votes: Floats) -> tuple[list[Ints], Floats]:
         """The superpixels of each part that is told apart, none in two of them, and how firm each is.

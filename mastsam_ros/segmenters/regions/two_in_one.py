@@ -9,29 +9,28 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph
-from mastsam_ros.segmenters.regions.votes import votes_of
 from mastsam_ros.touching import FIRST, SECOND, UNKNOWN, Touch, around
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-ANY, WEIGHTS = -1.6, np.array([0.83, 10.5, -7.0, -7.8])
+ANY, WEIGHTS = 1.1, np.array([0.86, 7.4, -7.1, -7.5])
 """Log-odds that a part of a region and its rest are two things: the constant, and what each of `Suspect.features` adds.
 About what bench/two_in_one.py fits on generated scenes and given ones."""
-_BEFORE = -3.0
+_BEFORE = -2.2
 """Log-odds before anything is known."""
+SURE = 1.0
+"""Log-odds from which on they are taken for two."""
 _SAYS = 0.5
 """Share of what a frame says that counts: frames err alike."""
 _FORGETS, _MOST = 0.97, 6.0
 """Share of the evidence that is left after a frame, and the most that it grows to."""
-_HOPELESS = -4.0
+_HOPELESS = -3.2
 """Log-odds in one frame below which a part is not followed."""
 _LEAST = 0.3
 """Evidence below which what is not found in a frame is forgotten."""
 _SAME = 0.5
 """IoU with what was carried over from the last frame, from which on it is the same part."""
-_SMALLEST = 40
-"""Pixels that must be left of what is not found in a frame."""
 _BEHIND = 0.06
 """Share of the picture above which a region is thought to be behind what lies in it: of a smaller one nobody knows, and
 what is behind it may go on there."""
@@ -57,14 +56,17 @@ class Suspect:
 
 @dataclass(frozen=True, eq=False)
 class Followed:
-    """Suspects K from frame to frame: index (H, W), k + 1 where k is; evidence (K,), log-odds without `_BEFORE`."""
+    """Suspects K from frame to frame: labels (H, W) of the superpixels S of a frame; of (S,), k + 1 where one is k's;
+    evidence (K,), log-odds without `_BEFORE`."""
 
-    index: Ints
+    labels: npt.NDArray[np.int32]
+    of: Ints
     evidence: Floats
 
-    def carried(self, flow: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_]) -> Ints:
-        """The index (H, W) in the next frame. flow: (H, W, 2) from there to here; visible: (H, W)."""
-        return _carried(self.index, flow, visible)
+    def votes(self, graph: RegionGraph, flow: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_]) -> Floats:
+        """Pixels of each superpixel of the next frame that are carried over from each of them, (S, K). flow: (H, W, 2)
+        from there to here; visible: (H, W)."""
+        return _carried(self.labels, self.of, graph.labels, flow, visible, graph.count, len(self.evidence))
 
 
 def suspects(graph: RegionGraph, cut: Ints, leaves: list[Ints], score: Floats) -> list[Suspect]:
@@ -102,35 +104,31 @@ def judged(
     (H, W, 2) towards the last frame; visible: (H, W), where it is believed.
     """
     found = [suspect for suspect in found if suspect.odds >= _HOPELESS]
-    before = np.empty(0) if followed is None else followed.evidence * _FORGETS
-    carried = None if followed is None else followed.carried(flow, visible)
-    same = {} if carried is None else _agreeing(graph, found, carried, len(before))
-    evidence = np.array(
-        [
-            min(_SAYS * (suspect.odds - _BEFORE) + (before[same[n]] if n in same else 0.0), _MOST)
-            for n, suspect in enumerate(found)
-        ]
-    )
+    before, votes = np.empty(0), np.empty((graph.count, 0))
+    if followed is not None:
+        before, votes = followed.evidence * _FORGETS, followed.votes(graph, flow, visible)
+    same = _agreeing(graph, found, votes)
+    now = [
+        _SAYS * (suspect.odds - _BEFORE) + (before[same[n]] if n in same else 0.0) for n, suspect in enumerate(found)
+    ]
+    evidence = np.minimum(np.array(now), _MOST)
     taken, kept = np.zeros(graph.count, np.int64), list[float]()
     for n in sorted(range(len(found)), key=lambda n: (n not in same, -evidence[n])):
         if evidence[n] >= 0 and not taken[found[n].leaves].any():
             kept.append(evidence[n])
             taken[found[n].leaves] = len(kept)
-    index = np.take(taken, graph.labels)
-    if carried is not None:
-        for k in set(np.flatnonzero(before > _LEAST).tolist()) - set(same.values()):
-            free = (carried == k + 1) & (index == 0)
-            if np.count_nonzero(free) > _SMALLEST:
-                kept.append(before[k])
-                index[free] = len(kept)
-    return found, _BEFORE + evidence, Followed(index, np.array(kept)) if kept else None
+    for k in set(np.flatnonzero(before > _LEAST).tolist()) - set(same.values()):
+        lost = (2 * votes[:, k] > graph.area) & (taken == 0)
+        if lost.any():
+            kept.append(before[k])
+            taken[lost] = len(kept)
+    return found, _BEFORE + evidence, Followed(graph.labels, taken, np.array(kept)) if kept else None
 
 
-def _agreeing(graph: RegionGraph, found: list[Suspect], carried: Ints, count: int) -> dict[int, int]:
-    """Which of the suspects found are which of `count` that were carried over (H, W), k + 1 where k is."""
-    votes = votes_of(graph.labels, carried, graph.count, count)
+def _agreeing(graph: RegionGraph, found: list[Suspect], votes: Floats) -> dict[int, int]:
+    """Which of the suspects found are which of those that were carried over, by votes (S, K)."""
     whole, best = votes.sum(axis=0), dict[int, tuple[float, int]]()
-    for n, suspect in enumerate(found):
+    for n, suspect in enumerate(found if len(whole) else []):
         held = votes[suspect.leaves].sum(axis=0)
         iou = held / (whole + graph.area[suspect.leaves].sum() - held)
         k = int(iou.argmax())
@@ -139,18 +137,26 @@ def _agreeing(graph: RegionGraph, found: list[Suspect], carried: Ints, count: in
     return {n: k for k, (_, n) in best.items()}
 
 
-@compiled("int64[:, ::1](int64[:, ::1], float32[:, :, ::1], bool_[:, ::1])")
-def _carried(index: Ints, flow: npt.NDArray[np.float32], visible: npt.NDArray[np.bool_]) -> Ints:
-    """As `Followed.carried`."""
-    height, width = index.shape
-    carried = np.zeros((height, width), np.int64)
+@compiled("float64[:, ::1](int32[:, ::1], int64[::1], int32[:, ::1], float32[:, :, ::1], bool_[:, ::1], int64, int64)")
+def _carried(
+    before: npt.NDArray[np.int32],
+    of: Ints,
+    labels: npt.NDArray[np.int32],
+    flow: npt.NDArray[np.float32],
+    visible: npt.NDArray[np.bool_],
+    count: int,
+    followed: int,
+) -> Floats:
+    """As `Followed.votes`."""
+    height, width = labels.shape
+    votes = np.zeros((count, followed))
     for y in range(height):
         for x in range(width):
             if visible[y, x]:
                 row, column = int(np.rint(y + flow[y, x, 1])), int(np.rint(x + flow[y, x, 0]))
-                if 0 <= row < height and 0 <= column < width:
-                    carried[y, x] = index[row, column]
-    return carried
+                if 0 <= row < height and 0 <= column < width and of[before[row, column]] > 0:
+                    votes[labels[y, x], of[before[row, column]] - 1] += 1
+    return votes
 
 
 @compiled("int64[:, ::1](int32[:, ::1], int64)")
