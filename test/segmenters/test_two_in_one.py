@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from mastsam_ros.pipeline import create_mastsam
+from mastsam_ros.segmenters.regions.flow_steps import Parts
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph, build_region_graph, gradient_magnitude
 from mastsam_ros.segmenters.regions.two_in_one import SURE, Followed, Suspect, judged, suspects
 from mastsam_ros.settings import Settings
@@ -117,3 +118,19 @@ def test_a_box_before_another_one_of_its_material_gets_an_id_of_its_own(use_notc
         labels = mastsam.step(Frame(image.clip(0, 255).astype(np.uint8))).labels
         alike.append(labels[250, near + 18] == labels[180, far + 40])
     assert np.mean(alike[12:]) == pytest.approx(float(not use_notches), abs=0.2)
+
+
+def test_what_was_carried_as_two_is_cut_in_no_other_place() -> None:
+    """Half of the box in front, whose other half is taken for the box behind it: each is a track already."""
+    there = boxes()
+    graph = graph_of(there)
+    front, behind, whole = (graph.sum(mask) for mask in (there == OTHER_BOX, there == BOX, there > TABLE))
+    y = graph.sum(np.mgrid[:HEIGHT, :WIDTH][0].astype(np.float64)) / graph.area
+    half = np.flatnonzero((front > 0.5 * graph.area) & (y > 145))
+    rest = np.setdiff1d(np.flatnonzero(whole > 0.5 * graph.area), half)
+    parts = Parts(np.array([graph.area[half].sum()], np.float64), np.array([9.0]), [half], [rest], None)
+    assert len(parts.told_apart(np.zeros((graph.count, 0)))[0]) == 1
+    assert len(parts.told_apart(np.stack([whole], axis=1).astype(np.float64))[0]) == 1, "both are one track"
+    assert parts.told_apart(np.stack([front, behind], axis=1).astype(np.float64))[0] == []
+    all_of_it = np.where(y > 145, front, 0)
+    assert len(parts.told_apart(np.stack([all_of_it, whole - all_of_it], axis=1).astype(np.float64))[0]) == 1

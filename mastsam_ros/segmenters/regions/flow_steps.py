@@ -49,6 +49,8 @@ _TOLD = 1.5
 _BONUS, _ALIKE, _SAME = 1.5, 0.4, 0.8
 """What is added to the score of what was carried as a track of its own, in full from the second IoU with the carried
 mask on, nothing below the first."""
+_ALL_OF_IT = 0.7
+"""IoU with a carried mask from which on a part is that track, not a part of it."""
 _HOPELESS = 3.0
 """The most that a step is thought to add to a score: what is too far below is not looked at."""
 _SURE, _SUREST = 2.0, 3.0
@@ -62,13 +64,15 @@ class Parts:
     area: (K,) pixels. score: (K,), the logarithm of: the step of the flow along the contact, in pixels; the same as a
     multiple of what the flow errs; how strong an edge runs there; how far from one the colours are, as in
     `RegionHierarchy.margins`; and the roundness of the outline. Of parts of small regions, how far they are above what
-    makes them things by themselves (`two_in_one.py`), from the same value on. leaves: of each, its superpixels.
-    followed: those parts of small regions, to be told in the next frame.
+    makes them things by themselves (`two_in_one.py`), from the same value on. leaves: of each, its superpixels. rests:
+    those of the rest of its region if that is small, or None. followed: those parts of small regions, to be told in the
+    next frame.
     """
 
     area: Floats
     score: Floats
     leaves: list[Ints]
+    rests: list[Ints | None]
     followed: Followed | None
 
     @staticmethod
@@ -104,19 +108,25 @@ class Parts:
         maybe = np.flatnonzero(small & (score >= _ANY_STEP) & in_small)
         found = suspects(graph, cut, [leaves[n] for n in maybe], score[maybe])
         found, odds, followed = judged(graph, found, followed, flow, visible)
-        all_leaves = [leaves[n] for n in things] + [suspect.leaves for suspect in found]
-        area = np.array([graph.area[part].sum() for part in all_leaves], np.float64)
-        return Parts(area, np.concatenate([score[things], _TOLD + odds - SURE]), all_leaves, followed)
+        score = np.concatenate([score[things], _TOLD + odds - SURE])
+        leaves = [leaves[n] for n in things] + [suspect.leaves for suspect in found]
+        rests = [*[None] * len(things), *[suspect.rest for suspect in found]]
+        area = np.array([graph.area[part].sum() for part in leaves], np.float64)
+        return Parts(area, score, leaves, rests, followed)
 
     def told_apart(self, votes: Floats) -> tuple[list[Ints], Floats]:
         """The superpixels of each part that is told apart, none in two of them, and how firm each is.
 
         votes: (S, N), pixels of each superpixel that were carried from each track: what was told apart once and is
-        carried since then needs a smaller step, for the camera may move little in this frame.
+        carried since then needs a smaller step, for the camera may move little in this frame. A part of a small region
+        that was carried from another track than the rest is apart already: it is told if it is all of that track.
         """
         held = np.array([votes[part].sum(axis=0) for part in self.leaves]).reshape(len(self.leaves), votes.shape[1])
         alike = agreement(held, self.area, votes.sum(axis=0)).max(axis=1, initial=0)
         score = self.score + _BONUS * np.clip((alike - _ALIKE) / (_SAME - _ALIKE), 0, 1) - _TOLD
+        for n, rest in enumerate(self.rests):
+            if rest is not None and alike[n] < _ALL_OF_IT and _of_two_tracks(held[n], votes[rest].sum(axis=0)):
+                score[n] = -np.inf
         taken = np.zeros(len(votes), bool)
         parts, firmness = [], []
         for n in np.argsort(-score, kind="stable"):
@@ -125,6 +135,11 @@ class Parts:
                 parts.append(self.leaves[n])
                 firmness.append(_SURE * np.exp(min(score[n], _SUREST)))
         return parts, np.array(firmness)
+
+
+def _of_two_tracks(one: Floats, other: Floats) -> bool:
+    """Whether two were carried from tracks, most of each from another one. one, other: (N,), pixels from each."""
+    return bool(one.any() and other.any() and one.argmax() != other.argmax())
 
 
 def with_parts(cut: Ints, parts: list[Ints]) -> Ints:
