@@ -79,7 +79,8 @@ def along(scene: births.Scene) -> list[tuple[np.ndarray, int, int]]:
 
     mastsam = create_mastsam(Settings())
     with births.replaced(flow_steps, "suspects", noted):
-        for frame, truth in scene.views:  # noqa: B007
+        for frame, instances_there in scene.views:
+            truth = instances_there
             mastsam.step(Frame(frame.image))
     return known
 

@@ -116,7 +116,7 @@ class RegionsSettings(Checked):
     use_flow_steps: bool = setting(True, "Without depth, tell things from what is behind them by steps in the flow.")
     use_notches: bool = setting(
         True,
-        "Without depth, tell two things of one colour that touch by steps in the flow and notches in their outline.",
+        "Without depth, with use_flow_steps, tell touching things of one colour apart by notches in their outline.",
     )
     use_depth: bool = setting(True, "Set apart what stands free in the depth image, where there is one.")
     superpixel_spacing: int = setting(7, "Pixels between the seeds of superpixels, at working size.", 2, 64)
