@@ -18,7 +18,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 def test_overhead_names_its_parts_and_their_sum(ros_domain):
     command = [sys.executable, str(BENCH / "node_overhead.py"), "--frames", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=dict(os.environ))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=dict(os.environ))
     parts = {
         name: float(spent) for name, spent in re.findall(r"^\| ((?:in|out): [^|]+) \| ([0-9.]+) \|$", done.stdout, re.M)
     }
