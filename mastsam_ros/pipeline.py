@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from mastsam_ros.allocator import keep_freed_memory
 from mastsam_ros.backends import resolved
 from mastsam_ros.device import looking_is_free, on_host, one_thread, torch_device, upload, use_threads
 from mastsam_ros.geometry.cameras import working_view
@@ -648,6 +649,7 @@ def create_mastsam(
     """
     settings = resolved(settings or Settings())
     use_threads(settings.threads)
+    keep_freed_memory()
     matcher = create_matcher(settings, like.matcher if like is not None else None)
     segmenter = create_segmenter(settings, like.segmenter if like is not None else None)
     return Mastsam(matcher, segmenter, settings, ids, world)

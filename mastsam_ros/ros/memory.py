@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 from pathlib import Path
+
+from mastsam_ros.allocator import libc
 
 _M_ARENA_MAX = -8
 """From glibc's malloc.h."""
@@ -49,7 +50,7 @@ def heap_megabytes() -> float | None:
 
     What grows here grows for a reason. What grows in `resident_megabytes` alone is free memory between blocks in use.
     """
-    told = getattr(_libc(), "mallinfo2", None)
+    told = getattr(libc(), "mallinfo2", None)
     if told is None:
         return None
     told.restype = _Heap
@@ -64,7 +65,7 @@ def one_arena() -> None:
     By default glibc makes arenas of their own for the model's two threads and for those of DDS. What is free in one of
     them cannot be used in another, and what is free at its end is not given back by `give_back`.
     """
-    choose = getattr(_libc(), "mallopt", None)
+    choose = getattr(libc(), "mallopt", None)
     if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:
         choose(_M_ARENA_MAX, 1)
 
@@ -91,13 +92,8 @@ def give_back() -> bool:
     array fits, and by itself glibc gives back only what is free at the end. Takes a few milliseconds, while a thread
     that asks for memory waits.
     """
-    trim = getattr(_libc(), "malloc_trim", None)
+    trim = getattr(libc(), "malloc_trim", None)
     if trim is None:
         return False
     trim(0)
     return True
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
