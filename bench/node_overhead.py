@@ -28,6 +28,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
 from mastsam_ros.msg import InstanceArray, TrackEvent
+from mastsam_ros.node_session import ATTEMPTS, DISCOVERY_TIMEOUT_S, Process
 from mastsam_ros.ros.conversions import (
     Input,
     cloud_message,
@@ -43,9 +44,8 @@ from mastsam_ros.viz import overlay
 
 LIMIT_MS = 6.0
 WIDTH, HEIGHT, TRACKS = 640, 480, 60
-MEET_S, ATTEMPTS, STOP_S, HANGS_S = 20.0, 3, 10.0, 150.0
-"""How long DDS may take to bring the two processes together, the second one to end, and all of it, before it is said
-where it hangs: now and then DDS never does."""
+HANGS_S = 150.0
+"""After so long without an end, beside what the frames take, it is said where it hangs."""
 TOPICS = {"labels": Image, "instances": InstanceArray, "points": PointCloud2, "overlay": Image, "events": TrackEvent}
 STRANGER = """
 import rclpy
@@ -142,20 +142,17 @@ def subscribers(node: Any) -> Iterator[None]:
         # It must not hold our output open, should it outlive us.
         child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
-            end = time.monotonic() + MEET_S
-            while not all(node.count_subscribers(f"/overhead/{name}") for name in TOPICS) and time.monotonic() < end:
+            end = time.monotonic() + DISCOVERY_TIMEOUT_S
+            while not (met := all(node.count_subscribers(f"/overhead/{name}") for name in TOPICS)):
                 executor.spin_once(timeout_sec=0.1)
-            if time.monotonic() < end:
+                if time.monotonic() > end:
+                    break
+            if met:
                 time.sleep(1.0)
                 yield
                 return
         finally:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            Process("subscriber", child, Path(os.devnull)).stop()
     raise SystemExit("DDS does not bring this process and the one that subscribes together")
 
 

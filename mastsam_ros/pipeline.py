@@ -643,6 +643,9 @@ def create_mastsam(
 ) -> Mastsam:
     """A pipeline with the matcher and the segmenter that the settings name.
 
+    For the whole process it sets the threads (`settings.threads`) and what is done with freed memory
+    (`keep_freed_memory`).
+
     like: the pipeline of another camera with the same models; the new one shares their networks. ids, world: as
     `Mastsam`'s.
     Raises SettingsError if the device is not there, MissingPackageError or ModelError for a backend that is not.
