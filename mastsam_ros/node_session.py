@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -96,11 +97,15 @@ def run_session(
             process("recorder", recorder_command, environment, logs) as recorder,
         ):
             last = attempt + 1 == ATTEMPTS
-            met = recorder.meets("recording", node, "ready: ", [node])
-            if met or last:
-                recorder.wait_for_line("recording", [node])
+            # Only what is at rest is looked for: DDS can lose a node that compiles meanwhile, or loads its weights.
+            node.says("ready: ", [recorder])
+            met = recorder.says("recording", [node], START_TIMEOUT_S if last else DISCOVERY_TIMEOUT_S)
+            if last and not met:
+                raise MastsamError(f"the recorder does not hear the node: see {recorder.log}")
+            if met:
                 with process("player", player_command, environment, logs) as player:
-                    met = player.meets("playing", player, "waiting", [node, recorder])
+                    player.says("waiting", [node, recorder])
+                    met = player.says("playing", [node, recorder], DISCOVERY_TIMEOUT_S)
                     if met or last:
                         met = player.ends([node, recorder], sent)
                 time.sleep(LAST_FRAMES_S)
@@ -131,36 +136,21 @@ class Process:
                 f"the {self.name} ended with status {self.child.returncode}: {(lines or ['no word'])[-1]}"
             )
 
-    def meets(self, line: str, other: Process, before: str, others: list[Process]) -> bool:
-        """Waits for a line that this process says once DDS has brought it together with its peers. False if it does not
-        come long after `other` said `before`."""
-        begin = None
-        while not self._said(line):
+    def says(self, words: str, others: list[Process], timeout_s: float = math.inf) -> bool:
+        """Waits until its log holds these words. False if it ends without them, or does not say them in that time.
+        Raises MastsamError if it or one of the others ends with an error meanwhile."""
+        end = time.monotonic() + timeout_s
+        while words not in self.said():
             for one in (*others, self):
                 one.check()
-            if begin is None and before in other.said():
-                begin = time.monotonic()
-            if begin is not None and time.monotonic() > begin + DISCOVERY_TIMEOUT_S:
-                return False
+            if self.child.poll() is not None or time.monotonic() > end:
+                return words in self.said()
             time.sleep(0.1)
         return True
 
     def said(self) -> str:
         """The log so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def _said(self, line: str) -> bool:
-        return line in self.said().splitlines()
-
-    def wait_for_line(self, line: str, others: list[Process]) -> None:
-        """Until the log holds this line."""
-        end = time.monotonic() + START_TIMEOUT_S
-        while not self._said(line):
-            for one in (*others, self):
-                one.check()
-            if time.monotonic() > end:
-                raise MastsamError(f"the {self.name} is not ready after {START_TIMEOUT_S:g} s: see {self.log}")
-            time.sleep(0.1)
 
     def ends(self, others: list[Process], result: Path) -> bool:
         """Waits until it has ended by itself. One that hangs after it has written its result, or said what failed, is

@@ -39,13 +39,26 @@ def test_a_process_that_has_said_what_failed_and_hangs_is_ended_and_told(
     assert hangs.child.returncode is not None
 
 
-def test_peers_that_do_not_meet_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_session, "DISCOVERY_TIMEOUT_S", 0.3)
+def test_what_a_process_does_not_say_is_waited_for_no_longer_than_asked(tmp_path: Path) -> None:
     waits = _started("import time; time.sleep(600)", tmp_path / "log")
     waits.log.write_text("waiting\n")
-    assert not waits.meets("playing", waits, "waiting", [])
+    assert waits.says("waiting", [])
+    assert not waits.says("playing", [], 0.3)
     waits.log.write_text("waiting\nplaying\n")
-    assert waits.meets("playing", waits, "waiting", [])
+    assert waits.says("playing", [], 0.3)
+    waits.stop()
+
+
+def test_a_process_that_ended_without_a_word_is_not_waited_for(tmp_path: Path) -> None:
+    assert not _started("pass", tmp_path / "log").says("ready: ", [])
+
+
+def test_a_process_that_fails_ends_the_wait_for_another(tmp_path: Path) -> None:
+    waits = _started("import time; time.sleep(600)", tmp_path / "log")
+    fails = _started("raise SystemExit(3)", tmp_path / "other")
+    fails.log.write_text("no such image\n")
+    with pytest.raises(MastsamError, match="status 3: no such image"):
+        waits.says("ready: ", [fails])
     waits.stop()
 
 
