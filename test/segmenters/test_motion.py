@@ -21,6 +21,7 @@ from mastsam_ros.segmenters.regions.superpixels import (
     build_region_graph,
     compressed_lab,
     gradient_magnitude,
+    in_cells,
     smoothed,
 )
 from mastsam_ros.types import Frame
@@ -252,7 +253,8 @@ def test_the_cut_cleans_noisy_evidence() -> None:
     noise = np.random.default_rng(0).normal(0, 2, (HEIGHT // 4, WIDTH // 4)).astype(np.float32)
     observed = np.where(truth, 1.0, -1.0).astype(np.float32) + cv2.resize(noise, (WIDTH, HEIGHT))
     raw = iou(observed > 0, truth)
-    _, chosen = Foreground().update(graph, graph.mean(lab), colour_bins(lab), observed)
+    bins = np.ascontiguousarray(in_cells(colour_bins(lab)))
+    _, chosen = Foreground().update(graph, graph.mean(lab), bins, in_cells(observed))
     assert iou(chosen[graph.labels], truth) > max(0.8, raw + 0.3)
 
 

@@ -43,6 +43,15 @@ def test_weak_outlines_are_followed(spacing: int) -> None:
         assert np.sum((best == k) & (truth == k)) / np.sum((best == k) | (truth == k)) > 0.93
 
 
+@pytest.mark.parametrize("size", [(120, 160), (61, 83)])
+def test_the_mean_of_cells_is_that_of_their_pixels(size: tuple[int, int]) -> None:
+    graph = build_region_graph(blobs(*size)[0])
+    cells = np.random.default_rng(2).random(graph.cells.shape).astype(np.float32)
+    rest = [(0, length % 2) for length in size]
+    pixels = np.pad(cells.repeat(2, axis=0).repeat(2, axis=1), rest, mode="edge")
+    assert np.allclose(graph.mean_of_cells(cells), graph.mean(pixels))
+
+
 def test_contacts_are_counted_as_a_loop_over_pixels_counts_them() -> None:
     image = blobs(30, 41)[0]
     gradient = np.random.default_rng(1).random((30, 41)).astype(np.float32)

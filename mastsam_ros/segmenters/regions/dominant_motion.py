@@ -1,6 +1,7 @@
 """The picture's motion when nothing in it moves on its own: robust fits of two models to dense flow.
 
-One knows no depth (quadratic in x and y), one lets every pixel have a depth of its own (epipolar).
+One knows no depth (quadratic in x and y), one lets every pixel have a depth of its own (epipolar). A pixel here is
+one of the motion layer's cells, 2 x 2 of the picture's.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 
-GRID = 6
+GRID = 3
 """Pixels between the flow vectors that a model is fitted to."""
 TUNING = 2.5
 """Residuals beyond this many standard deviations hardly count."""
-MIN_NOISE = 0.05
+MIN_NOISE = 0.025
 """No flow is better than this, pixels."""
 QUADRATIC_ITERATIONS = 6
 RING = 0.15
@@ -25,7 +26,7 @@ RING = 0.15
 EPIPOLAR_SAMPLES = 600
 EPIPOLAR_TRIALS = 2
 EPIPOLAR_ITERATIONS = 6
-COST_SCALE = 0.5
+COST_SCALE = 0.25
 """Epipolar errors well above this, pixels, are all equally wrong when starts are compared."""
 
 Floats = npt.NDArray[np.float64]
@@ -70,11 +71,10 @@ class EpipolarMotion:
     def explain(self, flow: npt.NDArray[np.float32]) -> EpipolarFlow:
         """How `flow` (H, W, 2) lies to the epipolar lines."""
         height, width = flow.shape[:2]
-        half = cv2.resize(flow, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-        u, v = cv2.split(half.astype(np.float64))
+        u, v = cv2.split(flow.astype(np.float64))
         # As in the fit (`_midpoints`, `_improved`), but one image for each coordinate: faster.
-        x = (np.arange(half.shape[1]) * 2 + 0.5 - width / 2 + u / 2) / width
-        y = ((np.arange(half.shape[0]) * 2 + 0.5)[:, None] - height / 2 + v / 2) / width
+        x = (np.arange(width) - width / 2 + u / 2) / width
+        y = (np.arange(height)[:, None] - height / 2 + v / 2) / width
         pan, tilt, roll, zoom, bend_x, bend_y = self.turning
         bend = bend_x * x + bend_y * y
         across = u - (pan - roll * y + (zoom + bend) * x)
@@ -83,7 +83,7 @@ class EpipolarMotion:
         reach = np.sqrt(to_x * to_x + to_y * to_y + 1e-6)
         error = np.abs(to_x * down - to_y * across) / reach
         along = (to_x * across + to_y * down) / reach
-        return EpipolarFlow(*(cv2.resize(part.astype(np.float32), (width, height)) for part in (error, along, reach)))
+        return EpipolarFlow(*(part.astype(np.float32) for part in (error, along, reach)))
 
 
 @compiled("float64(float64[::1], float64[::1])")

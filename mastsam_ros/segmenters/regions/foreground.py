@@ -1,4 +1,7 @@
-"""A foreground gathered over frames: decaying evidence per pixel, colour models, and a minimum cut over superpixels."""
+"""A foreground gathered over frames: decaying evidence per cell, colour models, and a minimum cut over superpixels.
+
+A pixel here is one of the motion layer's cells, 2 x 2 of the picture's.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SURENESS = 10
 RING = 0.06
 RING_SHARE = 0.3
 """The surroundings of the object, this share of the picture's width, are this share of the background's colours."""
-FEW_PIXELS = 200
+FEW_PIXELS = 50
 """Objects smaller than this teach their colours more slowly."""
 CUT_WEIGHT = 5.0
 ALIKE_FLOOR = 0.035
@@ -84,10 +87,10 @@ class Foreground:
         """
         evidence = observed if self.evidence is None else DECAY * self.evidence + observed
         evidence = np.clip(evidence, -LIMIT, LIMIT)
-        shown = graph.mean(evidence)
+        shown = graph.mean_of_cells(evidence)
         total = shown.copy()
         if self._inside.any():
-            total += COLOUR_WEIGHT * graph.mean(_log_ratio(self._inside, self._outside).take(bins))
+            total += COLOUR_WEIGHT * graph.mean_of_cells(_log_ratio(self._inside, self._outside).take(bins))
         chosen = _cut(graph, colours, total)
         if graph.area[chosen].sum() > MAX_SHARE * graph.area.sum():
             chosen &= total > np.quantile(total, 1 - MAX_SHARE)
@@ -95,7 +98,7 @@ class Foreground:
             number, group = graph.components(chosen)
             support = np.bincount(group, graph.area * (shown > 0), number) / np.bincount(group, graph.area, number)
             chosen &= support[group] > MIN_SUPPORT
-        self.mask = chosen.take(graph.labels)
+        self.mask = chosen.take(graph.cells)
         feedback = np.where(self.mask, np.float32(FEEDBACK), np.float32(-FEEDBACK))
         self.evidence = np.clip(evidence + feedback, -LIMIT, LIMIT).astype(np.float32)
         self._learn(bins, self.mask, self.evidence)

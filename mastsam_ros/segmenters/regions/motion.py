@@ -1,4 +1,8 @@
-"""What moves on its own: the motion that a rigid scene does not explain, gathered over frames."""
+"""What moves on its own: the motion that a rigid scene does not explain, gathered over frames.
+
+All of it is worked out in cells of 2 x 2 pixels, lengths too: flow is no sharper than that, and in the end it is the
+means over superpixels that count.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.dominant_motion import (
+    GRID,
     MIN_NOISE,
     EpipolarMotion,
     fit_epipolar,
@@ -18,23 +23,23 @@ from mastsam_ros.segmenters.regions.dominant_motion import (
 )
 from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins, led_to
 from mastsam_ros.segmenters.regions.parallax import ParallaxGate, beyond_all, certain_pixels
-from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude
+from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude, in_cells
 
 TEXTURE_WINDOW = 9
 TEXTURE_NOISE = 0.25
 """Slopes of L per pixel that noise and compression make on a blank wall."""
 SIGMAS = 3.0
 """Residuals this many times the background's spread speak for neither side."""
-FLOOR_PX = 0.3
-"""Residuals below this are never called motion."""
+FLOOR = 0.15
+"""Residuals below this, cells, are never called motion."""
 RELATIVE_ERROR = 0.03
 """Flow errors grow with the flow; SIGMAS times this share of it is not called motion either."""
 OBJECT_SHARE = 0.5
 """Inside the previous mask, half of the median residual is the threshold: the halo of a fast body is not body."""
-FEW_PIXELS = 100
+FEW_PIXELS = 25
 VOTE_WEIGHT = 0.5
 VOTE_SCALES = (0.7, 2.0)
-"""Motion boundaries are where the flow's slope is above ln 2 / scale, pixels per pixel."""
+"""Motion boundaries are where the flow's slope is above ln 2 / scale."""
 HIDDEN_WEIGHT = 0.3
 """Flow that fails the forward-backward check is guessed: its evidence counts less."""
 RELUCTANCE = 0.2
@@ -61,8 +66,8 @@ class MotionEvidence:
 class Cues:
     """What one picture alone tells the motion layer.
 
-    colours: (S, 3) float64, mean Lab of the superpixels. bins: (H, W) int32, see `colour_bins`. texture: (H, W)
-    float32, how far the picture around each pixel pins the flow down, in [0, 1): 0 on blank walls.
+    colours: (S, 3) float64, mean Lab of the superpixels. Of each cell, (H // 2, W // 2): bins, int32, see
+    `colour_bins`, and texture, float32, how far the picture around it pins the flow down, in [0, 1): 0 on blank walls.
     """
 
     colours: npt.NDArray[np.float64]
@@ -72,7 +77,7 @@ class Cues:
     @staticmethod
     def of(graph: RegionGraph, lab: npt.NDArray[np.float32]) -> Cues:
         """lab: (H, W, 3), `compressed_lab` of the smoothed image."""
-        return Cues(graph.mean(lab), colour_bins(lab), _texture(lab))
+        return Cues(graph.mean(lab), colour_bins(np.ascontiguousarray(in_cells(lab))), in_cells(_texture(lab)))
 
 
 class MotionLayer:
@@ -110,12 +115,13 @@ class MotionLayer:
         if self._shape != (height, width):
             self.reset()
             self._shape = (height, width)
+        flow_back, visible = _halved(flow_back), in_cells(visible)
         flow = _median_filtered(flow_back)
         trust = visible * cues.texture
         colours, bins = cues.colours, cues.bins
         came_from = led_to(flow_back)
         self._flat.carry(came_from)
-        likely_rest = self._flat.background_share(height, width)
+        likely_rest = self._flat.background_share(*visible.shape)
         background = fit_quadratic(flow, trust * likely_rest + 1e-3)
         residual = flow - background.flow
         size = lengths(residual)
@@ -129,9 +135,9 @@ class MotionLayer:
 
         certain = certain_pixels(trust)
         self._deep.carry(came_from)
-        likely_rest = self._deep.background_share(height, width)
+        likely_rest = self._deep.background_share(*visible.shape)
         self._epipolar = fit_epipolar(flow, trust, self._epipolar)
-        lines, bodies = self._epipolar.explain(flow), components.take(graph.labels)
+        lines, bodies = self._epipolar.explain(flow), components.take(graph.cells)
         beyond = beyond_all(lines, certain, bodies, self._deep.mask)
         at_rest = self._gate.at_rest(bodies, count, flow, size, lines.error, beyond, certain)
         if not self._gate.shows_parallax:
@@ -168,8 +174,8 @@ def lengths(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _noise(size: npt.NDArray[np.float32], weight: npt.NDArray) -> float:
     """Robust standard deviation of residuals `size` (H, W)."""
-    cells = (slice(None, None, 6), slice(None, None, 6))
-    values, weights = size[cells].ravel().astype(np.float64), weight[cells].ravel() + np.float64(1e-6)
+    some = (slice(None, None, GRID), slice(None, None, GRID))
+    values, weights = size[some].ravel().astype(np.float64), weight[some].ravel() + np.float64(1e-6)
     return max(1.4826 * weighted_median(values, weights), MIN_NOISE)
 
 
@@ -182,18 +188,24 @@ def _evidence(
     """-1 where nothing is left of the motion, towards 1 where residuals (H, W) are far above the expected ones."""
     threshold = background[..., 0] ** 2 + background[..., 1] ** 2
     threshold *= (SIGMAS * RELATIVE_ERROR) ** 2
-    threshold += (SIGMAS * noise) ** 2 + FLOOR_PX**2
+    threshold += (SIGMAS * noise) ** 2 + FLOOR**2
     if previous is not None and np.count_nonzero(previous) > FEW_PIXELS:
         threshold = np.maximum(threshold, (OBJECT_SHARE * np.median(size[previous])) ** 2)
     return 1 - 2 * np.exp(-(size**2) / threshold)
 
 
+def _halved(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The flow (H, W, 2) in cells, (H // 2, W // 2, 2)."""
+    height, width = flow.shape[0] // 2, flow.shape[1] // 2
+    return cv2.resize(flow[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA) / 2
+
+
 def _median_filtered(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.dstack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 5) for axis in (0, 1)])
+    return np.dstack([cv2.medianBlur(np.ascontiguousarray(flow[..., axis]), 3) for axis in (0, 1)])
 
 
 def _texture(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """As `Cues.texture`."""
+    """As `Cues.texture`, of every pixel."""
     energy = cv2.blur(gradient_magnitude(lab[..., 0]) ** 2, (TEXTURE_WINDOW, TEXTURE_WINDOW))
     return energy / (energy + TEXTURE_NOISE**2)
 
@@ -203,14 +215,11 @@ def _inside_votes(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
     After Papazoglou and Ferrari, Fast object segmentation in unconstrained video, ICCV 2013.
     """
-    height, width = flow.shape[:2]
-    half = cv2.resize(flow, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    across, down = (cv2.Sobel(half, cv2.CV_32F, *axis, scale=1 / 16) for axis in ((1, 0), (0, 1)))
+    across, down = (cv2.Sobel(flow, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
     squared = across * across + down * down
     squared = squared[..., 0] + squared[..., 1]
     boundary = sum(((squared > (np.log(2) / scale) ** 2).astype(np.uint8) << n) for n, scale in enumerate(VOTE_SCALES))
-    votes = _odd_crossings(boundary).astype(np.float32)
-    return cv2.resize(votes, (width, height)) / np.float32(8 * len(VOTE_SCALES))
+    return _odd_crossings(boundary).astype(np.float32) / np.float32(8 * len(VOTE_SCALES))
 
 
 @compiled("int32[:, ::1](uint8[:, ::1])")

@@ -1,4 +1,7 @@
-"""Parallax is not motion: which of the bodies that leave the dominant motion could be at rest after all."""
+"""Parallax is not motion: which of the bodies that leave the dominant motion could be at rest after all.
+
+A pixel here is one of the motion layer's cells, 2 x 2 of the picture's.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, TUNING, Ep
 from mastsam_ros.segmenters.regions.foreground import led_to
 from mastsam_ros.segmenters.regions.superpixels import sums_over
 
-SAMPLE = 3
+SAMPLE = 2
 """Every so many pixels, in x and in y, is looked at."""
 BORDER = 0.02
 """Flow is guessed within this share of the width from the border."""
-GAP = 15
+GAP = 7
 """Pixels round the bodies that belong neither to them nor to the rest: there the flow is blurred."""
 SPREAD = 0.07
 """In a scene at rest the rest of the picture shows parallax too: a tenth of it moves, beyond the dominant
@@ -29,11 +32,11 @@ MISFIT = 0.15
 beyond all that is at rest, by this share of its motion."""
 FAR_SHARE = 0.05
 """Share of what is at rest that may be farther away than the farthest: flow errs."""
-DEPTH_STEP = 6
+DEPTH_STEP = 3
 DEPTH_ITERATIONS = 4
 FEW_SAMPLES = 100
 MIN_TRUST = 0.5
-MIN_SAMPLES = 20
+MIN_SAMPLES = 11
 """Bodies with fewer certain samples are not judged."""
 VOTE_LIMIT = 1.0
 DECAY = 0.95

@@ -51,6 +51,15 @@ class RegionGraph:
         """Mean of `values` (H, W) or (H, W, C) over each superpixel: (S,) or (S, C)."""
         return self.sum(values) / (self.area if values.ndim == 2 else self.area[:, None])
 
+    @property
+    def cells(self) -> npt.NDArray[np.int32]:
+        """The superpixel of each cell, see `in_cells`."""
+        return in_cells(self.labels)
+
+    def mean_of_cells(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Mean over each superpixel, (S,), of the values of cells (H // 2, W // 2)."""
+        return _sums_over_cells(self.labels, np.ascontiguousarray(values, np.float32), self.count) / self.area
+
     def components(
         self, key: npt.NDArray, joined: npt.NDArray[np.bool_] | None = None
     ) -> tuple[int, npt.NDArray[np.int32]]:
@@ -82,6 +91,11 @@ def build_region_graph(
     flat = np.zeros(labels.shape, np.float32) if gradient is None else gradient
     edges, boundary, contrast = _contacts(labels, count, np.ascontiguousarray(flat, np.float32))
     return RegionGraph(labels, count, area, edges, boundary, contrast)
+
+
+def in_cells(image: npt.NDArray) -> npt.NDArray:
+    """Of an image (H, W, ...) the upper left pixel of each cell of 2 x 2 pixels, (H // 2, W // 2, ...)."""
+    return image[: image.shape[0] // 2 * 2 : 2, : image.shape[1] // 2 * 2 : 2]
 
 
 def smoothed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -267,6 +281,22 @@ def sums_over(labels: npt.NDArray[np.int32], values: npt.NDArray[np.float32], co
         for x in range(width):
             for c in range(channels):
                 sums[labels[y, x], c] += values[y, x, c]
+    return sums
+
+
+@compiled("float64[::1](int32[:, ::1], float32[:, ::1], int64)")
+def _sums_over_cells(
+    labels: npt.NDArray[np.int32], values: npt.NDArray[np.float32], count: int
+) -> npt.NDArray[np.float64]:
+    """Sums (count,) over each label (H, W) of values (H // 2, W // 2): every pixel has that of its cell, or of the last
+    one where the size is odd."""
+    height, width = labels.shape
+    rows, columns = values.shape
+    sums = np.zeros(count)
+    for y in range(height):
+        row = min(y // 2, rows - 1)
+        for x in range(width):
+            sums[labels[y, x]] += values[row, min(x // 2, columns - 1)]
     return sums
 
 
