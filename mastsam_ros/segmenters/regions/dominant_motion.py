@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 
-GRID = 3
+GRID = 4
 """Pixels between the flow vectors that a model is fitted to."""
 TUNING = 2.5
 """Residuals beyond this many standard deviations hardly count."""

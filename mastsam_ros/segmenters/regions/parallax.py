@@ -32,9 +32,9 @@ MISFIT = 0.15
 beyond all that is at rest, by this share of its motion."""
 FAR_SHARE = 0.05
 """Share of what is at rest that may be farther away than the farthest: flow errs."""
-DEPTH_STEP = 3
+DEPTH_STEP = 4
 DEPTH_ITERATIONS = 4
-FEW_SAMPLES = 100
+FEW_SAMPLES = 56
 MIN_TRUST = 0.5
 MIN_SAMPLES = 11
 """Bodies with fewer certain samples are not judged."""

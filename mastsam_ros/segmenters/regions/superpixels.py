@@ -56,7 +56,7 @@ class RegionGraph:
         """The superpixel of each cell, see `in_cells`."""
         return in_cells(self.labels)
 
-    def mean_of_cells(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def mean_of_cells(self, values: npt.NDArray) -> npt.NDArray[np.float64]:
         """Mean over each superpixel, (S,), of the values of cells (H // 2, W // 2)."""
         return _sums_over_cells(self.labels, np.ascontiguousarray(values, np.float32), self.count) / self.area
 
