@@ -89,17 +89,31 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
 
     Instances with fewer than 10 points are left out.
     """
-    # Numbers of 16 bits are sorted by counting.
-    order = np.argsort(cloud.instance.astype(np.uint16), kind="stable")
     count = np.bincount(cloud.instance.astype(np.int64))
-    ids = np.flatnonzero(count)
-    groups = np.split(np.ascontiguousarray(cloud.xyz[order].T), np.cumsum(count[ids])[:-1], axis=1)
+    ends = np.cumsum(count)
+    groups = _in_groups(np.ascontiguousarray(cloud.xyz), np.ascontiguousarray(cloud.instance), ends - count)
     extents = {}
-    for instance, points in zip(ids.tolist(), groups, strict=bool(len(cloud))):  # nothing still splits into one group
-        if instance and points.shape[1] >= 10:
+    for instance in np.flatnonzero(count >= 10).tolist():
+        if instance:
+            points = groups[:, ends[instance] - count[instance] : ends[instance]]
             low, middle, high = _quantiles(np.sort(points, axis=1), (0.05, 0.5, 0.95))
             extents[instance] = (middle, high - low)
     return extents
+
+
+@compiled("float32[:, ::1](Array(float32, 2, 'C', readonly=True), Array(uint32, 1, 'C', readonly=True), int64[::1])")
+def _in_groups(
+    xyz: npt.NDArray[np.float32], instance: npt.NDArray[np.uint32], starts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Coordinates (3, N) of points (N, 3), those of one instance side by side: of instance n from starts[n] on."""
+    groups = np.empty((3, len(xyz)), np.float32)
+    place = starts.copy()
+    for n in range(len(xyz)):
+        to = place[instance[n]]
+        for axis in range(3):
+            groups[axis, to] = xyz[n, axis]
+        place[instance[n]] = to + 1
+    return groups
 
 
 def _quantiles(ordered: npt.NDArray[np.float32], shares: tuple[float, ...]) -> Iterator[npt.NDArray[np.float64]]:

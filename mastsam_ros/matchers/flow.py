@@ -38,11 +38,10 @@ class FlowMatcher:
         back = self._flow.calc(now, before, None)
         forward = self._flow.calc(before, now, None)
         size = (height, width)
-        error, limit = self._round_trip(back, forward)
-        scale = np.array([width / now.shape[1], height / now.shape[0]], np.float32)
-        flow_back = _resized(back, size) * scale
-        flow = _resized(forward, size) * scale
-        confidence = _resized(np.clip(1 - error / limit, 0, 1), size)
+        confidence = _resized(self._returning(back, forward), size)
+        across, down = np.float32(width / now.shape[1]), np.float32(height / now.shape[0])
+        flow_back = _stretched(_resized(back, size), across, down)
+        flow = _stretched(_resized(forward, size), across, down)
         xy0, xy1, of_match, visible = _seen_in_both(flow_back, confidence)
         return Matches(
             xy0=torch.from_numpy(xy0),
@@ -65,23 +64,53 @@ class FlowMatcher:
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         return np.asarray(grey, dtype=np.uint8)
 
-    def _round_trip(
+    def _returning(
         self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Squared error (H, W) of going back and forth, and the largest one that still counts as a match."""
+    ) -> npt.NDArray[np.float32]:
+        """Confidence (H, W) in 0..1 that falls with the squared error of going back and forth."""
+        x, y = _led_to(back)
         returned = np.asarray(
-            cv2.remap(forward, *_led_to(back), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
+            cv2.remap(forward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32
         )
-        error = _squared_length(back + returned)
-        motion = _squared_length(back) + _squared_length(returned)
-        limit = self._settings.relative_tolerance * motion + self._settings.absolute_tolerance
-        return error, limit.astype(np.float32)
+        return _confidence(back, returned, self._settings.relative_tolerance, self._settings.absolute_tolerance)
 
 
+@compiled("UniTuple(float32[:, ::1], 2)(float32[:, :, ::1])")
 def _led_to(flow: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """x and y (H, W) of where a flow (H, W, 2) leads."""
-    x, y = (np.arange(length, dtype=np.float32) for length in flow.shape[1::-1])
-    return x + flow[..., 0], y[:, None] + flow[..., 1]
+    height, width = flow.shape[:2]
+    to_x, to_y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            to_x[y, x], to_y[y, x] = np.float32(x) + flow[y, x, 0], np.float32(y) + flow[y, x, 1]
+    return to_x, to_y
+
+
+@compiled("float32[:, ::1](float32[:, :, ::1], float32[:, :, ::1], float32, float32)")
+def _confidence(
+    back: npt.NDArray[np.float32], returned: npt.NDArray[np.float32], relative: float, absolute: float
+) -> npt.NDArray[np.float32]:
+    """(H, W): 1 where two flows (H, W, 2) cancel out, 0 from the squared error on that the tolerances allow."""
+    height, width = back.shape[:2]
+    confidence = np.empty((height, width), np.float32)
+    for y in range(height):
+        for x in range(width):
+            there, home = back[y, x], returned[y, x]
+            across, down = there[0] + home[0], there[1] + home[1]
+            motion = (there[0] * there[0] + there[1] * there[1]) + (home[0] * home[0] + home[1] * home[1])
+            error = (across * across + down * down) / (relative * motion + absolute)
+            confidence[y, x] = min(max(np.float32(1) - error, np.float32(0)), np.float32(1))
+    return confidence
+
+
+@compiled("float32[:, :, ::1](float32[:, :, ::1], float32, float32)")
+def _stretched(flow: npt.NDArray[np.float32], across: float, down: float) -> npt.NDArray[np.float32]:
+    """A flow (H, W, 2) times a factor for each direction, for which numpy takes ten times as long."""
+    longer = np.empty_like(flow)
+    for y in range(flow.shape[0]):
+        for x in range(flow.shape[1]):
+            longer[y, x, 0], longer[y, x, 1] = flow[y, x, 0] * across, flow[y, x, 1] * down
+    return longer
 
 
 @compiled("Tuple((float32[:, ::1], float32[:, ::1], float32[::1], bool_[:, ::1]))(float32[:, :, ::1], float32[:, ::1])")
@@ -107,12 +136,6 @@ def _seen_in_both(
                 sure[count] = confidence[y, x]
                 count += 1
     return before[:count].copy(), now[:count].copy(), sure[:count].copy(), visible
-
-
-def _squared_length(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(H, W) of (H, W, 2)."""
-    squared = flow * flow
-    return squared[..., 0] + squared[..., 1]
 
 
 def _resized(field: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
