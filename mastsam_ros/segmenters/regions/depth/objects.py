@@ -174,19 +174,22 @@ def _against_home(
 ) -> tuple[Doubles, Doubles, Doubles]:
     """Pixels of each object (count + 1,), of those not in front of its home plane, and of those near it."""
     area, behind, low = np.zeros(count + 1), np.zeros(count + 1), np.zeros(count + 1)
-    for part in objects.flat:
-        area[part] += 1
+    for v in range(objects.shape[0]):
+        for u in range(objects.shape[1]):
+            area[objects[v, u]] += 1
     area[0] = 0
+    slack = 1 + np.sqrt(SMALLEST_OBJECT_PX / np.maximum(area, 1))
+    length = np.sqrt((equations * equations).sum(axis=1))
     for v in range(objects.shape[0]):
         for u in range(objects.shape[1]):
             part = objects[v, u]
             plane = home[part] - 1
             if part == 0 or plane < 0:
                 continue
-            length = np.sqrt(equations[plane, 0] ** 2 + equations[plane, 1] ** 2 + equations[plane, 2] ** 2)
-            above = (w[v, u] - _on(equations, plane, rays, v, u)) / (noise + thickness * w[v, u] * length)
-            behind[part] += above < 1
-            low[part] += abs(above) < 1 + np.sqrt(SMALLEST_OBJECT_PX / area[part])
+            above = w[v, u] - _on(equations, plane, rays, v, u)
+            limit = noise + thickness * w[v, u] * length[plane]
+            behind[part] += above < limit
+            low[part] += abs(above) < slack[part] * limit
     return area, behind, low
 
 

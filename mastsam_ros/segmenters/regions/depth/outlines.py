@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mastsam_ros.segmenters.regions.depth.connected import Floats, Ints, distance_inside
 from mastsam_ros.segmenters.regions.depth.planes import PLANE_SIGMAS
-from mastsam_ros.segmenters.regions.depth.surface import Surface
+from mastsam_ros.segmenters.regions.depth.surface import Surface, median_of_some
 
 FILL_RADIUS_PX = 8
 """Missing depth is filled up to this far from something measured; wider holes stay unlabelled."""
@@ -28,7 +28,7 @@ def fill(labels: Ints, surface: Surface, lab: Floats | None) -> Ints:
         picture = np.zeros((*labels.shape, 3), np.uint8)
     else:
         picture = np.clip(lab + 0.5, 0, 255).astype(np.uint8)
-        z = 1 / float(np.median(surface.w[surface.valid]))
+        z = 1 / median_of_some(surface.w[surface.valid])
         # An outline is unsure by as many pixels as the distance that noise hides.
         hidden = PLANE_SIGMAS * surface.smooth_noise * z * surface.focal
         band = int(np.clip(np.rint(hidden), 0, LARGEST_BAND_PX))

@@ -101,7 +101,7 @@ class PlaneFinder:
             proposing = proposing[:: -(-len(proposing) // HYPOTHESES)]
             followed = np.flatnonzero(untried)
             hypotheses = np.concatenate([carried[followed], cells.planes[proposing]])
-            support = (self._explained(surface, cells, hypotheses, 2.0) & free) @ cells.count
+            support = (self._explained(surface, cells, hypotheses, 2.0) & free).astype(np.float64) @ cells.count
             # What is known wins over what is about as good, or planes would jitter.
             support[: len(followed)] *= KNOWN_PLANE_BONUS
             best = int(np.argmax(support))
@@ -123,11 +123,9 @@ class PlaneFinder:
         self, surface: Surface, cells: _Cells, planes: npt.NDArray[np.float64], slack: float
     ) -> npt.NDArray[np.bool_]:
         """(P, C) bool: the cells that lie on each plane, in place and in direction."""
-        residual = np.abs(cells.w - planes @ cells.rays.T)
-        thickness = self.thickness * np.linalg.norm(planes, axis=1)
-        limit = PLANE_SIGMAS * surface.smooth_noise + thickness[:, None] * cells.w
-        unit = planes / np.linalg.norm(planes, axis=1, keepdims=True)
-        return (residual < slack * limit) & (unit @ cells.directions.T > CELL_ALIGNMENT)
+        length = np.linalg.norm(planes, axis=1)
+        noise = slack * PLANE_SIGMAS * surface.smooth_noise
+        return _on_planes(cells.w, cells.rays, cells.directions, planes, length, noise, slack * self.thickness)
 
     def _refine(
         self, surface: Surface, cells: _Cells, plane: npt.NDArray[np.float64], free: npt.NDArray[np.bool_]
@@ -137,7 +135,8 @@ class PlaneFinder:
             chosen = self._explained(surface, cells, plane[None], slack)[0] & free
             if chosen.sum() < 2:
                 break
-            plane = np.linalg.solve(cells.squares[chosen].sum(0), cells.products[chosen].sum(0))
+            sums = chosen.astype(np.float64) @ cells.equations
+            plane = np.linalg.solve(sums[:9].reshape(3, 3), sums[9:])
         return plane
 
     def _assign(self, surface: Surface, planes: npt.NDArray[np.float64]) -> Ints:
@@ -192,6 +191,7 @@ def _nearest_plane(
     equation = planes.astype(np.float32)
     length = np.sqrt((planes * planes).sum(axis=1))
     unit = (-planes / length.reshape(-1, 1)).astype(np.float32)
+    thick = (thickness * length).astype(np.float32)
     for v in range(w.shape[0]):
         for u in range(w.shape[1]):
             if not valid[v, u]:
@@ -199,10 +199,10 @@ def _nearest_plane(
             nearest = np.float32(np.inf)
             for p in range(len(planes)):
                 expected = equation[p, 0] * rays[v, u, 0] + (equation[p, 1] * rays[v, u, 1] + equation[p, 2])
-                limit = np.float32(noise) + np.float32(thickness * length[p]) * w[v, u]
-                distance = abs(w[v, u] - expected) / limit
-                if not (distance < 1 and distance < nearest):
+                off, limit = abs(w[v, u] - expected), np.float32(noise) + thick[p] * w[v, u]
+                if not off < limit * min(nearest, np.float32(1)):
                     continue
+                distance = off / limit
                 aligned = unit[p, 0] * normals[v, u, 0] + unit[p, 1] * normals[v, u, 1] + unit[p, 2] * normals[v, u, 2]
                 if aligned > PLANE_ALIGNMENT or (distance < 0.5 and aligned > CLOSE_ALIGNMENT):
                     on_plane[v, u] = p + 1
@@ -225,10 +225,8 @@ class _Cells:
     """(C,), pixels."""
     area: npt.NDArray[np.float64]
     """(C,), square metres."""
-    squares: npt.NDArray[np.float64]
-    """(C, 3, 3), sums of ray ray^T: normal equations that add up over cells."""
-    products: npt.NDArray[np.float64]
-    """(C, 3), sums of ray * w."""
+    equations: npt.NDArray[np.float64]
+    """(C, 12), sums of ray ray^T, row by row, and of ray * w: normal equations that add up over cells."""
     flat: npt.NDArray[np.bool_]
     """(C,), the cell is one plane as far as the noise tells."""
 
@@ -263,8 +261,7 @@ def _cells(surface: Surface, thickness: float) -> _Cells:
         mean_w,
         n,
         area,
-        squares,
-        products,
+        np.concatenate([squares.reshape(-1, 9), products], axis=1),
         variance < allowed * allowed,
     )
 
@@ -275,28 +272,51 @@ def _cell_sums(
 ) -> npt.NDArray[np.float64]:
     """(rows * columns, 10): of each cell the pixels, and the sums of x, y, xx, xy, yy of their rays, w, wx, wy, ww."""
     sums = np.zeros((rows * columns, 10))
-    for v in range(rows * side_y):
-        for u in range(columns * side_x):
-            if valid[v, u]:
-                x, y, depth = float(rays[v, u, 0]), float(rays[v, u, 1]), float(w[v, u])
-                of = sums[v // side_y * columns + u // side_x]
-                of[0] += 1
-                of[1] += x
-                of[2] += y
-                of[3] += x * x
-                of[4] += x * y
-                of[5] += y * y
-                of[6] += depth
-                of[7] += depth * x
-                of[8] += depth * y
-                of[9] += depth * depth
+    for cell in range(rows * columns):
+        top, left = cell // columns * side_y, cell % columns * side_x
+        n, sx, sy, sxx, sxy, syy, sw, swx, swy, sww = 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for v in range(top, top + side_y):
+            for u in range(left, left + side_x):
+                if valid[v, u]:
+                    x, y, depth = float(rays[v, u, 0]), float(rays[v, u, 1]), float(w[v, u])
+                    n += 1
+                    sx += x
+                    sy += y
+                    sxx += x * x
+                    sxy += x * y
+                    syy += y * y
+                    sw += depth
+                    swx += depth * x
+                    swy += depth * y
+                    sww += depth * depth
+        of = sums[cell]
+        of[0], of[1], of[2], of[3], of[4], of[5] = n, sx, sy, sxx, sxy, syy
+        of[6], of[7], of[8], of[9] = sw, swx, swy, sww
     return sums
 
 
-def inverse_depth_of(surface: Surface, plane: npt.NDArray[np.float64]) -> Floats:
-    """(H, W): the inverse depth that a plane has in every pixel."""
-    a, b, c = plane.astype(np.float32)
-    return a * surface.rays[:1, :, 0] + (b * surface.rays[:, :1, 1] + c)
+@compiled(
+    "bool_[:, ::1](float64[::1], float64[:, ::1], float64[:, ::1], float64[:, ::1], float64[::1], float64, float64)"
+)
+def _on_planes(
+    w: npt.NDArray[np.float64],
+    rays: npt.NDArray[np.float64],
+    directions: npt.NDArray[np.float64],
+    planes: npt.NDArray[np.float64],
+    length: npt.NDArray[np.float64],
+    noise: float,
+    thickness: float,
+) -> npt.NDArray[np.bool_]:
+    """(P, C): as `PlaneFinder._explained`. length: (P,) of the planes. noise: how far w may be off beside the thickness
+    in metres."""
+    lie = np.empty((len(planes), len(w)), np.bool_)
+    for p in range(len(planes)):
+        a, b, c = planes[p, 0], planes[p, 1], planes[p, 2]
+        for n in range(len(w)):
+            off = abs(w[n] - (a * rays[n, 0] + b * rays[n, 1] + c * rays[n, 2]))
+            aligned = a * directions[n, 0] + b * directions[n, 1] + c * directions[n, 2]
+            lie[p, n] = (off < noise + thickness * length[p] * w[n]) & (aligned > CELL_ALIGNMENT * length[p])
+    return lie
 
 
 def _carried(
@@ -409,15 +429,24 @@ def same_thing(surface: Surface, planes: Planes) -> Ints:
 
 
 def _coincide(surface: Surface, planes: Planes, a: int, b: int, cosine: float) -> bool:
-    """Whether the pixels of plane b lie, as a whole, on plane a."""
-    other = planes.on_plane == b + 1
-    if cosine < SAME_PLANE_ALIGNMENT or not other.any():
+    """Whether the pixels of plane b lie, for the most part, on plane a."""
+    if cosine < SAME_PLANE_ALIGNMENT:
         return False
-    w, plane = surface.w[other], planes.equations[a]
-    off = np.abs(w - inverse_depth_of(surface, plane)[other])
-    return bool(np.median(off / _limit(surface, plane, w, planes.thickness)) < 2)
+    plane, noise = planes.equations[a], PLANE_SIGMAS * surface.smooth_noise
+    return _share_on(planes.on_plane, b + 1, surface.w, surface.rays, plane, 2 * noise, 2 * planes.thickness) > 0.5
 
 
-def _limit(surface: Surface, plane: npt.NDArray[np.float64], w: npt.NDArray, thickness: float) -> npt.NDArray:
-    """How far w may be from the plane's: the noise, and the thickness in metres."""
-    return PLANE_SIGMAS * surface.smooth_noise + thickness * float(np.linalg.norm(plane)) * w
+@compiled("float64(int32[:, ::1], int64, float32[:, ::1], float32[:, :, ::1], float64[::1], float64, float64)")
+def _share_on(
+    on_plane: Ints, number: int, w: Floats, rays: Floats, plane: npt.NDArray[np.float64], noise: float, thickness: float
+) -> float:
+    """Share of the pixels with this number that lie on another plane; 0 of none. noise: as in `_nearest_plane`."""
+    size = np.sqrt(plane[0] ** 2 + plane[1] ** 2 + plane[2] ** 2)
+    count, near = 0, 0
+    for v in range(w.shape[0]):
+        for u in range(w.shape[1]):
+            if on_plane[v, u] == number:
+                count += 1
+                off = abs(w[v, u] - (plane[0] * rays[v, u, 0] + plane[1] * rays[v, u, 1] + plane[2]))
+                near += off < noise + thickness * size * w[v, u]
+    return near / max(count, 1)
