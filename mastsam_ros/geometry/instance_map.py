@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from mastsam_ros.geometry.extents import extents
 from mastsam_ros.geometry.presence import Presence, against, behind_themselves, seen_of_each
 from mastsam_ros.geometry.voxels import (
     MOST_VOTES,
@@ -210,14 +211,8 @@ class InstanceMap:
     def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Lower and upper corner (3,) of those of the ids that have enough voxels, in the world, stray ones aside."""
         mine = np.isin(self.voxels.instance, list(ids))
-        instance, xyz = self.voxels.instance[mine], self.voxels.xyz[mine]
-        result = {}
-        for id in sorted(ids):
-            group = xyz[instance == id]
-            if len(group) >= _FEWEST:
-                low, high = np.percentile(group, [5, 95], axis=0).astype(np.float32)
-                result[id] = (low, high)
-        return result
+        of_each = extents(self.voxels.xyz[mine], self.voxels.instance[mine], _FEWEST)
+        return {id: (low.astype(np.float32), high.astype(np.float32)) for id, (low, _, high) in of_each}
 
     def merge(self, id: int, into: int) -> None:
         """The voxels of `id` are those of `into` from now on."""
@@ -262,13 +257,8 @@ class InstanceMap:
 
     def extents(self) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         """Per id: position (3,), the median of its voxels in the world, and size (3,), 5th to 95th percentile."""
-        order = np.argsort(self.voxels.instance, kind="stable")
-        ids, starts = np.unique(self.voxels.instance[order], return_index=True)
-        result = {}
-        for id, group in zip(ids.tolist(), np.split(self.voxels.xyz[order], starts[1:]), strict=bool(len(order))):
-            low, middle, high = np.percentile(group.astype(np.float64), [5, 50, 95], axis=0)
-            result[id] = (middle, high - low)
-        return result
+        of_each = extents(self.voxels.xyz, self.voxels.instance)
+        return {id: (middle, high - low) for id, (low, middle, high) in of_each}
 
     def cloud(self) -> LabelledCloud:
         """Its voxels in the world; confidence is the share of the most votes that a voxel can have."""

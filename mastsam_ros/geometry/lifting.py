@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.geometry.cameras import points_at
+from mastsam_ros.geometry.extents import extents
 from mastsam_ros.geometry.flow_depth import InverseDepth
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import Frame, LabelledCloud
@@ -89,41 +88,8 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
 
     Instances with fewer than 10 points are left out.
     """
-    count = np.bincount(cloud.instance.astype(np.int64))
-    ends = np.cumsum(count)
-    groups = _in_groups(np.ascontiguousarray(cloud.xyz), np.ascontiguousarray(cloud.instance), ends - count)
-    extents = {}
-    for instance in np.flatnonzero(count >= 10).tolist():
-        if instance:
-            points = groups[:, ends[instance] - count[instance] : ends[instance]]
-            low, middle, high = _quantiles(np.sort(points, axis=1), (0.05, 0.5, 0.95))
-            extents[instance] = (middle, high - low)
-    return extents
-
-
-@compiled("float32[:, ::1](Array(float32, 2, 'C', readonly=True), Array(uint32, 1, 'C', readonly=True), int64[::1])")
-def _in_groups(
-    xyz: npt.NDArray[np.float32], instance: npt.NDArray[np.uint32], starts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Coordinates (3, N) of points (N, 3), those of one instance side by side: of instance n from starts[n] on."""
-    groups = np.empty((3, len(xyz)), np.float32)
-    place = starts.copy()
-    for n in range(len(xyz)):
-        to = place[instance[n]]
-        for axis in range(3):
-            groups[axis, to] = xyz[n, axis]
-        place[instance[n]] = to + 1
-    return groups
-
-
-def _quantiles(ordered: npt.NDArray[np.float32], shares: tuple[float, ...]) -> Iterator[npt.NDArray[np.float64]]:
-    """Quantiles (3,) of ordered rows (3, N), as numpy's, which takes longer for the many small groups of a frame."""
-    last = ordered.shape[1] - 1
-    for share in shares:
-        below = int(share * last)
-        rest = share * last - below
-        low, high = (ordered[:, place].astype(np.float64) for place in (below, min(below + 1, last)))
-        yield (1 - rest) * low + rest * high
+    of_each = extents(cloud.xyz, cloud.instance, fewest=10)
+    return {instance: (middle, high - low) for instance, (low, middle, high) in of_each if instance}
 
 
 def depth_edges(depth: npt.NDArray[np.float32], ratio: float, stride: int = 1) -> npt.NDArray[np.bool_]:

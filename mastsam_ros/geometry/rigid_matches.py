@@ -49,13 +49,9 @@ def checked_matches(
     )
     if not rest.any():
         return matches
-    width = seen.shape[1]
-    confidence = np.zeros(seen.size, np.float32)
-    x, y = np.rint(matches.xy1.cpu().numpy()).astype(np.int64).T
-    confidence[y * width + x] = matches.confidence.cpu().numpy()
-    confidence[rest.ravel()] = 1
     visible = seen | rest
-    xy0, xy1, of_match = _packed(flow, visible, confidence.reshape(visible.shape))
+    sure = _confidence(np.ascontiguousarray(matches.xy1.cpu()), np.ascontiguousarray(matches.confidence.cpu()), rest)
+    xy0, xy1, of_match = _packed(flow, visible, sure)
     device = matches.flow_back.device
     return replace(
         matches,
@@ -122,6 +118,21 @@ def _take_from_pose(
             rest[v, u] = True
             flow[v, u, 0], flow[v, u, 1] = rigid_x, rigid_y
     return rest
+
+
+@compiled(
+    "float32[:, ::1](Array(float32, 2, 'C', readonly=True), Array(float32, 1, 'C', readonly=True), bool_[:, ::1])"
+)
+def _confidence(
+    xy: npt.NDArray[np.float32], of_match: npt.NDArray[np.float32], rest: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    """(H, W): the confidence (N,) of matches in the pixels xy (N, 2) where they are, 1 where `rest` (H, W) is."""
+    confidence = rest.astype(np.float32)
+    for n in range(len(xy)):
+        x, y = int(np.rint(xy[n, 0])), int(np.rint(xy[n, 1]))
+        if not rest[y, x]:
+            confidence[y, x] = of_match[n]
+    return confidence
 
 
 @compiled("Tuple((float32[:, ::1], float32[:, ::1], float32[::1]))(float32[:, :, ::1], bool_[:, ::1], float32[:, ::1])")

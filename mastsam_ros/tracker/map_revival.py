@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
+from mastsam_ros.geometry.extents import extents
 from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.presence import Presence
 from mastsam_ros.tracker.departed import Departed
@@ -126,7 +127,7 @@ class MapRevival:
         if view is None or not wanted or not count:
             return {}
         mask = on_host(new)[0][view.rows, view.columns]
-        boxes = {n - 1: _box(view.points[mask == n]) for n in range(1, count + 1) if (mask == n).sum() >= FEWEST}
+        boxes = {n - 1: (low, high) for n, (low, _, high) in extents(view.points, mask, FEWEST) if n}
         result: dict[int, dict[int, float]] = {}
         for id, (low, high) in self._map.boxes(wanted).items():
             size = high - low
@@ -342,12 +343,6 @@ class MapRevival:
     def in_plain_view(self, ids: set[int]) -> set[int]:
         """Those of the ids whose places are in view and not empty: what the segmenter misses there is its fault."""
         return {id for id, where in self._presence(ids).items() if where is Presence.IN_VIEW}
-
-
-def _box(points: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Lower and upper corner of (N, 3) points, stray ones aside."""
-    low, high = np.percentile(points, [5, 95], axis=0).astype(np.float32)
-    return low, high
 
 
 def _divided(first: npt.NDArray[np.bool_], second: npt.NDArray[np.bool_], depth: npt.NDArray[np.float32]) -> bool:
