@@ -64,9 +64,7 @@ class FlowMatcher:
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
         return np.asarray(grey, dtype=np.uint8)
 
-    def _returning(
-        self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
+    def _returning(self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Confidence (H, W) in 0..1 that falls with the squared error of going back and forth."""
         x, y = _led_to(back)
         returned = np.asarray(

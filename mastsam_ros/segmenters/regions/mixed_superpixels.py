@@ -18,6 +18,8 @@ _SMALLEST = 8
 _WITHIN = 0.4
 """Share of the variance along the line between both colours that may be within them: where a few pixels are unlike all
 others there is more. A ramp has a quarter, and normal noise .36: those are kept out by the gap."""
+_SQUARINGS = 7
+"""After so many the second axis of a covariance counts a thousandth of the first if it had 95 % of its variance."""
 _LEAST_VARIANCE = _GAP**2 / 8
 """Of all colours together, for two that far apart of which the smaller part is about a seventh."""
 
@@ -29,21 +31,56 @@ def split_mixed(labels: npt.NDArray[np.int32], lab: npt.NDArray[np.float32], mom
     numbered S, S + 1, ... lab: (H, W, 3), see `compressed_lab`. moments: (S, 10) of it, see `RegionGraph.moments`. A
     part need not be connected.
     """
-    weights = np.array([_LIGHTNESS, 1.0, 1.0])
-    area = moments[:, 0]
-    mean = moments[:, 1:4] / area[:, None]
-    products = moments[:, [4, 5, 6, 5, 7, 8, 6, 8, 9]].reshape(-1, 3, 3) / area[:, None, None]
-    covariance = (products - mean[:, :, None] * mean[:, None, :]) * (weights[:, None] * weights)
-    mixed = np.trace(covariance, axis1=1, axis2=2) >= _LEAST_VARIANCE
-    mixed = np.flatnonzero(mixed & (area >= 2 * _SMALLEST))
-    axes = np.linalg.eigh(covariance[mixed])[1][:, :, -1]
-    # Which way an axis points is not defined.
-    strongest = np.abs(axes).argmax(axis=1)
-    axes *= np.sign(axes[np.arange(len(axes)), strongest])[:, None]
+    place, axes, middle = _mixed(moments)
+    return int(_split(labels, lab, place, axes, middle, len(moments)))
+
+
+@compiled("Tuple((int64[::1], float64[:, ::1], float64[::1]))(float64[:, ::1])")
+def _mixed(moments: Floats) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
+    """Which of the K superpixels that may hold two colours each one is (S,), -1 for none; the axis (K, 3), of the
+    colours as they are, along which its colours differ most; and where along it their mean is, (K,)."""
     place = np.full(len(moments), -1)
-    place[mixed] = np.arange(len(mixed))
-    axes = np.ascontiguousarray(axes * weights)
-    return int(_split(labels, lab, place, axes, (axes * mean[mixed]).sum(axis=1), len(moments)))
+    axes, middle = np.empty((len(moments), 3)), np.empty(len(moments))
+    weights = (_LIGHTNESS, 1.0, 1.0)
+    mean, power, product = np.empty(3), np.empty((3, 3)), np.empty((3, 3))
+    count = 0
+    for s in range(len(moments)):
+        area = moments[s, 0]
+        if area < 2 * _SMALLEST:
+            continue
+        variance, n = 0.0, 4
+        for a in range(3):
+            mean[a] = moments[s, 1 + a] / area
+            for b in range(a, 3):
+                # The products are xx, xy, xz, yy, yz, zz.
+                power[a, b] = (moments[s, n] / area - mean[a] * moments[s, 1 + b] / area) * weights[a] * weights[b]
+                power[b, a] = power[a, b]
+                n += 1
+            variance += power[a, a]
+        if variance < _LEAST_VARIANCE:
+            continue
+        # What is squared again and again is left with its largest axis.
+        for _ in range(_SQUARINGS):
+            size = power[0, 0] + power[1, 1] + power[2, 2]
+            for a in range(3):
+                for b in range(3):
+                    product[a, b] = 0.0
+                    for c in range(3):
+                        product[a, b] += power[a, c] / size * (power[c, b] / size)
+            power[:] = product
+        strongest = 0
+        for a in range(1, 3):
+            if power[a, a] > power[strongest, strongest]:
+                strongest = a
+        # Which way an axis points is not defined: its strongest part is positive.
+        length = np.sqrt(power[0, strongest] ** 2 + power[1, strongest] ** 2 + power[2, strongest] ** 2)
+        middle[count] = 0.0
+        for a in range(3):
+            axes[count, a] = power[a, strongest] / length * weights[a]
+            middle[count] += axes[count, a] * mean[a]
+        place[s] = count
+        count += 1
+    return place, axes[:count].copy(), middle[:count].copy()
 
 
 @compiled("int64(int32[:, ::1], float32[:, :, ::1], int64[::1], float64[:, ::1], float64[::1], int64)")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.segmenters.regions.mixed_superpixels import split_mixed
+from mastsam_ros.segmenters.regions.watershed import watershed
 
 SPACING = 6
 """Pixels between seeds: small enough for thin limbs at the working size, about 4,500 superpixels."""
@@ -84,7 +85,9 @@ def build_region_graph(
     gradient: (H, W) edge strength to average along the contacts, if wanted. lab: (H, W, 3), `compressed_lab` of the
     image; superpixels that hold two colours are split by it, and need not be connected then.
     """
-    labels, count = _watershed(smooth, spacing)
+    seeds, count = _seeds(smooth, spacing)
+    labels = watershed(smooth, seeds)
+    labels -= 1
     if lab is not None:
         count = split_mixed(labels, lab, _moments(labels, lab, count))
     area = np.bincount(labels.ravel(), minlength=count).astype(np.float64)
@@ -105,9 +108,18 @@ def smoothed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def compressed_lab(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """CIE Lab of an (H, W, 3) uint8 RGB image, (H, W, 3) float32: L in 0..100 (see LIGHTNESS_SCALE), a and b + 128."""
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab).astype(np.float32)
-    lab[..., 0] *= LIGHTNESS_SCALE
-    return lab
+    return _compressed(cv2.cvtColor(image, cv2.COLOR_RGB2Lab))
+
+
+@compiled("float32[:, :, ::1](uint8[:, :, ::1])")
+def _compressed(lab: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """As `compressed_lab`, from OpenCV's."""
+    compressed = np.empty(lab.shape, np.float32)
+    for y in range(lab.shape[0]):
+        for x in range(lab.shape[1]):
+            compressed[y, x, 0] = np.float32(lab[y, x, 0]) * np.float32(LIGHTNESS_SCALE)
+            compressed[y, x, 1], compressed[y, x, 2] = lab[y, x, 1], lab[y, x, 2]
+    return compressed
 
 
 def gradient_magnitude(image: npt.NDArray) -> npt.NDArray[np.float32]:
@@ -165,22 +177,8 @@ def _gradient(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return result
 
 
-def _watershed(image: npt.NDArray[np.uint8], spacing: int) -> tuple[npt.NDArray[np.int32], int]:
-    """Labels (H, W) int32 of the seeded watershed, and their number."""
-    height, width = image.shape[:2]
-    seeds = _seeds(image, spacing)
-    # OpenCV never floods the outermost pixels: a frame round the image keeps them.
-    markers = np.zeros((height + 2, width + 2), np.int32)
-    markers[1:-1, 1:-1] = seeds
-    padded = cv2.copyMakeBorder(image, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    cv2.watershed(padded, markers)
-    labels = markers[1:-1, 1:-1].copy()
-    _give_lines_away(labels, image)
-    return labels - 1, int(seeds.max())
-
-
-def _seeds(image: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
-    """(H, W) int32: 1, 2, ... at the flattest of the middle pixels of each cell, 0 elsewhere."""
+def _seeds(image: npt.NDArray[np.uint8], spacing: int) -> tuple[npt.NDArray[np.int32], int]:
+    """(H, W) int32: 1, 2, ... at the flattest of the middle pixels of each cell, 0 elsewhere; and how many."""
     height, width = image.shape[:2]
     spacing = max(1, min(spacing, height, width))
     rows, columns = height // spacing, width // spacing
@@ -197,46 +195,7 @@ def _seeds(image: npt.NDArray[np.uint8], spacing: int) -> npt.NDArray[np.int32]:
     x = left + margin + dx + spacing * np.arange(columns)
     seeds = np.zeros((height, width), np.int32)
     seeds[y, x] = np.arange(1, rows * columns + 1, dtype=np.int32).reshape(rows, columns)
-    return seeds
-
-
-@compiled("void(int32[:, ::1], uint8[:, :, ::1])")
-def _give_lines_away(labels: npt.NDArray[np.int32], image: npt.NDArray[np.uint8]) -> None:
-    """Gives each watershed line pixel of `labels` (<= 0) the label of its most similar 4-neighbour, in place."""
-    height, width = labels.shape
-    rows, columns = np.empty(labels.size, np.int32), np.empty(labels.size, np.int32)
-    count = 0
-    for y in range(height):
-        for x in range(width):
-            if labels[y, x] <= 0:
-                rows[count], columns[count] = y, x
-                count += 1
-    given = np.empty(count, np.int32)
-    while count > 0:
-        for n in range(count):
-            y, x = rows[n], columns[n]
-            given[n] = 0
-            least = 1 << 30
-            for dy, dx in ((0, -1), (0, 1), (-1, 0), (1, 0)):
-                ny, nx = y + dy, x + dx
-                if 0 <= ny < height and 0 <= nx < width and labels[ny, nx] > 0:
-                    distance = 0
-                    for c in range(3):
-                        step = int(image[y, x, c]) - int(image[ny, nx, c])
-                        distance += step * step
-                    if distance < least:
-                        least, given[n] = distance, labels[ny, nx]
-        # In rounds: what was given in this one does not spread before the next.
-        left = 0
-        for n in range(count):
-            if given[n] > 0:
-                labels[rows[n], columns[n]] = given[n]
-            else:
-                rows[left], columns[left] = rows[n], columns[n]
-                left += 1
-        if left == count:
-            return
-        count = left
+    return seeds, rows * columns
 
 
 @compiled("Tuple((int64, int32[::1]))(int64, int32[:, ::1], bool_[::1])")
