@@ -15,7 +15,8 @@ def compiled(signature: str) -> Callable[[_Function], _Function]:
 
     That takes up to a second when the module is imported for the first time on a machine; afterwards the code comes
     from disk, from `__pycache__` or $NUMBA_CACHE_DIR. It runs on one thread, without the interpreter's lock, and
-    rounds as Python does. What it is given is not checked: an index out of range is no error.
+    rounds as Python does. What it is given is not checked: an index out of range is no error. Unsigned numbers stay
+    unsigned, `int(...)` or not: differences of bytes are taken of np.int32(...).
     """
 
     def compile_(function: _Function) -> _Function:

@@ -23,7 +23,7 @@ _ASKED = 3
 """Of the views that are kept, so many of the nearest are asked."""
 _UNSURE = 0.15
 """Inverse depth that may be off by a larger share of itself puts nothing anywhere."""
-_COLOUR = 8.0
+_COLOUR = 16.0
 """Grey levels by which a place may look different, in the mean of the three colours."""
 _MARGIN = 2
 """Places so near to an outline, in steps of `GRID` pixels, are left to the segmenter: depth is not so exact there..."""
@@ -168,7 +168,7 @@ def _draw(
             if near > nearest[y, x]:
                 difference = 0
                 for c in range(3):
-                    difference += abs(int(colours[v, u, c]) - int(now[y, x, c]))
+                    difference += abs(np.int32(colours[v, u, c]) - np.int32(now[y, x, c]))
                 nearest[y, x] = near
                 found[y, x] = ids[v, u] if difference <= 3 * _COLOUR else 0
     for y in range(height):

@@ -59,12 +59,14 @@ def test_what_the_previous_view_did_not_see_stays_unmatched(pair: tuple[Frame, F
     assert found.visible is not None and found.visible.numpy().mean() < 0.01
 
 
-def test_flow_that_matches_colours_better_is_kept() -> None:
-    grey = np.tile(np.arange(80, dtype=np.uint8) * 3, (60, 1))
+@pytest.mark.parametrize("brighter", [-2, 0, 2])
+def test_flow_that_matches_colours_better_is_kept(brighter: int) -> None:
+    grey = np.tile(np.arange(80, dtype=np.uint8) * 3 + 2, (60, 1))
     image = np.repeat(grey[..., None], 3, axis=2)
     K = np.array([[80.0, 0, 39.5], [0, 80.0, 29.5], [0, 0, 1]])
     depth = np.ones((60, 80), np.float32)
-    before, now = Frame(image, K=K, depth=depth), Frame(np.roll(image, 10, axis=1), K=K, depth=depth)
+    before = Frame(image, K=K, depth=depth)
+    now = Frame((np.roll(image, 10, axis=1) + brighter).astype(np.uint8), K=K, depth=depth)
     flow = np.zeros((60, 80, 2), np.float32)
     flow[..., 0] = -10
     visible = np.zeros((60, 80), bool)
