@@ -53,6 +53,9 @@ class FlowSettings(Checked):
     """The embedded default's matcher: dense inverse search optical flow, forward and backward."""
 
     scale: float = setting(0.75, "Flow is computed at this share of the working size.", 0.1, 1.0)
+    scale_with_depth: float = setting(
+        0.6, "The same between two depth images: what is at rest is put right by them.", 0.1, 1.0
+    )
     relative_tolerance: float = setting(
         0.02, "A match is kept if the squared forward-backward error is below this share of the squared motion...", 0, 1
     )

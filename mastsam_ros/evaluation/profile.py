@@ -155,7 +155,8 @@ def _floors(before: Frame, now: Frame, settings: Settings) -> dict[str, tuple[fl
 
 
 def _flow_floor(before: Frame, now: Frame, settings: Settings) -> float:
-    scale = settings.flow.scale
+    deep = before.depth is not None and now.depth is not None
+    scale = settings.flow.scale_with_depth if deep else settings.flow.scale
     size = (max(16, round(now.width * scale)), max(16, round(now.height * scale)))
     greys = [cv2.resize(cv2.cvtColor(f.image, cv2.COLOR_RGB2GRAY), size) for f in (before, now)]
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

@@ -19,10 +19,10 @@ def extents(
 
     points: (N, 3); group: (N,) >= 0, of each point. The rows are the percentiles, as numpy interpolates them.
     """
-    group = np.ascontiguousarray(group, np.int64)
-    count = np.bincount(group)
+    of_point: npt.NDArray[np.int64] = np.ascontiguousarray(group, np.int64)
+    count = np.bincount(of_point)
     ends = np.cumsum(count)
-    beside = _side_by_side(np.ascontiguousarray(points), group, ends - count)
+    beside = _side_by_side(np.ascontiguousarray(points), of_point, ends - count)
     for number in np.flatnonzero(count >= max(fewest, 1)).tolist():
         ordered = np.sort(beside[:, ends[number] - count[number] : ends[number]], axis=1)
         yield number, _quantiles(ordered, _SHARES)

@@ -111,8 +111,9 @@ def _take_from_pose(
                 led_column = int(min(max(np.rint(x + flow[v, u, 0]), 0), width - 1))
                 by_pose, by_flow = np.float32(0), np.float32(0)
                 for c in range(3):
-                    by_pose += np.float32(abs(np.int32(image_before[row, column, c]) - np.int32(image[v, u, c])))
-                    by_flow += np.float32(abs(np.int32(image_before[led_row, led_column, c]) - np.int32(image[v, u, c])))
+                    now = np.int32(image[v, u, c])
+                    by_pose += np.float32(abs(np.int32(image_before[row, column, c]) - now))
+                    by_flow += np.float32(abs(np.int32(image_before[led_row, led_column, c]) - now))
                 if by_pose / np.float32(3) > by_flow / np.float32(3) + np.float32(_COLOUR_MARGIN):
                     continue
             rest[v, u] = True

@@ -18,7 +18,7 @@ class FlowMatcher:
     def __init__(self, settings: FlowSettings | None = None) -> None:
         self._settings = settings or FlowSettings()
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._kept: tuple[Frame, npt.NDArray[np.uint8]] | None = None
+        self._kept: tuple[Frame, float, npt.NDArray[np.uint8]] | None = None
 
     def match(self, previous: Frame, current: Frame) -> Matches:
         """Matches at every pixel of `current` that passes the forward-backward check.
@@ -31,15 +31,16 @@ class FlowMatcher:
                 f"flow needs two frames of one size, got {previous.width}x{previous.height}"
                 f" and {current.width}x{current.height}"
             )
-        before = self._grey(previous)
-        now = self._grey(current)
-        self._kept = (current, now)
+        both_deep = previous.depth is not None and current.depth is not None
+        scale = self._settings.scale_with_depth if both_deep else self._settings.scale
+        before, now = self._grey(previous, scale), self._grey(current, scale)
+        self._kept = (current, scale, now)
         height, width = current.height, current.width
         back = self._flow.calc(now, before, None)
         forward = self._flow.calc(before, now, None)
         size = (height, width)
         confidence = _resized(self._returning(back, forward), size)
-        across, down = np.float32(width / now.shape[1]), np.float32(height / now.shape[0])
+        across, down = width / now.shape[1], height / now.shape[0]
         flow_back = _stretched(_resized(back, size), across, down)
         flow = _stretched(_resized(forward, size), across, down)
         xy0, xy1, of_match, visible = _seen_in_both(flow_back, confidence)
@@ -52,12 +53,11 @@ class FlowMatcher:
             visible=torch.from_numpy(visible),
         )
 
-    def _grey(self, frame: Frame) -> npt.NDArray[np.uint8]:
-        """The frame at flow size in grey; the previous frame's is kept, never computed twice."""
-        if self._kept is not None and self._kept[0] is frame:
-            return self._kept[1]
+    def _grey(self, frame: Frame, scale: float) -> npt.NDArray[np.uint8]:
+        """The frame in grey, at this share of its size; the previous frame's is kept, never computed twice."""
+        if self._kept is not None and self._kept[0] is frame and self._kept[1] == scale:
+            return self._kept[2]
         grey = cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY)
-        scale = self._settings.scale
         if scale < 1:
             # The flow's pyramid needs a few pixels to stand on.
             size = (max(16, round(frame.width * scale)), max(16, round(frame.height * scale)))

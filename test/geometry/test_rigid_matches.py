@@ -66,7 +66,7 @@ def test_flow_that_matches_colours_better_is_kept(brighter: int) -> None:
     K = np.array([[80.0, 0, 39.5], [0, 80.0, 29.5], [0, 0, 1]])
     depth = np.ones((60, 80), np.float32)
     before = Frame(image, K=K, depth=depth)
-    now = Frame((np.roll(image, 10, axis=1) + brighter).astype(np.uint8), K=K, depth=depth)
+    now = Frame((np.roll(image.astype(int), 10, axis=1) + brighter).astype(np.uint8), K=K, depth=depth)
     flow = np.zeros((60, 80, 2), np.float32)
     flow[..., 0] = -10
     visible = np.zeros((60, 80), bool)

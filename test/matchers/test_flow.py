@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from mastsam_ros.matchers.flow import FlowMatcher
+from mastsam_ros.settings import FlowSettings
 from mastsam_ros.types import Frame, InputError
 
 
@@ -50,6 +52,24 @@ def test_what_was_hidden_has_no_match() -> None:
     matches = FlowMatcher().match(Frame(before), Frame(after))
     assert matches.visible is not None
     assert matches.visible.numpy()[90:150, 105:135].mean() < 0.5 < 0.8 < matches.visible.numpy()[200:, :].mean()
+
+
+def test_flow_between_depth_images_has_a_size_of_its_own() -> None:
+    image, deep = texture(), np.ones((240, 320), np.float32)
+    shifted = moved(image, 5.5, -3.25)
+    matcher = FlowMatcher(FlowSettings(scale=0.5, scale_with_depth=1.0))
+    pairs = {
+        1.0: (Frame(image, depth=deep), Frame(shifted, depth=deep)),
+        0.5: (Frame(image, depth=deep), Frame(shifted)),
+    }
+    for scale, (before, now) in pairs.items():
+        found = matcher.match(before, now)
+        expected = FlowMatcher(FlowSettings(scale=scale)).match(Frame(image), Frame(shifted))
+        assert torch.equal(found.xy0, expected.xy0) and found.flow is not None
+        assert found.flow.shape == (240, 320, 2)
+    # What is kept of the last picture has the size of the pair before.
+    again = matcher.match(pairs[0.5][1], Frame(image, depth=deep))
+    assert torch.equal(again.xy0, FlowMatcher(FlowSettings(scale=0.5)).match(Frame(shifted), Frame(image)).xy0)
 
 
 def test_pictures_of_different_size_are_refused() -> None:

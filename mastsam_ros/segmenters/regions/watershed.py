@@ -15,7 +15,7 @@ _NEW, _BEYOND, _WAITING, _LINE = 0, -1, -2, -3
 
 
 @compiled("uint8(uint8[:, :, ::1], int64, int64, int64, int64)")
-def _step(image: npt.NDArray[np.uint8], y0: int, x0: int, y1: int, x1: int) -> int:
+def _step(image: npt.NDArray[np.uint8], y0: int, x0: int, y1: int, x1: int) -> np.uint8:
     """The most by which a channel differs between two pixels."""
     most = np.uint8(0)
     for c in range(3):
