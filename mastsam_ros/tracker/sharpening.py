@@ -136,6 +136,18 @@ def _colours(
     return known, colours
 
 
+@compiled("bool_(uint16[:, ::1], int64, int64)")
+def _alone(labels: Labels, y: int, x: int) -> bool:
+    """Whether there is no label but a pixel's own in the three by three pixels around it."""
+    here = labels[y, x]
+    above, below = max(y - 1, 0), min(y + 1, labels.shape[0] - 1)
+    left, right = max(x - 1, 0), min(x + 1, labels.shape[1] - 1)
+    others = (labels[above, left] ^ here) | (labels[above, x] ^ here) | (labels[above, right] ^ here)
+    others |= (labels[y, left] ^ here) | (labels[y, right] ^ here)
+    others |= (labels[below, left] ^ here) | (labels[below, x] ^ here) | (labels[below, right] ^ here)
+    return others == 0
+
+
 @compiled("uint16[:, ::1](uint16[:, ::1], uint8[:, :, ::1], int32[:, ::1], int32[:, ::1], float32[:, :, ::1])")
 def _moved(
     labels: Labels,
@@ -160,6 +172,8 @@ def _moved(
                 continue
             for y in range(row * _TILE, min(row * _TILE + _TILE, height)):
                 for x in range(column * _TILE, min(column * _TILE + _TILE, width)):
+                    if _alone(labels, y, x):
+                        continue
                     # The pixel's own label comes first, and the pixel itself has no vote.
                     names[0], votes[0], there = labels[y, x], -1, 1
                     for down in range(max(y - 1, 0), min(y + 2, height)):
@@ -172,8 +186,6 @@ def _moved(
                                 names[n], votes[n] = label, 0
                                 there += 1
                             votes[n] += 1
-                    if there == 1:
-                        continue
                     best, chosen = np.float32(np.inf), names[0]
                     for n in range(there):
                         k = 0
