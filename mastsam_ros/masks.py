@@ -204,9 +204,10 @@ class TrackMasks:
         """Pixels of each mask, (N,) int64."""
         return self._dense.flatten(1).sum(dim=1, dtype=torch.int32).long()
 
-    def within(self, region: torch.Tensor) -> TrackMasks:
-        """The masks cut to a region (H, W) bool."""
-        return TrackMasks(self._dense & region)
+    def at(self, pixels: torch.Tensor, there: torch.Tensor) -> TrackMasks:
+        """What they are at some pixels, indices (M,) int64 into (H * W), as masks of shape (1, M): nothing where
+        `there` (M,) bool is False."""
+        return TrackMasks((self._dense.flatten(1).index_select(1, pixels) & there)[:, None])
 
     def shared(self, stride: int) -> torch.Tensor:
         """Pixels that each two masks have in common at every `stride`-th pixel in x and y, (N, N) float32."""
@@ -279,11 +280,11 @@ class PartitionTrackMasks(TrackMasks):
         sizes = torch.stack([torch.bincount(i.long().flatten(), minlength=self._values) for i in self.images])
         return sizes[self.image, self.value.clamp(min=0)] * (self.value >= 0)
 
-    def within(self, region: torch.Tensor) -> PartitionTrackMasks:
-        """As `TrackMasks.within`."""
+    def at(self, pixels: torch.Tensor, there: torch.Tensor) -> PartitionTrackMasks:
+        """As `TrackMasks.at`."""
         # One value more than there is belongs to no mask.
-        outside = self._values
-        return PartitionTrackMasks(self.images.masked_fill(~region, outside), self.image, self.value)
+        images = self.images.flatten(1).index_select(1, pixels).masked_fill(~there, self._values)
+        return PartitionTrackMasks(images[:, None], self.image, self.value)
 
     def shared(self, stride: int) -> torch.Tensor:
         """As `TrackMasks.shared`."""

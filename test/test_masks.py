@@ -41,21 +41,25 @@ def test_compact_masks_of_tracks_answer_as_dense_ones() -> None:
     compact: TrackMasks = PartitionTrackMasks(images, torch.tensor([0, 1, 1, 0, 0]), torch.tensor([5, 3, -1, 5, 9]))
     index = torch.randint(0, 6, (30, 40), generator=generator)
     region = torch.rand(30, 40, generator=generator) > 0.4
-    rank = torch.tensor([3, 4, 5, 1, 2])
+    pixels, rank = torch.nonzero(region.flatten()).flatten(), torch.tensor([3, 4, 5, 1, 2])
+    there = torch.rand(len(pixels), generator=generator) > 0.2
     for change in (
         lambda masks: masks,
-        lambda masks: masks.within(region),
+        lambda masks: masks.at(pixels, there),
         lambda masks: masks.replaced(torch.tensor([False, False, True, True, False]), index),
-        lambda masks: masks.emptied(torch.tensor([True, False, True, True, True])).within(region),
+        lambda masks: masks.emptied(torch.tensor([True, False, True, True, True])).at(pixels, there),
     ):
         ours, theirs = change(compact), change(TrackMasks(compact.dense))
         assert torch.equal(ours.dense, theirs.dense) and bool(ours.dense.any())
-        assert len(ours) == len(theirs) == 5 and ours.shape == theirs.shape == (30, 40)
+        assert len(ours) == len(theirs) == 5 and ours.shape == theirs.shape in ((30, 40), (1, len(pixels)))
         assert torch.equal(ours.areas(), theirs.areas())
         assert torch.equal(ours.shared(3), theirs.shared(3))
         assert torch.equal(ours.owners(rank), theirs.owners(rank))
         assert torch.equal(ours.owners(torch.where(rank < 4, rank, 0)), theirs.owners(torch.where(rank < 4, rank, 0)))
-        assert torch.equal(ours.hold(index), theirs.hold(index))
+        there_now = index if ours.shape == index.shape else index.flatten()[pixels][None]
+        assert torch.equal(ours.hold(there_now), theirs.hold(there_now))
+    at = compact.at(pixels, there)
+    assert torch.equal(at.dense[:, 0], compact.dense.flatten(1)[:, pixels] & there)
 
 
 def test_counts_are_those_of_the_pixels() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mastsam_ros.device import looking_is_free, on_host, upload
+from mastsam_ros.device import looking_is_free, on_host, places, upload
 from mastsam_ros.masks import look_up, select
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.propagation import occurrences
@@ -41,10 +41,14 @@ def new_masks(
     best = answer.scores.argmax(dim=1) if len(answer) else answer.scores.new_zeros(0, dtype=torch.int64)
     scores = answer.scores.gather(1, best[:, None])[:, 0] if len(answer) else answer.scores.new_zeros(0)
     masks = select(answer, best, torch.ones_like(best, dtype=torch.bool))
+    shape = masks.shape
+    smallest = settings.min_area_share * shape.numel()
+    pixels = None
     if region is not None:
-        masks = masks.within(region)
+        # A region is mostly a small part of the picture.
+        pixels = places(region.flatten())
+        masks = masks.at(pixels, region.flatten().index_select(0, pixels))
     sizes = masks.areas()
-    smallest = settings.min_area_share * masks.shape.numel()
     # The largest first, and of equal ones the first; what is too small owns nothing.
     order = sizes.argsort(descending=True, stable=True)
     rank = torch.zeros_like(order).scatter_(0, order, torch.arange(1, len(order) + 1, device=order.device))
@@ -52,7 +56,10 @@ def new_masks(
     area, sure = on_host(occurrences(owner.flatten(), len(masks) + 1)[1:], scores)
     kept = area >= smallest
     table = np.append(0, np.where(kept, np.cumsum(kept), 0))
-    return look_up(upload(table, owner.device), owner), sure[kept].tolist(), area[kept].tolist()
+    new = look_up(upload(table, owner.device), owner)
+    if pixels is not None:
+        new = new.new_zeros(shape.numel()).index_copy_(0, pixels, new.flatten()).view(shape)
+    return new, sure[kept].tolist(), area[kept].tolist()
 
 
 def solid(new: torch.Tensor, count: int) -> list[bool]:
