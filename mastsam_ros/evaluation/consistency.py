@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
+from mastsam_ros.geometry.flow_fields import led_to
 from mastsam_ros.types import InputError
 
 VOXEL_M = 0.02
@@ -34,8 +35,7 @@ def matched_pixels(previous: npt.NDArray[np.uint8], current: npt.NDArray[np.uint
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     there, back = dis.calc(now, before, None), dis.calc(before, now, None)
     height, width = now.shape
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    to_x, to_y = x + there[..., 0], y + there[..., 1]
+    to_x, to_y = led_to(there)
     home = cv2.remap(back, to_x, to_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(1e3, 1e3))
     error = there + home
     column, row = np.rint(to_x).astype(np.int32), np.rint(to_y).astype(np.int32)

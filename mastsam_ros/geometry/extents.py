@@ -12,7 +12,7 @@ from mastsam_ros.compiled import compiled
 _SHARES = (0.05, 0.5, 0.95)
 
 
-def extents(
+def group_extents(
     points: npt.NDArray[np.float32], group: npt.NDArray[np.integer], fewest: int = 1
 ) -> Iterator[tuple[int, npt.NDArray[np.float64]]]:
     """Per group of at least `fewest` points, by rising number: 5th, 50th and 95th percentile of each axis, (3, 3).

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial import cKDTree
 
-from mastsam_ros.geometry.extents import extents
+from mastsam_ros.geometry.extents import group_extents
 from mastsam_ros.geometry.presence import Presence, against, behind_themselves, seen_of_each
 from mastsam_ros.geometry.voxels import (
     MOST_VOTES,
@@ -211,7 +211,7 @@ class InstanceMap:
     def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Lower and upper corner (3,) of those of the ids that have enough voxels, in the world, stray ones aside."""
         mine = np.isin(self.voxels.instance, list(ids))
-        of_each = extents(self.voxels.xyz[mine], self.voxels.instance[mine], _FEWEST)
+        of_each = group_extents(self.voxels.xyz[mine], self.voxels.instance[mine], _FEWEST)
         return {id: (low.astype(np.float32), high.astype(np.float32)) for id, (low, _, high) in of_each}
 
     def merge(self, id: int, into: int) -> None:
@@ -257,7 +257,7 @@ class InstanceMap:
 
     def extents(self) -> dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
         """Per id: position (3,), the median of its voxels in the world, and size (3,), 5th to 95th percentile."""
-        of_each = extents(self.voxels.xyz, self.voxels.instance)
+        of_each = group_extents(self.voxels.xyz, self.voxels.instance)
         return {id: (middle, high - low) for id, (low, middle, high) in of_each}
 
     def cloud(self) -> LabelledCloud:

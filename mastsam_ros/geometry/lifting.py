@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
 from mastsam_ros.geometry.cameras import points_at
-from mastsam_ros.geometry.extents import extents
+from mastsam_ros.geometry.extents import group_extents
 from mastsam_ros.geometry.flow_depth import InverseDepth
 from mastsam_ros.settings import GeometrySettings
 from mastsam_ros.types import Frame, LabelledCloud
@@ -88,7 +88,7 @@ def instance_extents(cloud: LabelledCloud) -> dict[int, tuple[npt.NDArray[np.flo
 
     Instances with fewer than 10 points are left out.
     """
-    of_each = extents(cloud.xyz, cloud.instance, fewest=10)
+    of_each = group_extents(cloud.xyz, cloud.instance, fewest=10)
     return {instance: (middle, high - low) for instance, (low, middle, high) in of_each if instance}
 
 

@@ -50,7 +50,9 @@ def checked_matches(
     if not rest.any():
         return matches
     visible = seen | rest
-    sure = _confidence(np.ascontiguousarray(matches.xy1.cpu()), np.ascontiguousarray(matches.confidence.cpu()), rest)
+    sure = _confidence_image(
+        np.ascontiguousarray(matches.xy1.cpu()), np.ascontiguousarray(matches.confidence.cpu()), rest
+    )
     xy0, xy1, of_match = _packed(flow, visible, sure)
     device = matches.flow_back.device
     return replace(
@@ -124,7 +126,7 @@ def _take_from_pose(
 @compiled(
     "float32[:, ::1](Array(float32, 2, 'C', readonly=True), Array(float32, 1, 'C', readonly=True), bool_[:, ::1])"
 )
-def _confidence(
+def _confidence_image(
     xy: npt.NDArray[np.float32], of_match: npt.NDArray[np.float32], rest: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
     """(H, W): the confidence (N,) of matches in the pixels xy (N, 2) where they are, 1 where `rest` (H, W) is."""

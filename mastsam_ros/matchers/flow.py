@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.geometry.flow_fields import led_to, resized
 from mastsam_ros.settings import FlowSettings
 from mastsam_ros.types import Frame, InputError, Matches
 
@@ -39,10 +40,10 @@ class FlowMatcher:
         back = self._flow.calc(now, before, None)
         forward = self._flow.calc(before, now, None)
         size = (height, width)
-        confidence = _resized(self._returning(back, forward), size)
+        confidence = resized(self._returning(back, forward), size)
         across, down = width / now.shape[1], height / now.shape[0]
-        flow_back = _stretched(_resized(back, size), across, down)
-        flow = _stretched(_resized(forward, size), across, down)
+        flow_back = _stretched(resized(back, size), across, down)
+        flow = _stretched(resized(forward, size), across, down)
         xy0, xy1, of_match, visible = _seen_in_both(flow_back, confidence)
         return Matches(
             xy0=torch.from_numpy(xy0),
@@ -66,22 +67,10 @@ class FlowMatcher:
 
     def _returning(self, back: npt.NDArray[np.float32], forward: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Confidence (H, W) in 0..1 that falls with the squared error of going back and forth."""
-        x, y = _led_to(back)
         returned = np.asarray(
-            cv2.remap(forward, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32
+            cv2.remap(forward, *led_to(back), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32
         )
         return _confidence(back, returned, self._settings.relative_tolerance, self._settings.absolute_tolerance)
-
-
-@compiled("UniTuple(float32[:, ::1], 2)(float32[:, :, ::1])")
-def _led_to(flow: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """x and y (H, W) of where a flow (H, W, 2) leads."""
-    height, width = flow.shape[:2]
-    to_x, to_y = np.empty((height, width), np.float32), np.empty((height, width), np.float32)
-    for y in range(height):
-        for x in range(width):
-            to_x[y, x], to_y[y, x] = np.float32(x) + flow[y, x, 0], np.float32(y) + flow[y, x, 1]
-    return to_x, to_y
 
 
 @compiled("float32[:, ::1](float32[:, :, ::1], float32[:, :, ::1], float32, float32)")
@@ -134,9 +123,3 @@ def _seen_in_both(
                 sure[count] = confidence[y, x]
                 count += 1
     return before[:count].copy(), now[:count].copy(), sure[:count].copy(), visible
-
-
-def _resized(field: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    if field.shape[:2] == size:
-        return field
-    return np.asarray(cv2.resize(field, size[::-1], interpolation=cv2.INTER_LINEAR), dtype=np.float32)

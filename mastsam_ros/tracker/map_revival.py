@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
-from mastsam_ros.geometry.extents import extents
+from mastsam_ros.geometry.extents import group_extents
 from mastsam_ros.geometry.instance_map import Separation
 from mastsam_ros.geometry.presence import Presence
 from mastsam_ros.tracker.departed import Departed
@@ -127,7 +127,7 @@ class MapRevival:
         if view is None or not wanted or not count:
             return {}
         mask = on_host(new)[0][view.rows, view.columns]
-        boxes = {n - 1: (low, high) for n, (low, _, high) in extents(view.points, mask, FEWEST) if n}
+        boxes = {n - 1: (low, high) for n, (low, _, high) in group_extents(view.points, mask, FEWEST) if n}
         result: dict[int, dict[int, float]] = {}
         for id, (low, high) in self._map.boxes(wanted).items():
             size = high - low

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from mastsam_ros.device import on_host, upload
+from mastsam_ros.geometry.flow_fields import led_to, resized
 from mastsam_ros.settings import TrackerSettings
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.tracker.propagation import Carried
@@ -145,20 +146,16 @@ class SeenViews:
         now, before = (cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (grey, seen.grey))
         there = _moved(shrink @ H @ np.linalg.inv(shrink), size)
         flow = self._flow.calc(now, before, there)
-        x, y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
-        at_x, at_y = x + flow[..., 0], y + flow[..., 1]
+        at_x, at_y = led_to(flow)
         inside = (at_x >= 0) & (at_y >= 0) & (at_x <= size[0] - 1) & (at_y <= size[1] - 1)
         difference = cv2.blur(now, (3, 3)).astype(np.float32)
         difference -= cv2.remap(cv2.blur(before, (3, 3)), at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         if inside.any():
             difference -= np.median(difference[inside])
         same = inside & (np.abs(difference) < _COLOUR)
-        full = (width, height)
-        flow = cv2.resize(flow, full, interpolation=cv2.INTER_LINEAR) * scale.astype(np.float32)
-        x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-        labels = cv2.remap(seen.labels, x + flow[..., 0], y + flow[..., 1], cv2.INTER_NEAREST, borderValue=0)
-        expected = labels.astype(np.int64)
-        known = cv2.resize(same.astype(np.uint8), full, interpolation=cv2.INTER_NEAREST) > 0
+        flow = resized(flow, (height, width)) * scale.astype(np.float32)
+        expected = cv2.remap(seen.labels, *led_to(flow), cv2.INTER_NEAREST, borderValue=0).astype(np.int64)
+        known = cv2.resize(same.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
         return Recalled(expected, np.where(known, expected, 0), age)
 
 

@@ -12,7 +12,6 @@ from mastsam_ros.segmenters.regions.superpixels import (
     compressed_lab,
     gradient_magnitude,
 )
-from mastsam_ros.segmenters.regions.watershed import watershed
 
 
 def blobs(height: int = 120, width: int = 160, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -157,24 +156,3 @@ def test_what_is_split_is_a_graph_without_gaps() -> None:
 def test_noise_and_what_changes_slowly_is_not_split(image: np.ndarray) -> None:
     graph = build_region_graph(image, 7, lab=compressed_lab(image))
     assert graph.count == build_region_graph(image, 7).count
-
-
-@pytest.mark.parametrize("size", [(60, 80), (1, 9), (9, 1), (37, 41)])
-def test_the_watershed_is_opencvs_with_its_lines_given_away(size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(3)
-    image = cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), np.uint8), (0, 0), 1.5).reshape(*size, 3)
-    seeds = np.where(rng.random(size) < 0.03, 1, 0).astype(np.int32)
-    seeds[0, 0] = 1
-    seeds[seeds > 0] = np.arange(1, seeds.sum() + 1)
-    theirs = np.pad(seeds, 1)
-    cv2.watershed(np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge"), theirs)
-    theirs = theirs[1:-1, 1:-1]
-    ours = watershed(image, seeds)
-    np.testing.assert_array_equal(ours[theirs > 0], theirs[theirs > 0])
-    assert (ours > 0).all()
-    for y, x in np.argwhere(theirs < 0):
-        around = [(y + dy, x + dx) for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))]
-        around = [(v, u) for v, u in around if 0 <= v < size[0] and 0 <= u < size[1] and theirs[v, u] > 0]
-        apart = {(v, u): ((image[v, u].astype(int) - image[y, x].astype(int)) ** 2).sum() for v, u in around}
-        nearest = {theirs[at] for at in around if apart[at] == min(apart.values())}
-        assert not nearest or ours[y, x] in nearest

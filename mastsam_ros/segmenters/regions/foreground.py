@@ -59,12 +59,12 @@ class Foreground:
         self._inside = np.zeros(BINS**3)
         self._outside = np.zeros(BINS**3)
 
-    def carry(self, came_from: npt.NDArray[np.float32]) -> None:
-        """Brings what is known to the current frame. came_from: (H, W, 2), where each pixel was, see `led_to`."""
+    def carry(self, came_from: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]) -> None:
+        """Brings what is known to the current frame. came_from: x and y (H, W), where each pixel was, see `led_to`."""
         if self.evidence is None or self.mask is None:
             return
         self.evidence, mask = (
-            cv2.remap(image, came_from, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            cv2.remap(image, *came_from, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             for image in (self.evidence, self.mask.astype(np.float32))
         )
         self.mask = mask > 0.5
@@ -133,14 +133,6 @@ def colour_bins(lab: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
                 cell = cell * BINS + int(min(max(place, np.float32(0)), np.float32(BINS - 1)))
             bins[y, x] = cell
     return bins
-
-
-def led_to(flow: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(H, W, 2) float32: where a flow (H, W, 2) leads, pixels."""
-    places = flow.copy()
-    places[..., 0] += np.arange(flow.shape[1], dtype=np.float32)
-    places[..., 1] += np.arange(flow.shape[0], dtype=np.float32)[:, None]
-    return places
 
 
 @lru_cache(maxsize=4)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
+from mastsam_ros.geometry.flow_fields import led_to
 from mastsam_ros.segmenters.regions.dominant_motion import (
     GRID,
     MIN_NOISE,
@@ -21,7 +22,7 @@ from mastsam_ros.segmenters.regions.dominant_motion import (
     fit_quadratic,
     weighted_median,
 )
-from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins, led_to
+from mastsam_ros.segmenters.regions.foreground import Foreground, colour_bins
 from mastsam_ros.segmenters.regions.parallax import ParallaxGate, beyond_all, certain_pixels
 from mastsam_ros.segmenters.regions.superpixels import RegionGraph, gradient_magnitude, in_cells
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from mastsam_ros.geometry.flow_fields import led_to
 from mastsam_ros.segmenters.regions.dominant_motion import MIN_NOISE, TUNING, EpipolarFlow
-from mastsam_ros.segmenters.regions.foreground import led_to
 from mastsam_ros.segmenters.regions.superpixels import sums_over
 
 SAMPLE = 2
@@ -144,8 +144,7 @@ class ParallaxGate:
         else:
             carried = cv2.remap(
                 self._log_odds,
-                led_to(flow),
-                None,
+                *led_to(flow),
                 cv2.INTER_NEAREST,
                 borderMode=cv2.BORDER_CONSTANT,
                 borderValue=self._scene,
