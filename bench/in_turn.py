@@ -1,10 +1,10 @@
 """Compares two versions' speed: python bench/in_turn.py OTHER DATA [NAME ...] [--depth] [--frames N] [--help].
 
-OTHER: a folder with another version's `mastsam_ros`, as `git worktree add OTHER COMMIT` makes one. DATA: a data set, as
-for `mastsam evaluate`, of which all sequences are taken, or those with a NAME. Both versions run in a process of their
-own and step through the same sequence, a frame each in turn, so that both meet the same moods of the machine. Prints
-how long a step takes in either, the ratio of the sums, the median of the frames' ratios, and whether all labels are the
-same.
+OTHER: a folder with another version's `mastsam_ros`, as `git worktree add OTHER COMMIT` makes one. DATA: a folder of
+videos or scenes, or of both, as for `mastsam bench`; all are taken, or those with a NAME. Both versions run in a
+process of their own and step through the same sequence, a frame each in turn, so that both meet the same moods of the
+machine. Prints how long a step takes in either, the ratio of the sums, the median of the frames' ratios, and whether
+all labels are the same.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ def main() -> None:
     parser.add_argument("--depth", action="store_true", help="with depth and K, where a sequence has them")
     parser.add_argument("--frames", type=int, default=60, help="of each sequence (default 60)")
     arguments = parser.parse_args()
-    from mastsam_ros.evaluation.datasets import open_sequences
+    from mastsam_ros.evaluation.bench import open_data
 
     here = Path(__file__).resolve().parents[1]
-    for sequence in open_sequences(arguments.data, arguments.names or None):
+    videos, scenes = open_data(arguments.data, arguments.names or None)
+    for sequence in videos + scenes:
         frames = min(arguments.frames, len(sequence.frames))
         of_version = [str(arguments.data.resolve()), sequence.name, str(frames), str(int(arguments.depth))]
         versions = [started(folder.resolve(), of_version) for folder in (arguments.other, here)]
@@ -100,11 +101,12 @@ STEPPING = "MASTSAM_STEPS_IN_TURN"
 
 def step_when_asked(data: str, name: str, frames: str, depth: str) -> None:
     """Steps through a sequence, a frame for each line read; prints milliseconds and a digest of the labels."""
-    from mastsam_ros.evaluation.datasets import open_sequences
+    from mastsam_ros.evaluation.bench import open_data
     from mastsam_ros.pipeline import create_mastsam
     from mastsam_ros.settings import Settings
 
-    sequence = open_sequences(Path(data), [name])[0]
+    videos, scenes = open_data(Path(data), [name])
+    sequence = (videos + scenes)[0]
     system = create_mastsam(Settings())
     for index in range(int(frames)):
         frame = sequence.frame(index, bool(int(depth)))
