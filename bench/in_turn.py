@@ -1,4 +1,4 @@
-"""Compares two versions' speed: python bench/in_turn.py OTHER DATA [NAME ...] [--depth] [--frames N] [--help].
+"""Compares two versions' speed: python bench/in_turn.py OTHER DATA [NAME ...] [--depth] [--upcoming] [--frames N] [--help].
 
 OTHER: a folder with another version's `mastsam_ros`, as `git worktree add OTHER COMMIT` makes one. DATA: a folder of
 videos or scenes, or of both, as for `mastsam bench`; all are taken, or those with a NAME. Both versions run in a
@@ -31,16 +31,20 @@ def main() -> None:
     parser.add_argument("data", type=Path, metavar="DATA")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--depth", action="store_true", help="with depth and K, where a sequence has them")
+    parser.add_argument("--upcoming", action="store_true", help="here, each step knows the next frame and prepares it")
     parser.add_argument("--frames", type=int, default=60, help="of each sequence (default 60)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     from mastsam_ros.evaluation.bench import open_data
 
     here = Path(__file__).resolve().parents[1]
     videos, scenes = open_data(arguments.data, arguments.names or None)
     for sequence in videos + scenes:
         frames = min(arguments.frames, len(sequence.frames))
-        of_version = [str(arguments.data.resolve()), sequence.name, str(frames), str(int(arguments.depth))]
-        versions = [started(folder.resolve(), of_version) for folder in (arguments.other, here)]
+        of_both = [str(arguments.data.resolve()), sequence.name, str(frames), str(int(arguments.depth))]
+        versions = [
+            started(folder.resolve(), [*of_both, str(int(upcoming))])
+            for folder, upcoming in ((arguments.other, False), (here, arguments.upcoming))
+        ]
         try:
             taken, same = in_turn(versions, frames)
         finally:
@@ -99,7 +103,7 @@ STEPPING = "MASTSAM_STEPS_IN_TURN"
 """Set in the environment of a process that is one of the two versions."""
 
 
-def step_when_asked(data: str, name: str, frames: str, depth: str) -> None:
+def step_when_asked(data: str, name: str, frames: str, depth: str, upcoming: str) -> None:
     """Steps through a sequence, a frame for each line read; prints milliseconds and a digest of the labels."""
     from mastsam_ros.evaluation.bench import open_data
     from mastsam_ros.pipeline import create_mastsam
@@ -108,11 +112,15 @@ def step_when_asked(data: str, name: str, frames: str, depth: str) -> None:
     videos, scenes = open_data(Path(data), [name])
     sequence = (videos + scenes)[0]
     system = create_mastsam(Settings())
+    following = sequence.frame(0, bool(int(depth)))
     for index in range(int(frames)):
-        frame = sequence.frame(index, bool(int(depth)))
+        frame, last = following, index + 1 == int(frames)
+        following = frame if last else sequence.frame(index + 1, bool(int(depth)))
+        # Other versions may not know what an upcoming frame is.
+        known = {"upcoming": following} if int(upcoming) and not last else {}
         sys.stdin.readline()
         start = time.perf_counter()
-        labels = system.step(frame).labels
+        labels = system.step(frame, **known).labels
         spent = 1e3 * (time.perf_counter() - start)
         print(spent, hashlib.sha256(labels.tobytes()).hexdigest(), flush=True)
 

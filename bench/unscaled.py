@@ -29,8 +29,8 @@ class Watched:
         self.poses: list[np.ndarray | None] = []
         self.depth_errors: list[np.ndarray] = []
 
-    def step(self, frame: Frame) -> FrameResult:
-        result = self.mastsam.step(frame)
+    def step(self, frame: Frame, upcoming: Frame | None = None) -> FrameResult:
+        result = self.mastsam.step(frame, upcoming)
         self.poses.append(result.T_world_camera if result.pose is PoseState.UP_TO_SCALE else None)
         if result.points is not None and frame.K is not None and frame.depth is not None:
             self.depth_errors.append(depth_error(result.points.xyz, frame.K, frame.depth))

@@ -23,7 +23,7 @@ from mastsam_ros.geometry.pointmaps import PointmapLifter, PointmapPair
 from mastsam_ros.geometry.structure import Structure
 from mastsam_ros.io.map_file import load_map, save_map
 from mastsam_ros.masks import look_up
-from mastsam_ros.matchers import Matcher, create_matcher
+from mastsam_ros.matchers import Matcher, MatchingAhead, create_matcher
 from mastsam_ros.segmenters import LookingAhead, MasksSuffice, RoughOutlines, Segmenter, create_segmenter
 from mastsam_ros.settings import Settings
 from mastsam_ros.stages import SecondCore, StageTimer
@@ -64,6 +64,7 @@ from mastsam_ros.types import (
     Unprompted,
     WorldMap,
 )
+from mastsam_ros.upcoming import Prepared, Upcoming
 
 _LOG = logging.getLogger(__name__)
 _FLAT_IMAGE = 2.0
@@ -129,6 +130,7 @@ class Mastsam:
         """What the stages are timed with, seconds."""
         self._timer = StageTimer(self.clock)
         self._second_core = SecondCore()
+        self._upcoming = Upcoming(self._second_core)
         self._faults = 0
         self._before = self._snapshot()
         self._committed = False
@@ -136,9 +138,11 @@ class Mastsam:
         self.lasting_map = False
         """The map is one that later runs are to have: only who says so empties it."""
 
-    def step(self, frame: Frame) -> FrameResult:
+    def step(self, frame: Frame, upcoming: Frame | None = None) -> FrameResult:
         """Segments one frame, with the ids of the frames before.
 
+        upcoming: the frame of the next step, where it is known already: a second core does what it can for it beside
+        the end of this one. The results are the same.
         Returns labels (H, W) uint16 at the frame's size. A frame of another size than the last one starts anew.
         A frame that shows nothing (black or constant) gets no labels and changes nothing. Raises MastsamError
         where a matcher or segmenter cannot go on, IdsExhaustedError after 65535 ids.
@@ -149,7 +153,7 @@ class Mastsam:
         self._before = self._snapshot()
         self._committed = False
         try:
-            result = self._advance(frame)
+            result = self._advance(frame, upcoming)
         except Exception:
             # Nothing goes on behind the back of the next frame.
             self._second_core.finish()
@@ -169,12 +173,13 @@ class Mastsam:
         self._faults = 0
         return result
 
-    def _advance(self, frame: Frame) -> FrameResult:
+    def _advance(self, frame: Frame, upcoming: Frame | None) -> FrameResult:
         """The method in the order of the paper: match (2), carry (3), prompts (4), choose (5), tell apart (6), discover
         (7; in the first frame, which has nothing to carry, that is 1), and lift (8)."""
         timer = self._timer = StageTimer(self.clock)
         with timer("prepare"):
-            view = self._view(frame)
+            prepared = self._upcoming.take(frame)
+            view = self._view(frame) if prepared is None else prepared.view
         if self._shows_nothing(view):
             return self._empty_result(frame)
         if self._previous is not None and self._previous.image.shape != view.image.shape:
@@ -182,8 +187,8 @@ class Mastsam:
             self._before = self._snapshot()
         self._identities.begin_frame()
         self._editor.index = self._reidentification.follow_other_cameras(self._editor.index)
-        ahead = self._look_ahead(view)
-        matches = self._matched(view)
+        ahead = self._look_ahead(view) if prepared is None or view.depth is not None else None
+        matches = self._matched(view, prepared)
         follows = matches if self._in_order else None
         with ExitStack() as finishing, ExitStack() as looking_round:
             with self._meanwhile("segment", lambda: self._set_frame(view, follows, ahead)):
@@ -191,6 +196,7 @@ class Mastsam:
                     self.structure.locate(view, matches)
                 looking_round.enter_context(self._meanwhile("pose", self._look_round))
                 finishing.enter_context(self._meanwhile("pose", self.map.finish))
+                self._prepare(upcoming, view)
                 active, carried = self._carried(view, matches)
                 prompts = self._prompts(carried)
             chosen, unprompted = self._chosen(prompts, carried)
@@ -212,14 +218,19 @@ class Mastsam:
             events = (*self._take_pending(), *self._identities.told())
             tracks = listed(self._identities, labels, points)
             check = self._checked(shown, places, events)
+            if upcoming is not None:
+                with timer("upcoming"):
+                    self._upcoming.wait()
         self._frames += 1
         return self._result(frame, labels, tracks, events, points, check)
 
-    def _matched(self, view: Frame) -> Matches | None:
+    def _matched(self, view: Frame, prepared: Prepared | None) -> Matches | None:
         """Step 2, and where the camera is in the map: the matches, corrected where that is known."""
         previous = self._previous
         with self._timer("match"):
-            matches = self.matcher.match(previous, view) if previous is not None else None
+            matches = prepared.matches if prepared is not None and prepared.previous is previous else None
+            if matches is None and previous is not None:
+                matches = self.matcher.match(previous, view)
         with self._timer("pose"):
             return self.map.locate(view, matches, self._frames)
 
@@ -370,6 +381,7 @@ class Mastsam:
     def configure(self, settings: Settings) -> None:
         """Tracks on with other settings from the next frame on. The device, matcher and segmenter stay as they are."""
         self.settings = settings
+        self._upcoming.forget()
         self._identities.settings = self._overlap.settings = settings.tracker
         self._lost.settings = self._seen.settings = settings.tracker
         self._arrivals.settings = self._reidentification.settings = self._editor.settings = settings.tracker
@@ -528,6 +540,27 @@ class Mastsam:
         follows = self._previous is not None and self._in_order
         segmenter = self.segmenter
         return self._second_core.start(lambda: segmenter.look_ahead(view, follows))
+
+    def _prepare(self, frame: Frame | None, view: Frame) -> None:
+        """Starts what the next step would begin with, if its frame is known. view: the current one, which it follows.
+
+        With depth that is only its picture at working size: the second core has enough to do then, and what the
+        segmenter knows of depth it takes from each frame once.
+        """
+        segmenter, matcher = self.segmenter, self.matcher
+        if frame is None or not isinstance(segmenter, LookingAhead):
+            return
+
+        def prepared() -> Prepared:
+            following = self._view(frame)
+            if following.depth is not None:
+                return Prepared(following, view, None)
+            same_size = following.image.shape == view.image.shape
+            matches = matcher.match(view, following) if same_size and isinstance(matcher, MatchingAhead) else None
+            segmenter.look_ahead(following, self._in_order)
+            return Prepared(following, view, matches)
+
+        self._upcoming.prepare(frame, prepared)
 
     def _set_frame(self, view: Frame, matches: Matches | None, ahead: Future[None] | None) -> None:
         if ahead is not None:

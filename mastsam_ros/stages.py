@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 class StageTimer:
@@ -33,7 +36,7 @@ class SecondCore:
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="mastsam")
 
-    def start(self, work: Callable[[], None]) -> Future[None]:
+    def start(self, work: Callable[[], Result]) -> Future[Result]:
         """Does the work as soon as what was given before is done."""
         return self._thread.submit(work)
 

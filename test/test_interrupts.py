@@ -63,9 +63,9 @@ def test_a_step_is_finished_before_it_is_interrupted(monkeypatch: pytest.MonkeyP
     step = mastsam.step
     results: list[FrameResult] = []
 
-    def interrupted(frame: Frame) -> FrameResult:
+    def interrupted(frame: Frame, upcoming: Frame | None) -> FrameResult:
         interrupt()
-        results.append(step(frame))
+        results.append(step(frame, upcoming))
         return results[-1]
 
     monkeypatch.setattr(mastsam, "step", interrupted)

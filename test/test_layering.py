@@ -18,7 +18,7 @@ PACKAGE = Path(mastsam_ros.__file__).parent
 # place here.
 LAYERS = [
     {"types", "masks", "settings", "setting_fields", "settings_arguments", "device", "compiled", "stages", "weights"}
-    | {"checkpoints", "backends", "interrupts", "touching", "allocator"},
+    | {"checkpoints", "backends", "interrupts", "touching", "allocator", "upcoming"},
     {"matchers", "segmenters", "tracker", "geometry"},
     {"pipeline", "io", "evaluation", "viz"},
     {"cli", "run", "unordered", "replay", "node_session", "demo", "ros", "__main__"},

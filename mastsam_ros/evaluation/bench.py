@@ -37,15 +37,17 @@ CROSS_VALIDATION = Path("out") / "cross_validation"
 SCENE_PROTOCOLS = ("identity", "consistency")
 
 
-def measured(sequence: LabelledSequence, system: Mastsam, geometry: bool, protocols: Sequence[str]) -> Run:
+def measured(
+    sequence: LabelledSequence, system: Mastsam, geometry: bool, protocols: Sequence[str], live: bool = False
+) -> Run:
     """One run, with the flow of the consistency metric kept on disk."""
-    return run_sequence(sequence, system, geometry, protocols, FlowCache(FLOW_CACHE))
+    return run_sequence(sequence, system, geometry, protocols, FlowCache(FLOW_CACHE), live)
 
 
-def bench_davis(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+def bench_davis(sequences: list[LabelledSequence], settings: Settings, live: bool = False) -> dict[str, Run]:
     """The paper's protocol on videos, the embedded default."""
     wanted = ("best-mask", "best-track", "consistency")
-    return {s.name: measured(s, create_mastsam(settings), False, wanted) for s in sequences}
+    return {s.name: measured(s, create_mastsam(settings), False, wanted, live) for s in sequences}
 
 
 def davis_table(runs: dict[str, Run]) -> str:
@@ -66,12 +68,13 @@ def davis_table(runs: dict[str, Run]) -> str:
     return table(["DAVIS", *(c.head for c in columns), "fps"], rows, " ".join([*(c.format for c in columns), ".1f"]))
 
 
-def bench_scenes(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+def bench_scenes(sequences: list[LabelledSequence], settings: Settings, live: bool = False) -> dict[str, Run]:
     """Static scenes, RGB alone and with depth and K."""
     runs = {}
     for geometry, kind in ((False, "RGB"), (True, "RGB-D")):
         for sequence in sequences:
-            runs[f"{sequence.name} {kind}"] = measured(sequence, create_mastsam(settings), geometry, SCENE_PROTOCOLS)
+            system = create_mastsam(settings)
+            runs[f"{sequence.name} {kind}"] = measured(sequence, system, geometry, SCENE_PROTOCOLS, live)
     return runs
 
 
@@ -104,7 +107,7 @@ TRACKER_RUNS: dict[str, Callable[[LabelledSequence], TruthMatcher]] = {
 }
 
 
-def bench_tracker(sequences: list[LabelledSequence], settings: Settings) -> dict[str, Run]:
+def bench_tracker(sequences: list[LabelledSequence], settings: Settings, live: bool = False) -> dict[str, Run]:
     """The tracker alone: masks from the truth without ids, matches from the truth.
 
     At full size: shrunk masks would measure the resampling.
@@ -114,7 +117,7 @@ def bench_tracker(sequences: list[LabelledSequence], settings: Settings) -> dict
     for kind, matcher in TRACKER_RUNS.items():
         for sequence in sequences:
             mastsam = Mastsam(matcher(sequence), TruthSegmenter(sequence), settings)
-            runs[f"{sequence.name}, {kind}"] = measured(sequence, mastsam, False, SCENE_PROTOCOLS)
+            runs[f"{sequence.name}, {kind}"] = measured(sequence, mastsam, False, SCENE_PROTOCOLS, live)
     return runs
 
 
@@ -169,6 +172,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sequences", metavar="A,B", help="only these, separated by commas")
     parser.add_argument("--frames", type=int, metavar="N", help="only the first so many frames of each sequence")
+    parser.add_argument(
+        "--live",
+        action="store_true",
+        help="no step knows the next frame, as with a camera; otherwise each prepares it, as in `mastsam run`",
+    )
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a setting")
     parser.add_argument("--models", action="store_true", help="instead: times of the foundation models, random weights")
     parser.add_argument(
@@ -216,7 +224,7 @@ def run(arguments: argparse.Namespace) -> int:
         ("tracker", scenes, bench_tracker, scenes_table),
     ):
         if sequences and arguments.only in (None, kind):
-            runs = measure([sequence.first(arguments.frames) for sequence in sequences], settings)
+            runs = measure([sequence.first(arguments.frames) for sequence in sequences], settings, arguments.live)
             sys.stdout.write(f"{show(runs)}\n{stages_line(runs)}\n\n")
             sys.stdout.flush()
             figures[kind] = {name: done.to_mapping() for name, done in runs.items()}

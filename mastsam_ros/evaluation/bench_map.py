@@ -81,8 +81,8 @@ class _Watched:
         self.poses: list[npt.NDArray[np.float64] | None] = []
         self.overlaps: list[FrameOverlap] = []
 
-    def step(self, frame: Frame) -> FrameResult:
-        result = self.mastsam.step(frame)
+    def step(self, frame: Frame, upcoming: Frame | None = None) -> FrameResult:
+        result = self.mastsam.step(frame, upcoming)
         truth = self.sequence.truth(self.sequence.frames[len(self.poses)])
         self.overlaps.append(frame_overlap(result.labels, truth))
         self.poses.append(result.T_world_camera)

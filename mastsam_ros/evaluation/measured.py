@@ -145,8 +145,8 @@ class _Telling:
     system: Steps
     tell: Callable[[], None]
 
-    def step(self, frame: Frame) -> FrameResult:
-        result = self.system.step(frame)
+    def step(self, frame: Frame, upcoming: Frame | None = None) -> FrameResult:
+        result = self.system.step(frame, upcoming)
         self.tell()
         return result
 

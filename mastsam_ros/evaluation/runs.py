@@ -21,13 +21,14 @@ from mastsam_ros.evaluation.workers import Failure, run_in_processes, run_on_ray
 from mastsam_ros.io.sinks import RunFolder
 from mastsam_ros.settings import Settings
 from mastsam_ros.types import Frame, FrameResult
+from mastsam_ros.upcoming import with_upcoming
 
 
 class Steps(Protocol):
     """What is measured: `Mastsam`, or anything with its `step`."""
 
-    def step(self, frame: Frame) -> FrameResult:
-        """Labels of one frame, with the ids of the frames before."""
+    def step(self, frame: Frame, upcoming: Frame | None = None) -> FrameResult:
+        """Labels of one frame, with the ids of the frames before. upcoming: the next frame, where it is known."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,12 +61,14 @@ def run_sequence(
     geometry: bool,
     protocols: Collection[str],
     flow_cache: FlowCache | None = None,
+    live: bool = False,
 ) -> Run:
-    """Every frame through `system.step`. geometry: frames carry depth and K. Raises InputError."""
+    """Every frame through `system.step`. geometry: frames carry depth and K. live: a step does not know the next frame,
+    as a camera's does not. Raises InputError."""
     scorer = SequenceScorer(sequence, protocols, flow_cache)
     frames = len(sequence.frames)
     with tqdm(total=frames, desc=sequence.name, unit="frame", leave=False, disable=not sys.stderr.isatty()) as progress:
-        return _measured(sequence, system, geometry, scorer, lambda stem, frame, result: progress.update())
+        return _measured(sequence, system, geometry, scorer, lambda stem, frame, result: progress.update(), live)
 
 
 def _measured(
@@ -74,13 +77,14 @@ def _measured(
     geometry: bool,
     scorer: SequenceScorer,
     done: Callable[[str, Frame, FrameResult], Any],
+    live: bool = False,
 ) -> Run:
     step_ms: list[float] = []
     stages: dict[str, float] = defaultdict(float)
-    for index, files in enumerate(sequence.frames):
-        frame = sequence.frame(index, geometry)
+    frames = (sequence.frame(index, geometry) for index in range(len(sequence.frames)))
+    for files, (frame, upcoming) in zip(sequence.frames, with_upcoming(frames), strict=True):
         start = time.perf_counter()
-        result = system.step(frame)
+        result = system.step(frame, None if live else upcoming)
         step_ms.append(1000 * (time.perf_counter() - start))
         for stage, spent in result.timings_ms.items():
             stages[stage] += spent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from mastsam_ros.backends import resolved
 from mastsam_ros.types import Frame, Matches
@@ -16,6 +16,16 @@ class Matcher(Protocol):
 
     def match(self, previous: Frame, current: Frame) -> Matches:
         """Matches from `previous` to `current`, in pixels of each."""
+
+
+@runtime_checkable
+class MatchingAhead(Matcher, Protocol):
+    """A matcher that goes by the two pictures alone and may be asked on another thread, for a pair that comes next.
+
+    Never twice at the same time. Nobody has to be: otherwise every pair is matched in its own step.
+    """
+
+    matches_ahead: Literal[True]
 
 
 @runtime_checkable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,8 @@ from mastsam_ros.types import Frame, InputError, Matches
 
 class FlowMatcher:
     """Dense inverse search flow between consecutive frames; every pixel seen in both is a match."""
+
+    matches_ahead: Literal[True] = True
 
     def __init__(self, settings: FlowSettings | None = None) -> None:
         self._settings = settings or FlowSettings()

@@ -30,11 +30,14 @@ class Segmenter(Protocol):
 class LookingAhead(Segmenter, Protocol):
     """A segmenter that uses a second core: this method and `set_frame` may be called from another thread than the rest.
 
-    Never two methods at the same time. Nobody has to have it: without it every method is called in turn.
+    Never two methods at the same time, but that `look_ahead` at the next frame may run while `predict` and `everything`
+    answer for the current one. Nobody has to have it: without it every method is called in turn.
     """
 
     def look_ahead(self, frame: Frame, follows: bool) -> None:
-        """The part of the next `set_frame` that needs no matches. follows: whether it will be given any."""
+        """The part of the next `set_frame` that needs no matches. follows: whether it will be given any. It changes no
+        answer for the current frame, nor, if another frame comes instead, for that one; frames with depth are shown to
+        it only in their own step."""
 
 
 @runtime_checkable
