@@ -1,4 +1,4 @@
-"""Compares two versions' speed: python bench/in_turn.py OTHER DATA [NAME ...] [--depth] [--upcoming] [--frames N] [--help].
+"""Compares two versions' speed: python bench/in_turn.py OTHER DATA [NAME ...] [--upcoming] [--depth] [--frames N].
 
 OTHER: a folder with another version's `mastsam_ros`, as `git worktree add OTHER COMMIT` makes one. DATA: a folder of
 videos or scenes, or of both, as for `mastsam bench`; all are taken, or those with a NAME. Both versions run in a
