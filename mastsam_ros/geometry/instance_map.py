@@ -210,8 +210,10 @@ class InstanceMap:
 
     def boxes(self, ids: Set[int]) -> dict[int, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
         """Lower and upper corner (3,) of those of the ids that have enough voxels, in the world, stray ones aside."""
-        mine = np.isin(self.voxels.instance, list(ids))
-        of_each = group_extents(self.voxels.xyz[mine], self.voxels.instance[mine], _FEWEST)
+        wanted = np.zeros(1 + max(int(self.voxels.instance.max(initial=0)), *ids, 0), bool)
+        wanted[list(ids)] = True
+        mine = np.flatnonzero(np.take(wanted, self.voxels.instance))
+        of_each = group_extents(self.voxels.xyz.take(mine, axis=0), self.voxels.instance.take(mine), _FEWEST)
         return {id: (low.astype(np.float32), high.astype(np.float32)) for id, (low, _, high) in of_each}
 
     def merge(self, id: int, into: int) -> None:

@@ -127,7 +127,9 @@ class MapRevival:
         if view is None or not wanted or not count:
             return {}
         mask = on_host(new)[0][view.rows, view.columns]
-        boxes = {n - 1: (low, high) for n, (low, _, high) in group_extents(view.points, mask, FEWEST) if n}
+        on = np.flatnonzero(mask)
+        extents = group_extents(view.points.take(on, axis=0), mask.take(on), FEWEST)
+        boxes = {n - 1: (low, high) for n, (low, _, high) in extents}
         result: dict[int, dict[int, float]] = {}
         for id, (low, high) in self._map.boxes(wanted).items():
             size = high - low
@@ -230,8 +232,9 @@ class MapRevival:
             return {}
         result: dict[int, dict[int, float]] = {}
         for id, near in self.nearness(new, count, set(active) - {0}).items():
-            theirs = owners == active.index(id) + 1
-            result[id] = {n: d for n, d in near.items() if d < 1 and _divided(masks == n + 1, theirs, view.depth)}
+            close = {n: distance for n, distance in near.items() if distance < 1}
+            theirs = owners == active.index(id) + 1 if close else owners
+            result[id] = {n: d for n, d in close.items() if _divided(masks == n + 1, theirs, view.depth)}
         return result
 
     def reunite(self, index: torch.Tensor, active: list[int], identities: Identities) -> list[int]:

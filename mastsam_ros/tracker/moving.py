@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
-from mastsam_ros.device import on_host, upload
+from mastsam_ros.device import on_host, one_thread, upload
 from mastsam_ros.geometry.depth_noise import inverse_depth_noise, inverse_of
 from mastsam_ros.types import Frame, Matches
 
@@ -83,8 +83,11 @@ def off_moving(matches: Matches | None, owners: npt.NDArray[np.uint16] | None, m
         return matches
     moves = np.zeros(1 + max(int(owners.max(initial=0)), *moving), bool)
     moves[list(moving)] = True
-    rest = upload(_not_on(moves, np.ascontiguousarray(owners), on_host(matches.xy0)[0]), matches.xy0.device)
-    return Matches(matches.xy0[rest], matches.xy1[rest], matches.confidence[rest])
+    device = matches.xy0.device
+    with one_thread(device):
+        rest = upload(_not_on(moves, np.ascontiguousarray(owners), on_host(matches.xy0)[0]), device)
+        xy0, xy1 = (xy.index_select(0, rest) for xy in (matches.xy0, matches.xy1))
+        return Matches(xy0, xy1, matches.confidence.index_select(0, rest))
 
 
 @compiled("int64[::1](bool_[::1], Array(uint16, 2, 'C', readonly=True), Array(float32, 2, 'C', readonly=True))")

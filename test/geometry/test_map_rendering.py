@@ -40,3 +40,27 @@ def test_what_is_behind_the_camera_or_beside_the_picture_is_not_drawn() -> None:
     T = np.eye(4)
     T[0, 3] = 2.0
     assert (rendered(wall(1.0, 0.1) + np.float32([2, 0, 0]), T, K, SHAPE, STRIDE, VOXEL_M) >= 0).any()
+
+
+def test_it_is_what_drawing_one_after_the_other_gives() -> None:
+    rng = np.random.default_rng(7)
+    xyz = rng.uniform([-1, -0.8, 0.1], [1, 0.8, 2], (4000, 3)).astype(np.float32)
+    xyz[::5, 2] = np.float32(0.5)  # equally near
+    cells = np.full((40, 50), -1)
+    depth = np.full(cells.shape, np.inf)
+    for n, (x, y, z) in enumerate(xyz):
+        column, row = round((x / z * 100 + 49.5) / STRIDE), round((y / z * 100 + 39.5) / STRIDE)
+        if 0 <= column < 50 and 0 <= row < 40 and z <= depth[row, column]:
+            cells[row, column], depth[row, column] = n, z
+    for axis in (1, 0):
+        own, own_depth = cells.copy(), depth.copy()
+        for row, column in np.ndindex(cells.shape):
+            for step, sign in ((1, 1), (1, -1), (2, 1), (2, -1), (3, 1), (3, -1)):
+                place = [row, column]
+                place[axis] += sign * step
+                if 0 <= place[0] < 40 and 0 <= place[1] < 50:
+                    near = own_depth[tuple(place)]
+                    if near < depth[row, column] and (step - 0.5) * near <= 0.5 * VOXEL_M * 100 / STRIDE:
+                        cells[row, column], depth[row, column] = own[tuple(place)], near
+    assert (rendered(xyz, np.eye(4), K, SHAPE, STRIDE, VOXEL_M) == cells).mean() > 0.999
+    assert (cells >= 0).mean() > 0.5

@@ -271,17 +271,31 @@ def _merge_parts(
     contacts = np.bincount(index, minlength=len(pairs))
     links = np.bincount(index, link, len(pairs))
     smooth = np.bincount(index, link & (depth >= required[index]), len(pairs))
-    group = np.arange(count + 1)
+    tied = np.argsort(-links, kind="stable")
+    tied = tied[links[tied] > 0]
+    group = _grouped(low[tied], high[tied], (smooth > SMOOTH_SHARE * contacts)[tied], area)
+    return without_crumbs(np.take(group, parts))
+
+
+@compiled("int32[::1](int64[::1], int64[::1], bool_[::1], int64[::1])")
+def _grouped(
+    low: npt.NDArray[np.int64], high: npt.NDArray[np.int64], smooth: Bools, area: npt.NDArray[np.int64]
+) -> Ints:
+    """The group of each part, of `area` (count + 1,) pixels; 0 for the first. Pairs are joined in their order, smooth
+    ones first, then those with a group that is a crumb."""
+    count = len(area)
+    group = np.arange(count).astype(np.int32)
     for crumbs in (False, True):
-        size = np.bincount(group, area, count + 1)
-        for pair in np.argsort(-links, kind="stable"):
+        size = np.zeros(count, np.int64)
+        for part in range(count):
+            size[group[part]] += area[part]
+        for pair in range(len(low)):
             a, b = group[low[pair]], group[high[pair]]
-            small = min(size[a], size[b]) < SMALLEST_OBJECT_PX
-            if a != b and links[pair] and (small if crumbs else smooth[pair] > SMOOTH_SHARE * contacts[pair]):
+            if a != b and (min(size[a], size[b]) < SMALLEST_OBJECT_PX if crumbs else smooth[pair]):
                 group[group == b] = a
                 size[a] += size[b]
     group[0] = 0
-    return without_crumbs(np.take(group.astype(np.int32), parts))
+    return group
 
 
 @compiled(
