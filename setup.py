@@ -73,6 +73,7 @@ setup(
         "PyYAML>=6",
         "rosbags>=0.10",
         "scipy>=1.10",
+        "threadpoolctl>=3.1",
         "torch>=2.1",
         "tqdm>=4.60",
     ],

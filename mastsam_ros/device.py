@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 
 from mastsam_ros.types import ModelError, SettingsError
 
@@ -76,7 +77,12 @@ def on_host(*tensors: torch.Tensor) -> list[npt.NDArray[Any]]:
 
 
 def use_threads(count: int) -> None:
-    """Has torch and OpenCV compute with so many threads in this process; 0 leaves them as they are."""
+    """Has torch and OpenCV compute with so many threads in this process; 0 leaves them as they are.
+
+    numpy's BLAS always has one: its products are small here, and beside a core that is busy a thread of its own is
+    waited for longer than it saves.
+    """
+    threadpool_limits(1, user_api="blas")
     if count > 0:
         torch.set_num_threads(count)
         cv2.setNumThreads(count)

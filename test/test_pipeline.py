@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from mastsam_ros.io.sample_scene import SampleScene
 from mastsam_ros.matchers.flow import FlowMatcher
@@ -376,6 +377,7 @@ def test_the_threads_asked_for_are_used_also_by_threads_that_start_later():
     try:
         create_mastsam(Settings().updated({"threads": 3}))
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (3, 3)
+        assert {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"} == {1}
         later = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
         later.start()
         later.join()
