@@ -232,7 +232,10 @@ class TrackerSettings(Checked):
     revival_frames: int = setting(40, "Tracks lost for longer are not recognised by appearance.", 0, 1_000_000)
     revival_radius_px: float = setting(20.0, "How far from the expected place, at least.", 0)
     revival_size_ratio: float = setting(0.8, "Largest |log| of the ratio of areas.", 0)
-    revival_colour: float = setting(0.15, "Largest Jensen-Shannon divergence of the colours.", 0)
+    revival_colour: float = setting(0.15, "Largest Jensen-Shannon divergence of the colours...", 0)
+    revival_histogram: float = setting(
+        0.4, "... or Bhattacharyya distance of their histograms, where no map knows the place; 0: not asked.", 0, 1
+    )
     recall: bool = setting(True, "Recognise views that were seen before: tracks lost since then come back in place.")
     recall_views: int = setting(40, "Largest number of views that are remembered.", 1, 10_000)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +130,8 @@ class Arrivals:
         if newest <= STRANGE_FRAMES + _LAST_GLIMPSE:
             old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
             old = [n for n in old if shares[n] <= _SMALL and not said.edited(active[n])]
-            for id, frames in self._lost.strangers([active[n] for n in old], looks.of(old)).items():
+            plain = replace(looks, colours=None).of(old)
+            for id, frames in self._lost.strangers([active[n] for n in old], plain).items():
                 gone[id], since[id] = identities[id], frames
         longest = max(since.values(), default=-_LAST_GLIMPSE)
         young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest + _LAST_GLIMPSE]
@@ -141,7 +143,9 @@ class Arrivals:
             age = lives[young[n]].age
             return age <= since[id] + _LAST_GLIMPSE and age < gone[id].age
 
-        found = self._lost.recognise(list(gone), looks.of(young), possible=may_be)
+        large = {id for n, id in enumerate(active) if shares[n] > _SMALL and n not in young and id not in gone}
+        wholes = [large | {lives[n].parent} for n in young]
+        found = self._lost.recognise(list(gone), looks.of(young), possible=may_be, wholes=wholes)
         # A mask whose id goes back to another one is nobody's; who it is, is asked when it is found anew.
         found = {n: id for n, id in found.items() if active[young[n]] not in found.values()}
         for n, id in found.items():

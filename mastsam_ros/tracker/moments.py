@@ -1,4 +1,5 @@
-"""Sums of places and colours over every mask of an index image, from every second pixel in x and in y."""
+"""Sums of places and colours over every mask of an index image, and histograms of its colours, from every second pixel
+in x and in y."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from mastsam_ros.device import looking_is_free
 
 MOMENTS = 12
 """Pixels; sums of x, y, red, green, blue; and of the products rr, rg, rb, gg, gb, bb."""
+COLOURS = 8 * 32 * 32
+"""Bins of a histogram: lightness 32 grey levels wide; red less green, and blue less the mean of both, 8 wide."""
 
 
 def moments(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
@@ -57,3 +60,33 @@ def _added_up(index: npt.NDArray[np.int64], image: npt.NDArray[np.uint8], count:
             of[10] += green * blue
             of[11] += blue * blue
     return totals
+
+
+def histograms(index: torch.Tensor, count: int, image: torch.Tensor) -> torch.Tensor:
+    """(count, COLOURS) float32: of every n in 1..count of `index` (H, W) int64, the share of its pixels in each bin.
+
+    image: (H, W, 3) uint8.
+    """
+    if looking_is_free(index.device):
+        counted = torch.from_numpy(_counted(index.contiguous().numpy(), image.contiguous().numpy(), count)[1:])
+    else:
+        red, green, blue = image[::2, ::2].reshape(-1, 3).int().unbind(dim=1)
+        bins = (red + green + blue) // 96 * 1024
+        bins += ((red - green + 128) // 8).clamp(0, 31) * 32 + ((blue - (red + green) // 2 + 128) // 8).clamp(0, 31)
+        counted = torch.zeros((count + 1) * COLOURS, device=index.device)
+        counted.scatter_add_(0, index[::2, ::2].flatten() * COLOURS + bins, torch.ones_like(bins, dtype=torch.float32))
+        counted = counted.view(count + 1, COLOURS)[1:]
+    return counted / counted.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+@compiled("float32[:, ::1](Array(int64, 2, 'C', readonly=True), Array(uint8, 3, 'C', readonly=True), int64)")
+def _counted(index: npt.NDArray[np.int64], image: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.float32]:
+    """As `histograms`, with 0 in front, in pixels."""
+    counted = np.zeros((count + 1, COLOURS), np.float32)
+    for y in range(0, index.shape[0], 2):
+        for x in range(0, index.shape[1], 2):
+            red, green, blue = int(image[y, x, 0]), int(image[y, x, 1]), int(image[y, x, 2])
+            first = min(max((red - green + 128) // 8, 0), 31)
+            second = min(max((blue - (red + green) // 2 + 128) // 8, 0), 31)
+            counted[index[y, x], (red + green + blue) // 96 * 1024 + first * 32 + second] += 1
+    return counted

@@ -77,7 +77,8 @@ class Reidentification:
         if slid is not None:
             index, image = look_up(upload(slid, index.device), index), np.take(slid, image)
         index, image, active = self._compact(index, image, active)
-        looks = appearances(index, len(active), view.image_on(index.device)) if tracker.revival else None
+        colours = tracker.revival_histogram > 0 and not self._revival.speaks
+        looks = appearances(index, len(active), view.image_on(index.device), colours) if tracker.revival else None
         areas = _areas(image, active)
         again = {} if looks is None else self._arrivals.met_again(active, looks, matches, areas / image.size)
         if looks is not None and again:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
 
-from mastsam_ros.device import on_host, upload
+from mastsam_ros.device import looking_is_free, on_host, upload
 from mastsam_ros.settings import TrackerSettings
-from mastsam_ros.tracker.moments import moments
+from mastsam_ros.tracker.moments import histograms, moments
 from mastsam_ros.types import Matches
 
 COLOUR_FLOOR = 8.0**2
@@ -30,27 +30,36 @@ STRANGE_FRAMES = 4
 """... for so many frames: after that it has changed."""
 _FADE = 0.98
 """... and what is remembered shrinks by this per frame, so that a change for good is accepted in time."""
+_MEMORY = 0.8
+"""Share that what is known of a track's colours keeps per frame."""
+_PER_REACH = 0.125
+"""A histogram may differ by this share of what is accepted less for each reach that the mask is off its place..."""
+_GROWN = 1.6
+"""... and the logarithm of its area by the remembered one must be less."""
 
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """What a mask looks like: area in pixels, centre (2,) pixels, colour mean (3,) and covariance (3, 3)."""
+    """What a mask looks like: area in pixels, centre (2,) pixels, colour mean (3,) and covariance (3, 3), and the share
+    of its pixels of every colour, (COLOURS,), where that is asked for."""
 
     area: torch.Tensor
     centre: torch.Tensor
     mean: torch.Tensor
     covariance: torch.Tensor
+    colours: torch.Tensor | None = None
 
     def of(self, rows: list[int]) -> Appearance:
         """Those of some of stacked ones."""
         chosen = upload(rows, self.area.device, torch.int64)
-        return Appearance(self.area[chosen], self.centre[chosen], self.mean[chosen], self.covariance[chosen])
+        colours = None if self.colours is None else self.colours[chosen]
+        return Appearance(self.area[chosen], self.centre[chosen], self.mean[chosen], self.covariance[chosen], colours)
 
 
-def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appearance:
+def appearances(index: torch.Tensor, count: int, image: torch.Tensor, colours: bool = False) -> Appearance:
     """Appearance of every n in 1..count of `index` (H, W), stacked: area (N,), centre (N, 2), mean (N, 3), ...
 
-    image: (H, W, 3) uint8. Every second pixel is read in both directions.
+    image: (H, W, 3) uint8. Every second pixel is read in both directions. colours: whether histograms are asked for.
     """
     totals = moments(index, count, image)
     size = totals[:, :1].clamp(min=1)
@@ -59,7 +68,8 @@ def appearances(index: torch.Tensor, count: int, image: torch.Tensor) -> Appeara
     square = torch.stack([rr, rg, rb, rg, gg, gb, rb, gb, bb], dim=1).view(-1, 3, 3)
     covariance = square / size[..., None] - mean[:, :, None] * mean[:, None, :]
     floor = torch.eye(3, dtype=torch.float64, device=index.device) * COLOUR_FLOOR
-    return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor)
+    shares = histograms(index, count, image) if colours else None
+    return Appearance(totals[:, 0] * 4, totals[:, 1:3] / size, mean, covariance + floor, shares)
 
 
 class LostTracks:
@@ -70,6 +80,8 @@ class LostTracks:
         self._last: dict[int, Appearance] = {}
         self._whole_areas: dict[int, float] = {}
         """`_last`'s areas, so that comparing them asks no device."""
+        self._colours: dict[int, torch.Tensor] = {}
+        """Of every track, the mean of its last histograms in which it was whole."""
         self._moved: dict[int, torch.Tensor] = {}
         """Pixels by which the expected places were moved since."""
         self._up_to_date: set[int] = set()
@@ -85,6 +97,7 @@ class LostTracks:
         """Forgets everything."""
         self._last.clear()
         self._whole_areas.clear()
+        self._colours.clear()
         self._moved.clear()
         self._up_to_date.clear()
         self._strange.clear()
@@ -101,7 +114,8 @@ class LostTracks:
         own = [there and id not in self._strange for id, there in zip(ids, found or [True] * len(ids), strict=True)]
         self._were_strange, self._strange = self._strange, {}
         parts = (part.unbind() for part in (seen.area, seen.centre, seen.mean, seen.covariance))
-        for id, area, is_own, *part in zip(ids, areas, own, *parts, strict=True):
+        shares = [None] * len(ids) if seen.colours is None else seen.colours.unbind()
+        for id, area, is_own, colours, *part in zip(ids, areas, own, shares, *parts, strict=True):
             if not is_own and id in self._last:
                 continue
             look = Appearance(*part)
@@ -110,6 +124,10 @@ class LostTracks:
                 whole = self._last[id]
                 look = Appearance(whole.area * _FADE, look.centre, whole.mean, whole.covariance)
                 area = whole_area * _FADE
+            elif colours is not None and id in self._colours:
+                self._colours[id].lerp_(colours, 1 - _MEMORY)
+            elif colours is not None:
+                self._colours[id] = colours.clone()
             self._last[id], self._whole_areas[id] = look, area
             self._moved.pop(id, None)
 
@@ -135,6 +153,7 @@ class LostTracks:
         """Drops ids that no longer exist."""
         self._last = {id: look for id, look in self._last.items() if id in ids}
         self._whole_areas = {id: self._whole_areas[id] for id in self._last}
+        self._colours = {id: colours for id, colours in self._colours.items() if id in ids}
         self._moved = {id: moved for id, moved in self._moved.items() if id in ids}
 
     def move(self, lost: list[int], matches: Matches) -> None:
@@ -160,12 +179,14 @@ class LostTracks:
         new: Appearance,
         placed: Mapping[int, Mapping[int, float]] = MappingProxyType({}),
         possible: Callable[[int, int], bool] = lambda _id, _n: True,
+        wholes: Sequence[Set[int]] = (),
     ) -> dict[int, int]:
         """Which new mask (0-based) is which lost id: at most one each, the closest first.
 
         placed: for ids whose place in the world is known, how far each new mask (0-based) that can be it is from there,
         as a share of how far it may be; the place in the picture does not count for them. possible: whether an id may
-        be a new mask (0-based).
+        be a new mask (0-based). wholes: of each new mask, ids in view of which it may be a piece: if its colours are
+        nearer to theirs, it is.
         """
         ids = [id for id in lost if id in self._last]
         if not ids or not len(new.area):
@@ -193,6 +214,13 @@ class LostTracks:
         # The nearer it is, the less alike it has to be; the world's places are surer than the picture's.
         fits &= (away + unlike < 2) & (unlike < torch.where(known, 2.0, 1.0))
         cost = (unlike + away).masked_fill(~fits, torch.inf)
+        accepted = self.settings.revival_histogram
+        if new.colours is not None and accepted > 0:
+            apart = self._apart(ids, new.colours)
+            alike = apart < self._apart_from(wholes, new.colours)
+            apart = apart / accepted + _PER_REACH * away
+            alike &= (apart < 1) & (ratio < _GROWN) & ~known
+            cost = torch.where(alike, torch.minimum(cost, 2 * apart), cost)
         pairs = [
             (value, id, n)
             for id, row in zip(ids, on_host(cost)[0].tolist(), strict=True)
@@ -205,6 +233,23 @@ class LostTracks:
                 result[n] = id
                 self.likeness[id, n] = 1 - value / 2
         return result
+
+    def _apart(self, ids: Sequence[int], colours: torch.Tensor) -> torch.Tensor:
+        """(I, N) Bhattacharyya distance of histograms (N, COLOURS) from those of known ids; 1 for unknown ones."""
+        nothing = torch.zeros_like(colours[0])
+        known = [self._colours.get(id, nothing) for id in ids]
+        if looking_is_free(colours.device):  # few of all colours are there
+            there = colours.sum(dim=0).nonzero().flatten()
+            known, colours = [shares[there] for shares in known], colours[:, there]
+        return 1 - torch.stack(known).sqrt() @ colours.sqrt().T
+
+    def _apart_from(self, wholes: Sequence[Set[int]], colours: torch.Tensor) -> torch.Tensor:
+        """(N,) the same from the nearest of each one's wholes, infinity where it has none."""
+        ids = sorted(set().union(*wholes))
+        if not ids:
+            return colours.new_full((len(colours),), torch.inf)
+        others = upload([[id not in whole for whole in wholes] for id in ids], colours.device)
+        return self._apart(ids, colours).masked_fill(others, torch.inf).amin(dim=0)
 
 
 def jensen_shannon(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,58 @@ def test_an_expected_place_moves_once_a_frame() -> None:
         lost.remember([], nobody, [])
 
 
+def speckled(share: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A grey thing on a blue ground, this share of it red, and the picture."""
+    index = torch.zeros(80, 120, dtype=torch.int64)
+    index[20:60, 20:60] = 1
+    image = torch.full((80, 120, 3), 100, dtype=torch.uint8)
+    image[index == 0] = torch.tensor(BLUE, dtype=torch.uint8)
+    image[20 : 20 + int(40 * share), 20:60] = torch.tensor([250, 100, 100], dtype=torch.uint8)
+    return index, image
+
+
+def test_the_same_colours_in_other_shares_are_recognised() -> None:
+    """Half hidden, a thing shows more of one of its colours: the mean and the spread change, the colours do not."""
+    lost = LostTracks(TrackerSettings())
+    seen = appearances(*_with_count(speckled(0.05)), colours=True)
+    lost.remember([7], seen, seen.area.tolist())
+    now = appearances(*_with_count(speckled(0.3)), colours=True)
+    assert lost.recognise([7], replace(now, colours=None)) == {}
+    assert lost.recognise([7], now) == {0: 7}
+    assert 0 < lost.likeness[7, 0] < 1
+    lost.remember([9], now, now.area.tolist())
+    assert lost.recognise([7], now, wholes=[{9}]) == {}, "a piece of what looks the same"
+    assert lost.recognise([7], seen, wholes=[{9}]) == {0: 7}
+    farther = replace(now, centre=now.centre + 8 * 28)
+    assert lost.recognise([7], farther) == {}, "eight times as far off as a lost track may be"
+    assert lost.recognise([7], replace(now, area=6 * now.area)) == {}, "six times as large"
+
+
+def test_what_is_known_of_the_colours_follows_them() -> None:
+    lost = LostTracks(TrackerSettings())
+    before, after = (appearances(*_with_count(speckled(share)), colours=True) for share in (0.0, 0.9))
+    lost.remember([7], before, before.area.tolist())
+    sliver = replace(after, area=after.area / 10)
+    for _ in range(5):
+        lost.remember([7], sliver, sliver.area.tolist())
+    assert lost.recognise([7], after) == {}, "a sliver says nothing of the whole"
+    for _ in range(5):
+        lost.remember([7], after, after.area.tolist(), [False])
+    assert lost.recognise([7], after) == {}, "nor does a mask that stands in"
+    lost.reset()
+    for look in (before, after, after, after):
+        lost.remember([7], look, look.area.tolist())
+    assert lost.recognise([7], after) == {0: 7}
+    assert lost.recognise([7], before) == {0: 7}, "nor are the old ones forgotten at once"
+    lost.keep_only(set())
+    assert lost.recognise([7], after) == {}
+
+
+def _with_count(picture: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, int, torch.Tensor]:
+    index, image = picture
+    return index, int(index.max()), image
+
+
 def at_rest() -> tuple[LostTracks, Identities, Arrivals, Matches]:
     """Nothing is known yet, and nothing moves."""
     settings = TrackerSettings()
@@ -139,6 +193,22 @@ def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
     assert arrivals.met_again([beside, young], both, matches, np.zeros(2)) == {young: old}
     assert not identities.exists(young) and identities[old].state is TrackState.TRACKED
     assert [event.kind for event in identities.events][-2:] == [EventKind.REVIVED, EventKind.MERGED]
+
+
+@pytest.mark.parametrize(("share_of_parent", "found"), [(0.0, True), (0.3, False)])
+def test_what_came_out_of_something_that_looks_the_same_is_a_piece_of_it(share_of_parent: float, found: bool) -> None:
+    lost, identities, arrivals, matches = at_rest()
+    old, parent = identities.born(0.8, sure=True), identities.born(0.8, sure=True)
+    for id, share in ((old, 0.05), (parent, share_of_parent)):
+        looks = appearances(*_with_count(speckled(share)), colours=True)
+        lost.remember([id], looks, looks.area.tolist())
+    identities.begin_frame()
+    identities.disappear(old)
+    young = identities.born(0.8, parent)
+    index, image = speckled(0.3)
+    looks = appearances(2 * index, 2, image, colours=True)
+    again = arrivals.met_again([parent, young], looks, matches, np.zeros(2))
+    assert again == ({young: old} if found else {})
 
 
 def test_what_a_carried_mask_stands_in_for_is_met_again_too() -> None:
@@ -228,7 +298,7 @@ def test_what_looks_like_something_else_for_long_has_changed() -> None:
     lost.remember([7], before, before.area.tolist())
     counted = []
     for _ in range(7):
-        counted.append(lost.strangers([7, 8], Appearance(*(torch.cat([part, part]) for part in vars(after).values()))))
+        counted.append(lost.strangers([7, 8], after.of([0, 0])))
         lost.remember([7], after, after.area.tolist())
     assert counted == [{7: 1}, {7: 2}, {7: 3}, {7: 4}, {}, {}, {}]
     lost.strangers([7], before)
