@@ -32,6 +32,7 @@ ABLATIONS: dict[str, tuple[Mapping[str, Scalar], tuple[str, ...]]] = {
     "new masks shown at once": ({"tracker.confirm_after": 1, "tracker.confirm_part_after": 1}, KINDS),
     "no coasting": ({"tracker.coast_frames": 0}, KINDS),
     "no recognition by looks": ({"tracker.revival": False}, KINDS),
+    "none by histograms": ({"tracker.revival_histogram": 0.0}, (VIDEO, RGB)),
     "no memory of views": ({"tracker.recall": False}, (VIDEO, RGB)),
     "no map": ({"geometry.map": False}, (RGB_D,)),
     # The embedded segmenter
