@@ -39,15 +39,27 @@ class Scene:
     objects: set[int]
 
 
-def run(about: str | None, tell: Callable[[list[Scene]], None]) -> int:
-    """Calls `tell` with the scenes of the command line. Exit status: 0 done, 1 a MastsamError, 2 wrong usage."""
+def generated(seed: int) -> Scene:
+    """A generated scene; every second one in other colours."""
+    scene = SampleScene(seed, PATHS[seed % 3], FRAMES, repainted=bool(seed % 2))
+    return Scene(((view.frame, view.instance) for view in scene), set(scene.object_ids))
+
+
+def run(
+    about: str | None,
+    tell: Callable[[list[Scene]], None],
+    make: Callable[[int], Scene] = generated,
+    seeds: Sequence[int] = SEEDS,
+) -> int:
+    """Calls `tell` with the scenes of the command line, and what `make` makes of the seeds. Exit status: 0 done, 1 a
+    MastsamError, 2 wrong usage."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="*", help="scenes with depth, poses and truth")
-    parser.add_argument("--scenes", type=int, default=len(SEEDS), help="how many generated scenes")
+    parser.add_argument("--scenes", type=int, default=len(seeds), help="how many generated scenes")
     arguments = parser.parse_args()
     torch_device("cpu")
     try:
-        scenes = [generated(seed) for seed in SEEDS[: arguments.scenes]]
+        scenes = [make(seed) for seed in seeds[: arguments.scenes]]
         scenes += [labelled(sequence) for folder in arguments.folders for sequence in open_sequences(folder)]
         if len(scenes) < 2:
             raise InputError(f"each scene is judged by the others: two or more are needed, got {len(scenes)}")
@@ -56,12 +68,6 @@ def run(about: str | None, tell: Callable[[list[Scene]], None]) -> int:
         sys.stderr.write(f"{Path(sys.argv[0]).stem}: {error}\n")
         return 1
     return 0
-
-
-def generated(seed: int) -> Scene:
-    """A generated scene; every second one in other colours."""
-    scene = SampleScene(seed, PATHS[seed % 3], FRAMES, repainted=bool(seed % 2))
-    return Scene(((view.frame, view.instance) for view in scene), set(scene.object_ids))
 
 
 def labelled(sequence: LabelledSequence) -> Scene:

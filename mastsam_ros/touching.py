@@ -63,6 +63,40 @@ def around(box: Ints, shape: tuple[int, ...]) -> tuple[slice, slice]:
     return slice(max(top - more, 0), min(bottom + more, height)), slice(max(left - more, 0), min(right + more, width))
 
 
+@compiled("float64(uint8[:, ::1])")
+def symmetry(sides: Sides) -> float:
+    """IoU of two things with their mirror image in the line through the middles of both.
+
+    sides: (h, w), as for `Touch.of`, both are there. The parts of a thing often lie on its axis; things of which one
+    stands beside the other or before it seldom have one. 0 where both middles are the same.
+    """
+    rows, columns = sides.shape
+    count, x_sum, y_sum = np.zeros(3), np.zeros(3), np.zeros(3)
+    for y in range(rows):
+        for x in range(columns):
+            side = sides[y, x]
+            if side in (FIRST, SECOND):
+                count[side] += 1
+                x_sum[side] += x
+                y_sum[side] += y
+    x0, y0 = x_sum[FIRST] / count[FIRST], y_sum[FIRST] / count[FIRST]
+    along_x, along_y = x_sum[SECOND] / count[SECOND] - x0, y_sum[SECOND] / count[SECOND] - y0
+    length = math.hypot(along_x, along_y)
+    if length == 0:
+        return 0.0
+    along_x, along_y = along_x / length, along_y / length
+    filled = 0
+    for y in range(rows):
+        for x in range(columns):
+            if sides[y, x] in (FIRST, SECOND):
+                twice = 2 * ((x - x0) * along_x + (y - y0) * along_y)
+                mirrored_x = round(twice * along_x - (x - x0) + x0)
+                mirrored_y = round(twice * along_y - (y - y0) + y0)
+                if 0 <= mirrored_x < columns and 0 <= mirrored_y < rows:
+                    filled += sides[mirrored_y, mirrored_x] in (FIRST, SECOND)
+    return filled / (2 * (count[FIRST] + count[SECOND]) - filled)
+
+
 @compiled("Tuple((int64[::1], int64[::1], int64, int32[:, ::1], float64))(uint8[:, ::1], int64)")
 def _measured(sides: Sides, radius: int) -> tuple[Ints, Ints, int, npt.NDArray[np.int32], float]:
     """As `Touch.of`: pixels of both and how long their outlines are, (2,), how long their contact is, in pairs of

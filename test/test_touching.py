@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from mastsam_ros.touching import FIRST, SECOND, UNKNOWN, Touch, around, margin
+from mastsam_ros.touching import FIRST, SECOND, UNKNOWN, Touch, around, margin, symmetry
 
 HEIGHT, WIDTH = 200, 300
 
@@ -71,3 +71,28 @@ def test_at_the_edge_of_the_picture_it_goes_on_as_there() -> None:
     sides = np.zeros((HEIGHT, WIDTH), np.uint8)
     sides[:40, 120:160], sides[40:80, 120:160] = FIRST, SECOND
     assert seen(sides).corner == pytest.approx(seen(halves()).corner)
+
+
+@pytest.mark.parametrize("turned", [0, 1, 2, 3])
+def test_what_lies_on_one_axis_is_its_own_mirror_image_however_it_is_held(turned: int) -> None:
+    assert symmetry(np.ascontiguousarray(np.rot90(halves(), turned))) == 1
+    sides = one_before_the_other()
+    off = symmetry(sides)
+    assert off < 0.75
+    assert symmetry(np.ascontiguousarray(np.rot90(sides, turned))) == pytest.approx(off, abs=0.02)
+    sides[sides == SECOND] = 0
+    sides[60:100, 100:200], sides[100:140, 135:165] = FIRST, SECOND
+    assert symmetry(np.ascontiguousarray(np.rot90(sides, turned))) == 1, "a mushroom is, though it has notches"
+
+
+def test_what_leans_is_alike_on_both_sides_of_its_own_axis() -> None:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    along, across = (x - 150) * 0.6 + (y - 100) * 0.8, (x - 150) * 0.8 - (y - 100) * 0.6
+    sides = np.where((abs(across) < 20) & (abs(along) < 50), np.where(along < 10, FIRST, SECOND), 0).astype(np.uint8)
+    assert symmetry(sides) > 0.95
+
+
+def test_things_around_each_other_have_no_axis() -> None:
+    sides = np.zeros((HEIGHT, WIDTH), np.uint8)
+    sides[60:141, 100:181], sides[90:111, 130:151] = FIRST, SECOND
+    assert symmetry(sides) == 0

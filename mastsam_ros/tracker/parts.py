@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mastsam_ros.compiled import compiled
-from mastsam_ros.touching import FIRST, SECOND, Touch, around
+from mastsam_ros.touching import FIRST, SECOND, Sides, Touch, around, symmetry
 from mastsam_ros.tracker.identity import Identities
 from mastsam_ros.types import EventKind
 
@@ -21,14 +21,20 @@ _LARGEST, _SMALLEST = 0.06, 4e-4
 """Shares of the picture between which something can be a part of a thing."""
 _FEWEST = 6
 """Pairs of pixels in which two parts touch at least."""
-_LIGHTNESS = 0.5
-"""Weight of lightness beside colour: the sides of a thing are lit differently."""
-_COLOUR_NOISE = 2.0
-"""By so much the colours of one thing differ anyhow."""
-ANY, WEIGHTS = 7.4, np.array([-12.0, 9.0, 4.6, -1.8])
-"""Log-odds that two that touch are parts of one thing: the constant, and what each of `Contact.features` adds. About
-what bench/parts.py fits on generated scenes and given ones."""
-_SURE = 0.6
+_HUES, _HUES_APART = 64, 307.0
+"""Steps in which the shares of red and of blue are told apart, and in how many they reach from none to all."""
+_DARK = 4.0
+"""Grey levels that are added to each channel: what is about as dark has no hue."""
+_GREY, _COLOURFUL = 128, 40.0
+"""What has no hue, in a and b of 8 bit Lab, and how far from it hues say all that they can."""
+_CHANCE = 0.1
+"""By so much things share hues anyhow..."""
+_NEVER_ALIKE = 0.05
+"""... and by this share a thing and its mirror image differ, by the pixels."""
+ANY, WEIGHTS = 10.4, np.array([-10.7, 6.3, 2.95, 0.78])
+"""Log-odds that two that touch are parts of one thing: the constant, and what each of `Contact.features` adds. What
+bench/parts.py fits on generated scenes."""
+_SURE = 0.7
 """Probability from which on they are taken for that."""
 _LOOK_AGAIN, _MEMORY = 2, 0.7
 """What was taken for a part is looked at again every so many frames, and keeps this share of its earlier log-odds."""
@@ -41,7 +47,8 @@ _APART, _NOT_TOUCHING = -0.7, -3.0
 @dataclass(frozen=True, eq=False)
 class Contact:
     """Two instances that touch, of which one at least is new. features (4,), what `WEIGHTS` weighs:
-    `Touch.corner`, `Touch.contact`, `Touch.convexity`, and the logarithm of how far apart their colours are."""
+    `Touch.corner`, `Touch.contact`, the logarithm of how much of their hues they share, and minus the logarithm of what
+    `symmetry` lacks of 1."""
 
     first: int
     second: int
@@ -112,10 +119,9 @@ class _Picture:
         touch = Touch.of(sides, self.size)
         if touch is None:
             return None
-        lab = cv2.cvtColor(np.ascontiguousarray(self._image[there]), cv2.COLOR_RGB2Lab)
-        first, second = (lab[sides == number].mean(axis=0, dtype=np.float64) for number in (FIRST, SECOND))
-        apart = np.linalg.norm((first - second) * [_LIGHTNESS * 100 / 255, 1, 1])
-        return np.array([touch.corner, touch.contact, touch.convexity, np.log(apart + _COLOUR_NOISE)])
+        hues = _shared_hues(np.ascontiguousarray(self._image[there]), sides)
+        alike = symmetry(sides)
+        return np.array([touch.corner, touch.contact, np.log(hues + _CHANCE), -np.log(1 - alike + _NEVER_ALIKE)])
 
     def _length(self, one: int, other: int) -> int:
         """Pairs of pixels in which two instances touch."""
@@ -163,6 +169,35 @@ def contacts(index: Ints, active: list[int], image: Image, identities: Identitie
     """What `join_parts` decides by, before anything is joined."""
     new = {event.id for event in identities.events if event.kind is EventKind.BORN}
     return _Picture(index, active, image, identities).contacts(new) if new else []
+
+
+def _shared_hues(image: Image, sides: Sides) -> float:
+    """How much of their hues both things of `sides` (h, w) share, whatever the light, in a picture (h, w, 3) RGB: 0
+    where one of them has hardly any, to 1."""
+    counts, lab = _hues(image, cv2.cvtColor(image, cv2.COLOR_RGB2Lab), sides)
+    pixels = counts.sum(axis=1)
+    colour = np.hypot(*(lab.T / pixels - _GREY))
+    shared = np.sqrt(counts.prod(axis=0)).sum() / np.sqrt(pixels.prod())
+    return float(shared * min(*colour, _COLOURFUL) / _COLOURFUL)
+
+
+@compiled("Tuple((float64[:, ::1], float64[:, ::1]))(uint8[:, :, ::1], uint8[:, :, ::1], uint8[:, ::1])")
+def _hues(image: Image, lab: Image, sides: Sides) -> tuple[Floats, Floats]:
+    """Of `FIRST` and `SECOND`: pixels by shares of red and of blue (2, _HUES * _HUES), and sums of a and b, (2, 2)."""
+    counts, sums = np.zeros((2, _HUES * _HUES)), np.zeros((2, 2))
+    step = 256 / _HUES
+    for y in range(sides.shape[0]):
+        for x in range(sides.shape[1]):
+            side = sides[y, x]
+            if side in (FIRST, SECOND):
+                red, blue = image[y, x, 0] + _DARK, image[y, x, 2] + _DARK
+                light = red + blue + image[y, x, 1] + _DARK
+                red_step = int(min(max((red / light - 1 / 3) * _HUES_APART + 128, 0), 255) / step)
+                blue_step = int(min(max((blue / light - 1 / 3) * _HUES_APART + 128, 0), 255) / step)
+                counts[side - FIRST, red_step * _HUES + blue_step] += 1
+                sums[side - FIRST, 0] += lab[y, x, 1]
+                sums[side - FIRST, 1] += lab[y, x, 2]
+    return counts, sums
 
 
 def _is_due(id: int, identities: Identities) -> bool:

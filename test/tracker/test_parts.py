@@ -191,6 +191,27 @@ def test_the_corner_is_half_full_where_an_outline_goes_on_straight() -> None:
     index = box_before_a_box()
     (notch,) = contacts(index, [1, 2, 3], picture(index, [TABLE, RED, ORANGE]), begun(3))
     assert straight.features[0] == pytest.approx(0.55, abs=0.07) and notch.features[0] > 0.7
-    assert straight.features[2] == pytest.approx(1, abs=0.02) and notch.features[2] < 0.85
     # 30 of the 2 x (30 + 40) pairs of pixels around a half.
     assert straight.features[1] == pytest.approx(30 / 140)
+
+
+@pytest.mark.parametrize(
+    ("lower", "shared"),
+    [(RED, True), ((120, 40, 27), True), (BLUE, False), ((150, 150, 150), False)],
+    ids=["same", "in the shade", "other hue", "grey"],
+)
+def test_hues_are_shared_whatever_the_light_and_greys_have_none(lower: tuple[int, int, int], shared: bool) -> None:
+    (contact,) = contacts(carton(), [1, 2, 3], picture(carton(), [TABLE, RED, lower]), begun(3))
+    least, most = np.log([0.1, 1.1])
+    assert contact.features[2] > most - 0.7 if shared else contact.features[2] < least + 0.1
+
+
+def test_two_greys_share_no_hue() -> None:
+    (contact,) = contacts(carton(), [1, 2, 3], picture(carton(), [TABLE, (90, 90, 90), (150, 150, 150)]), begun(3))
+    assert contact.features[2] < np.log(0.15)
+
+
+def test_what_stands_on_the_middle_of_another_thing_in_other_colours_is_another_thing() -> None:
+    index = np.full((HEIGHT, WIDTH), 1)
+    index[140:180, 130:200], index[100:140, 150:180] = 2, 3
+    assert judged(index, [TABLE, RED, BLUE]) == [1, 2, 3]
