@@ -109,14 +109,20 @@ class Arrivals:
         index += look_up(upload(place, index.device), new)
 
     def met_again(
-        self, active: list[int], looks: Appearance, matches: Matches | None, shares: npt.NDArray[np.float64]
+        self,
+        active: list[int],
+        looks: Appearance,
+        matches: Matches | None,
+        areas: npt.NDArray[np.float64],
+        pixels: int,
     ) -> dict[int, int]:
         """Tracks that turn out to be what was lost, or what something else stands in for: young -> old id.
 
         What comes out from behind something is a sliver at first: it cannot be recognised when it is born. So what was
         born since the other was seen last is looked at again in every frame. Nor is a small thing seen whose mask went
-        over to another one: it looks like something else at once. Where the map knows the place, the map decides.
-        active: (N,) ids of the tracks; looks: of each; shares: (N,), of the picture.
+        over to another one: it looks like something else at once. And what is left of a thing that goes behind another
+        one may stay beside it, while the rest is found anew. Where the map knows the place, the map decides.
+        active: (N,) ids of the tracks; looks: of each; areas: (N,) of each, pixels; pixels: of the picture.
         """
         settings, identities = self.settings, self._identities
         if not settings.revival or matches is None or self._map.speaks:
@@ -126,13 +132,15 @@ class Arrivals:
         gone = {life.id: life for life in missed if life.missing <= settings.revival_frames}
         self._lost.move(list(gone), matches)
         since = {id: life.missing for id, life in gone.items()}
+        old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
+        old = [n for n in old if areas[n] <= _SMALL * pixels and not said.edited(active[n])]
+        left = {active[n]: float(areas[n]) for n in old}
+        slivers = self._lost.slivers(left)
+        since |= slivers
         newest = min((life.age for life in lives if life.missing == 0), default=STRANGE_FRAMES + _LAST_GLIMPSE + 1)
         if newest <= STRANGE_FRAMES + _LAST_GLIMPSE:
-            old = [n for n, life in enumerate(lives) if life.missing == 0 and life.age >= settings.mature_after]
-            old = [n for n in old if shares[n] <= _SMALL and not said.edited(active[n])]
-            plain = replace(looks, colours=None).of(old)
-            for id, frames in self._lost.strangers([active[n] for n in old], plain).items():
-                gone[id], since[id] = identities[id], frames
+            since |= self._lost.strangers(list(left), replace(looks, colours=None).of(old))
+        gone |= {id: identities[id] for id in since if id not in gone}
         longest = max(since.values(), default=-_LAST_GLIMPSE)
         young = [n for n, life in enumerate(lives) if life.missing == 0 and life.age <= longest + _LAST_GLIMPSE]
         young = [n for n in young if not said.edited(lives[n].id)]
@@ -141,9 +149,10 @@ class Arrivals:
 
         def may_be(id: int, n: int) -> bool:
             age = lives[young[n]].age
-            return age <= since[id] + _LAST_GLIMPSE and age < gone[id].age
+            larger = id not in slivers or areas[young[n]] >= left[id]
+            return larger and age <= since[id] + _LAST_GLIMPSE and age < gone[id].age
 
-        large = {id for n, id in enumerate(active) if shares[n] > _SMALL and n not in young and id not in gone}
+        large = {id for n, id in enumerate(active) if areas[n] > _SMALL * pixels and n not in young and id not in gone}
         wholes = [large | {lives[n].parent} for n in young]
         found = self._lost.recognise(list(gone), looks.of(young), possible=may_be, wholes=wholes)
         # A mask whose id goes back to another one is nobody's; who it is, is asked when it is found anew.

@@ -80,7 +80,7 @@ class Reidentification:
         colours = tracker.revival_histogram > 0 and not self._revival.speaks
         looks = appearances(index, len(active), view.image_on(index.device), colours) if tracker.revival else None
         areas = _areas(image, active)
-        again = {} if looks is None else self._arrivals.met_again(active, looks, matches, areas / image.size)
+        again = {} if looks is None else self._arrivals.met_again(active, looks, matches, areas, image.size)
         if looks is not None and again:
             index, image, active, looks = gone_on(again, index, image, active, looks)
             areas = _areas(image, active)

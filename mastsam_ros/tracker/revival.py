@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -22,14 +22,15 @@ _NEAREST = 9
 _ASTRAY = 1.0
 """Share of that motion by which the track itself may have moved otherwise: it may be nearer or farther."""
 _WHOLE = 0.6
-"""A mask below this share of the remembered area is taken for a part of the object..."""
+"""A mask below this share of the remembered area is a sliver of the object..."""
 _STRANGE = 0.6
 """Divergence of the colours, as a share of what recognition accepts, from which on a mask is not the track that it was
 carried from..."""
 STRANGE_FRAMES = 4
 """... for so many frames: after that it has changed."""
 _FADE = 0.98
-"""... and what is remembered shrinks by this per frame, so that a change for good is accepted in time."""
+"""... and that area shrinks by this per frame at most: what goes behind something step by step was larger once, but a
+change for good is accepted in time."""
 _MEMORY = 0.8
 """Share that what is known of a track's colours keeps per frame."""
 _PER_REACH = 0.125
@@ -86,6 +87,8 @@ class LostTracks:
         """Pixels by which the expected places were moved since."""
         self._up_to_date: set[int] = set()
         """Ids whose expected place was moved since `remember`."""
+        self._slivers: dict[int, int] = {}
+        """Ids that were slivers in their last frame in view, and for how many frames they had been."""
         self._strange: dict[int, int] = {}
         """Ids of `strangers`, and for how many frames they have been: in this frame, and in the one before."""
         self._were_strange: dict[int, int] = {}
@@ -100,6 +103,7 @@ class LostTracks:
         self._colours.clear()
         self._moved.clear()
         self._up_to_date.clear()
+        self._slivers.clear()
         self._strange.clear()
         self._were_strange.clear()
 
@@ -121,14 +125,14 @@ class LostTracks:
             look = Appearance(*part)
             whole_area = self._whole_areas.get(id, 0.0)
             if area < _WHOLE * whole_area:
-                whole = self._last[id]
-                look = Appearance(whole.area * _FADE, look.centre, whole.mean, whole.covariance)
-                area = whole_area * _FADE
-            elif colours is not None and id in self._colours:
-                self._colours[id].lerp_(colours, 1 - _MEMORY)
-            elif colours is not None:
-                self._colours[id] = colours.clone()
-            self._last[id], self._whole_areas[id] = look, area
+                self._slivers[id] = self._slivers.get(id, 0) + 1
+                look = replace(self._last[id], area=look.area, centre=look.centre)
+            else:
+                self._slivers.pop(id, None)
+                if colours is not None:
+                    self._colours[id] = self._colours.get(id, colours).lerp(colours, 1 - _MEMORY)
+            least = whole_area * _FADE
+            self._last[id], self._whole_areas[id] = replace(look, area=look.area.clamp(min=least)), max(area, least)
             self._moved.pop(id, None)
 
     def strangers(self, ids: list[int], seen: Appearance) -> dict[int, int]:
@@ -149,12 +153,22 @@ class LostTracks:
         self._strange = {id: since[id] for id in strange if since[id] <= STRANGE_FRAMES}
         return self._strange
 
+    def slivers(self, areas: Mapping[int, float]) -> dict[int, int]:
+        """Ids of which hardly more than a sliver of what they were is in view, and for how many frames by now.
+
+        What goes behind something leaves one; what is born beside it may be the rest, or the thing when it comes out
+        again. areas: of each id in view, pixels. To be asked before `remember`.
+        """
+        small = [id for id, area in areas.items() if area < _WHOLE * self._whole_areas.get(id, 0.0)]
+        return {id: self._slivers.get(id, 0) + 1 for id in small}
+
     def keep_only(self, ids: set[int]) -> None:
         """Drops ids that no longer exist."""
         self._last = {id: look for id, look in self._last.items() if id in ids}
         self._whole_areas = {id: self._whole_areas[id] for id in self._last}
         self._colours = {id: colours for id, colours in self._colours.items() if id in ids}
         self._moved = {id: moved for id, moved in self._moved.items() if id in ids}
+        self._slivers = {id: frames for id, frames in self._slivers.items() if id in ids}
 
     def move(self, lost: list[int], matches: Matches) -> None:
         """Moves the expected place of lost tracks by the median motion of the matches nearest to it, once a frame."""

@@ -182,15 +182,15 @@ def test_what_was_lost_is_met_again_in_what_was_born_since() -> None:
     old = identities.born(0.8, sure=True)
     lost.remember([old], looks, looks.area.tolist())
     identities.end_frame([old])
-    assert arrivals.met_again([old], looks, matches, np.zeros(1)) == {}
+    assert arrivals.met_again([old], looks, matches, np.zeros(1), PIXELS) == {}
 
     beside = identities.born(0.8, sure=True)
     identities.begin_frame()
     identities.disappear(old)
-    assert arrivals.met_again([beside], looks, matches, np.zeros(1)) == {}, "both began in one frame"
+    assert arrivals.met_again([beside], looks, matches, np.zeros(1), PIXELS) == {}, "both began in one frame"
     young = identities.born(0.8, sure=True)
     both = appearances(2 * index, 2, image)
-    assert arrivals.met_again([beside, young], both, matches, np.zeros(2)) == {young: old}
+    assert arrivals.met_again([beside, young], both, matches, np.zeros(2), PIXELS) == {young: old}
     assert not identities.exists(young) and identities[old].state is TrackState.TRACKED
     assert [event.kind for event in identities.events][-2:] == [EventKind.REVIVED, EventKind.MERGED]
 
@@ -207,7 +207,7 @@ def test_what_came_out_of_something_that_looks_the_same_is_a_piece_of_it(share_o
     young = identities.born(0.8, parent)
     index, image = speckled(0.3)
     looks = appearances(2 * index, 2, image, colours=True)
-    again = arrivals.met_again([parent, young], looks, matches, np.zeros(2))
+    again = arrivals.met_again([parent, young], looks, matches, np.zeros(2), PIXELS)
     assert again == ({young: old} if found else {})
 
 
@@ -236,6 +236,8 @@ def two_things(first: tuple[int, int, int], second: tuple[int, int, int]) -> tup
 
 
 MATURE = TrackerSettings().mature_after
+PIXELS = 30_000
+"""Of a picture of which the things are a fiftieth."""
 RED, BLUE = (200, 40, 40), (40, 60, 200)
 
 
@@ -249,7 +251,7 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
         identities.begin_frame()
         identities.seen(red, 0.9, 0.8)
         looks = appearances((index == 1).long(), 1, image)
-        assert arrivals.met_again([red], looks, matches, np.array([share])) == {}
+        assert arrivals.met_again([red], looks, matches, np.array([share * PIXELS]), PIXELS) == {}
         lost.remember([red], looks, looks.area.tolist())
         identities.end_frame([red])
     identities.begin_frame()
@@ -258,8 +260,41 @@ def test_a_mask_that_went_over_to_another_thing_comes_back(share: float, found: 
     identities.active = [red, young]
     looks = appearances(index, 2, image)
     swapped = Appearance(*(getattr(looks, name).flip(0) for name in ("area", "centre", "mean", "covariance")))
-    assert arrivals.met_again([red, young], swapped, matches, np.full(2, share)) == ({young: red} if found else {})
+    assert arrivals.met_again([red, young], swapped, matches, np.full(2, share * PIXELS), PIXELS) == (
+        {young: red} if found else {}
+    )
     assert identities.exists(young) != found and identities.active == ([red] if found else [red, young])
+
+
+@pytest.mark.parametrize(
+    ("born", "size", "found"),
+    [(1, 300, True), (1, 40, False), (MATURE + 3, 300, False)],
+    ids=["rest", "less", "before"],
+)
+def test_the_rest_of_a_sliver_is_met_again(born: int, size: int, found: bool) -> None:
+    """The red thing goes behind something step by step; beside what is left of it something red is born, so many frames
+    before the last one."""
+    lost, identities, arrivals, matches = at_rest()
+    index, image = two_things(RED, RED)
+    both = appearances(index, 2, image)
+    red, area = identities.born(0.8, sure=True), 600.0
+    active = [red]
+    for left in range(MATURE + 6, 0, -1):
+        identities.begin_frame()
+        for id in active:
+            identities.seen(id, 0.9, 0.8)
+        if left == born:
+            active.append(identities.born(0.8, sure=True))
+        area *= 1 if left > 6 else 0.7
+        areas = np.array([area, size])[: len(active)]
+        now = replace(both.of(list(range(len(active)))), area=torch.tensor(areas))
+        identities.active = active
+        again = arrivals.met_again(active, now, matches, areas, PIXELS)
+        if left > 1:
+            assert again == {}
+            lost.remember(active, now, areas.tolist())
+            identities.end_frame(active)
+    assert again == ({active[1]: red} if found else {})
 
 
 def test_a_mask_that_went_over_to_what_was_lost_gives_its_id_back_and_no_more() -> None:
@@ -278,14 +313,14 @@ def test_a_mask_that_went_over_to_what_was_lost_gives_its_id_back_and_no_more() 
     for _ in range(MATURE):
         identities.begin_frame()
         identities.seen(red, 0.9, 0.8)
-        assert arrivals.met_again([red], both.of([0]), matches, np.array([0.02])) == {}
+        assert arrivals.met_again([red], both.of([0]), matches, np.array([600.0]), PIXELS) == {}
         lost.remember([red], both.of([0]), [600.0])
         identities.end_frame([red])
     identities.begin_frame()
     identities.seen(red, 0.9, 0.8)
     young = identities.born(0.8, sure=True)
     identities.active = [red, young]
-    assert arrivals.met_again([red, young], both.of([1, 0]), matches, np.full(2, 0.02)) == {young: red}
+    assert arrivals.met_again([red, young], both.of([1, 0]), matches, np.full(2, 600.0), PIXELS) == {young: red}
     assert identities.exists(red) and not identities.exists(young) and identities.active == [red]
     assert identities[blue].state is TrackState.LOST
 
